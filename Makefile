@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: demo test slow lab clean
+
+# The environment is built once, and again only when the list of dependencies changes.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "sbirlib needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
+	$(BIN)/python -m sbirlib train --preset mini --data.root data/MiniClothes --out outputs/demo --overwrite
+	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
+	$(BIN)/jupyter nbconvert --to html --execute --output-dir outputs $(NOTEBOOKS)
+	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."
+
+test: $(READY)
+	$(BIN)/python -m pytest --cov=sbirlib --cov-report=term -q
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_explore_data.ipynb
+
+# Removes what the targets above made; your own runs under outputs/ stay.
+clean:
+	rm -rf $(VENV) data/MiniClothes outputs/demo outputs/*.html .pytest_cache .ruff_cache .coverage *.egg-info
