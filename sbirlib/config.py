@@ -1,0 +1,302 @@
+"""Every hyper-parameter of the kit, once: the command line, the notebook panel, the YAML files
+and the table in the README are all made from these classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as validated_dataclass
+
+
+class InputError(ValueError):
+    """Base of every error that a user can put right; the message names the file or value and the fix."""
+
+
+class ConfigError(InputError):
+    """A configuration value that is unknown or out of range; the message names field and range."""
+
+
+def knob(default: Any, *, unit: str = "", **limits: Any) -> Any:
+    """A field with its default, unit and limits (pydantic's `gt`, `ge`, `lt`, `le`)."""
+    return Field(default=default, json_schema_extra={"unit": unit}, **limits)
+
+
+def group(cls: type) -> type:
+    """Makes `cls` a frozen dataclass that checks its values and explains what it refuses."""
+    options = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    cls = validated_dataclass(frozen=True, kw_only=True, config=options)(cls)
+    checked_init = cls.__init__
+
+    @functools.wraps(checked_init)
+    def __init__(self: Any, **values: Any) -> None:
+        try:
+            checked_init(self, **values)
+        except ValidationError as error:
+            raise ConfigError(_explain(cls, error)) from None
+
+    cls.__init__ = __init__
+    return cls
+
+
+@group
+class DataConfig:
+    """What is read, and which views of it the model sees."""
+
+    root: str = knob("data/MiniClothes")
+    """Folder with trainA/trainB (and testA/testB): A sketches, B photos."""
+    on_fault: Literal["stop", "skip"] = knob("stop")
+    """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+    fit: Literal["pad", "stretch"] = knob("pad")
+    """How a non-square image becomes square: padded with white, or stretched."""
+    val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
+    """Training photos (with their sketches) held out to choose the checkpoint."""
+    ram_budget: float = knob(4.0, gt=0, le=4096, unit="GiB")
+    """Decoded images beyond this size are kept in a memory-mapped file instead of RAM."""
+    first_view: Literal["A0", "A1", "A2"] = knob("A0")
+    """View that is matched across the domains: A0 original, A1 rotate and flip, A2 crop and jitter."""
+    second_view: Literal["A0", "A1", "A2"] = knob("A1")
+    """View that is matched with the first one inside each domain."""
+    enlarge: float = knob(1.2, ge=1, le=2, unit="times")
+    """A1: enlargement before the centre crop."""
+    rotation: float = knob(30.0, ge=0, le=180, unit="degrees")
+    """A1: largest rotation to either side."""
+    flip: float = knob(0.8, ge=0, le=1, unit="probability")
+    """A1 and A2: left-right flip."""
+    crop: float = knob(0.5, gt=0, le=1, unit="share of area")
+    """A2: smallest part of the image that a random resized crop keeps."""
+    jitter: float = knob(0.4, ge=0, le=1)
+    """A2: largest change of brightness, contrast and saturation, as a factor 1 +- jitter."""
+
+
+@group
+class ModelConfig:
+    """The two encoders."""
+
+    backbone: str = knob("vit_base_patch16_224")
+    """Any timm model by name, or sbir_mini, the kit's own small ViT."""
+    pretrained: bool = knob(True)
+    """Start from timm's published weights."""
+    image_size: int = knob(224, ge=16, le=2048, unit="px")
+    """Side of the square that the encoders see."""
+    embed_dim: int = knob(512, ge=2, le=65536)
+    """Size e of the embedding that is searched."""
+    pool: Literal["cls", "mean"] = knob("cls")
+    """Global token: the CLS token, or the mean of the patch tokens (always so without a CLS token)."""
+    share_encoders: bool = knob(False)
+    """One encoder for sketches and photos instead of two."""
+    drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
+    """Stochastic depth of the backbone, for those that have it."""
+
+
+@group
+class LossConfig:
+    """InfoNCE within and across the two domains."""
+
+    temperature: float = knob(0.07, gt=0, le=10)
+    """Temperature tau of every InfoNCE term."""
+    multi: float = knob(1.0, ge=0, le=100)
+    """Weight of L_multi: embeddings of sketch and photo."""
+    inter: float = knob(1.0, ge=0, le=100)
+    """Weight of L_inter: global tokens of sketch and photo."""
+    intra_sketch: float = knob(1.0, ge=0, le=100)
+    """Weight of L_intra(sketch): global tokens of a sketch's two views."""
+    intra_photo: float = knob(1.0, ge=0, le=100)
+    """Weight of L_intra(photo): global tokens of a photo's two views."""
+    mask_duplicates: bool = knob(True)
+    """Leave rows of the same photo out of the negatives; the released code does not."""
+
+
+@group
+class OptimConfig:
+    """How the weights are moved."""
+
+    name: Literal["adam", "adamw"] = knob("adam")
+    """Optimiser; adamw decouples the weight decay."""
+    lr: float = knob(6e-6, gt=0, le=1)
+    """Peak learning rate."""
+    weight_decay: float = knob(1e-4, ge=0, le=1)
+    """Weight decay; biases, norms and tokens are exempt under adamw."""
+    batch_size: int = knob(16, ge=2, le=65536, unit="pairs")
+    """Sketch-photo pairs a step; the other pairs of the batch are the negatives."""
+    warmup: float = knob(0.0, ge=0, le=1000, unit="epochs")
+    """Linear warm-up from zero."""
+    schedule: Literal["cosine", "constant"] = knob("constant")
+    """Learning rate after the warm-up."""
+    clip: float = knob(1.0, gt=0, le=1e6)
+    """Largest norm of the gradient; larger ones are scaled down to it."""
+
+
+@group
+class RunConfig:
+    """How long, where, and what is kept."""
+
+    epochs: int = knob(500, ge=1, le=100000)
+    """Passes over the training sketches."""
+    seed: int = knob(0, ge=0, le=2**31 - 1)
+    """Seed of weights, data order, views and validation split."""
+    device: Literal["auto", "cpu", "cuda"] = knob("auto")
+    """Where to compute; auto takes what Accelerate finds."""
+    precision: Literal["auto", "fp32", "bf16"] = knob("auto")
+    """Number format of the forward pass; auto is bf16 where the device computes in it."""
+    eval_every: int = knob(1, ge=1, le=100000, unit="epochs")
+    """How often the held-out photos are searched."""
+    eval_batch: int = knob(128, ge=1, le=65536, unit="images")
+    """Images embedded at a time when nothing is trained."""
+    tracker: Literal["tensorboard", "none"] = knob("tensorboard")
+    """Where the curves go besides history.csv."""
+
+
+@group
+class Config:
+    """All hyper-parameters of one run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    @staticmethod
+    def preset(name: str) -> Config:
+        """The preset `name`; ConfigError names the known ones."""
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+        if name == "full":
+            raise ConfigError("preset 'full' needs MSTR, which this version does not have; use 'basic'")
+        return Config.from_dict(PRESETS[name])
+
+    @staticmethod
+    def from_dict(values: dict) -> Config:
+        """A Config from nested dicts; what is absent keeps its default. Raises ConfigError."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"expected groups {', '.join(_group_names())}, found {values!r}")
+        return Config(**{str(key): value for key, value in values.items()})
+
+    @staticmethod
+    def from_yaml(path: str | Path) -> Config:
+        """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
+        try:
+            return Config.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict:
+        """Nested dicts of plain values."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Writes every field to `path`."""
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    def updated(self, changes: dict[str, Any]) -> Config:
+        """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError."""
+        values = self.to_dict()
+        for name, value in changes.items():
+            head, _, leaf = name.partition(".")
+            if leaf not in values.get(head, {}):
+                raise ConfigError(f"unknown field {name!r}; fields: {', '.join(k.name for k in knobs())}")
+            values[head][leaf] = value
+        return Config.from_dict(values)
+
+
+PRESETS: dict[str, dict] = {
+    # From scratch on a CPU, in minutes.
+    "mini": {
+        "data": {"rotation": 10.0, "enlarge": 1.1, "flip": 0.0},
+        "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128,
+                  "pool": "mean"},
+        "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "batch_size": 32, "warmup": 2.0,
+                  "schedule": "cosine"},
+        "run": {"epochs": 30},
+    },
+    # The paper's recipe (section 4): the defaults above, without and with token recycling.
+    "basic": {},
+    "full": {},
+}
+
+
+class Knob(NamedTuple):
+    """One hyper-parameter as panels and tables need it; `low`/`high` are None where there is no limit."""
+
+    name: str
+    default: Any
+    kind: Any
+    unit: str
+    low: float | None
+    high: float | None
+    choices: tuple | None
+    help: str
+
+    @property
+    def range(self) -> str:
+        """The allowed values, in words."""
+        if self.choices:
+            return " | ".join(map(str, self.choices))
+        if self.kind is bool:
+            return "true | false"
+        return "" if self.low is None else f"{self.low:.7g} to {self.high:.10g}"
+
+
+def knobs(config: Config | None = None) -> Iterator[Knob]:
+    """Every hyper-parameter, by dotted name, with the values of `config` (default: the paper's)."""
+    config = config or Config()
+    for head in _group_names():
+        settings = getattr(config, head)
+        for leaf, field in type(settings).__pydantic_fields__.items():
+            limits = {name: getattr(rule, name) for rule in field.metadata
+                      for name in ("gt", "ge", "lt", "le") if hasattr(rule, name)}
+            is_choice = typing.get_origin(field.annotation) is Literal
+            yield Knob(
+                name=f"{head}.{leaf}", default=getattr(settings, leaf), kind=field.annotation,
+                unit=field.json_schema_extra["unit"],
+                low=limits.get("ge", limits.get("gt")), high=limits.get("le", limits.get("lt")),
+                choices=typing.get_args(field.annotation) if is_choice else None, help=field.description,
+            )
+
+
+def markdown_table() -> str:
+    """The table of fields in the README: name, the paper's default, the mini preset, range, help."""
+    lines = ["| field | default | mini | range | unit | what it does |", "|---|---|---|---|---|---|"]
+    for knob, mini in zip(knobs(), knobs(Config.preset("mini")), strict=True):
+        own = "" if mini.default == knob.default else f"`{mini.default}`"
+        allowed = knob.range.replace("|", "or")
+        lines.append(f"| `{knob.name}` | `{knob.default}` | {own} | {allowed} | {knob.unit} | {knob.help} |")
+    return "\n".join(lines)
+
+
+def _group_names() -> list[str]:
+    return [field.name for field in dataclasses.fields(Config)]
+
+
+def _explain(cls: type, error: ValidationError) -> str:
+    """One line a fault: the field, the value, what is allowed."""
+    lines = []
+    for fault in error.errors():
+        fields, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
+        group_name = cls.__name__.removesuffix("Config").lower()
+        field = fields.get(path[0])
+        for part in path[1:]:
+            nested = getattr(field.annotation, "__pydantic_fields__", None) if field else None
+            if nested is None:
+                break
+            fields, field = nested, nested.get(part)
+        name = ".".join([group_name, *path] if group_name else path)
+        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            lines.append(f"unknown field {name!r}; known here: {', '.join(fields)}")
+            continue
+        rules = [_SIGNS[sign].format(getattr(rule, sign)) for rule in getattr(field, "metadata", ())
+                 for sign in _SIGNS if hasattr(rule, sign)]
+        allowed = f" (allowed: {' and '.join(rules)})" if rules else ""
+        lines.append(f"{name} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}")
+    return "; ".join(lines)
+
+
+_SIGNS = types.MappingProxyType({"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"})
