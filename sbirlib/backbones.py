@@ -1,0 +1,193 @@
+"""Any timm backbone as (global token, grid of patch tokens), and the kit's own small ViT."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal, NamedTuple
+
+import timm
+import torch
+from einops import rearrange, reduce
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sbirlib.config import InputError
+
+Pool = Literal["cls", "mean"]
+Fit = Literal["pad", "stretch"]
+
+
+class BackboneError(InputError):
+    """A backbone that cannot be built; the message names it and says what to do."""
+
+
+class Tokens(NamedTuple):
+    """Global token (b, d) and patch tokens (b, n, d), row by row over the grid."""
+
+    cls: Tensor
+    patches: Tensor
+
+
+class Backbone(nn.Module):
+    """A timm model by name, seen as a global token and a grid of patch tokens.
+
+    The global token is the CLS token where there is one and `pool="cls"`, else the mean of the
+    patch tokens; a CNN's or Swin's last feature map is its grid. Attributes: `dim` d, `grid` (h, w),
+    `mean` and `std` (3,) from timm's data config.
+
+    Raises BackboneError for an unknown name, an image size the model refuses, or weights that
+    cannot be had.
+    """
+
+    def __init__(self, name: str, *, image_size: int = 224, pretrained: bool = False, pool: Pool = "cls",
+                 drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = _create(name, image_size, pretrained, drop_path)
+        self.pool = pool
+        self.dim = self.encoder.num_features
+        cfg = self.encoder.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(cfg["mean"]), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]), persistent=False)
+        self.grid = self._measure_grid(name, image_size)
+
+    def forward(self, images: Tensor) -> Tokens:
+        """(b, 3, s, s) in [0, 1] -> Tokens; normalisation with the backbone's mean and std is inside."""
+        mean, std = (rearrange(value, "c -> c 1 1") for value in (self.mean, self.std))
+        features = self.encoder.forward_features((images - mean) / std)
+        if features.ndim == 3:
+            prefix = self.encoder.num_prefix_tokens
+            patches = features[:, prefix:]
+            if self.pool == "cls" and prefix:
+                return Tokens(features[:, 0], patches)
+        elif features.shape[1] == self.dim:
+            patches = rearrange(features, "b d h w -> b (h w) d")
+        else:
+            patches = rearrange(features, "b h w d -> b (h w) d")
+        return Tokens(reduce(patches, "b n d -> b d", "mean"), patches)
+
+    @torch.no_grad()
+    def _measure_grid(self, name: str, image_size: int) -> tuple[int, int]:
+        # timm has no common attribute for the size of the last map; one small batch tells it for all.
+        was_training = self.training
+        try:
+            count = self.eval()(torch.zeros(1, 3, image_size, image_size)).patches.shape[1]
+        except (AssertionError, RuntimeError) as error:
+            raise BackboneError(f"backbone {name!r} refuses images of {image_size} px: {error}") from None
+        finally:
+            self.train(was_training)
+        side = round(count**0.5)
+        return side, count // side
+
+
+def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
+    """(b, 3, h, w) uint8 or float -> (b, 3, size, size), the same in training, evaluation and search.
+
+    `pad` keeps the proportions and centres the picture on white; `stretch` does not. Values keep
+    their type and range. Images already of that size come back as they are. Source: ours.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        return images
+    scale = size / max(height, width)
+    target = (max(1, round(height * scale)), max(1, round(width * scale))) if fit == "pad" else (size, size)
+    white = 1.0 if images.is_floating_point() else 255.0
+    # In float also for bytes, which torch would round and clip between the two directions.
+    resized = F.interpolate(images.float(), target, mode="bicubic", antialias=True).clamp(0, white)
+    top, left = (size - target[0]) // 2, (size - target[1]) // 2
+    square = F.pad(resized, (left, size - target[1] - left, top, size - target[0] - top), value=white)
+    return square if images.is_floating_point() else square.round().to(images.dtype)
+
+
+def _create(name: str, image_size: int, pretrained: bool, drop_path: float) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}" if near else ""
+        raise BackboneError(f"unknown backbone {name!r}{hint}? timm.list_models() lists all")
+    options: dict = {"num_classes": 0}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    # Only models built for one size take (and need) the argument; the others adapt by themselves.
+    wants_size = timm.get_pretrained_cfg(name).fixed_input_size
+    if wants_size:
+        options["img_size"] = image_size
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, AssertionError) as error:
+        raise BackboneError(f"backbone {name!r} cannot be built with {options}: {error}") from None
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise BackboneError(_no_weights(name, error)) from error
+
+
+def _no_weights(name: str, error: Exception) -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    reason = str(error).strip().splitlines()
+    return (f"the published weights of {name!r} cannot be had ({reason[0] if reason else type(error).__name__}). "
+            f"They are looked for in {HF_HUB_CACHE} and then on the model hub. Either run once with a network, or "
+            "copy that cache folder from a machine that has them; --model.no-pretrained trains from scratch")
+
+
+class ConvStem(nn.Module):
+    """(b, 3, s, s) -> (b, n, d): a strided convolution for each prime factor of the patch size.
+
+    A plain patch embedding learns nothing from a few hundred photos; this does. GroupNorm, because
+    sketches and photos in turn would ruin the running statistics of BatchNorm. Source: ours.
+    """
+
+    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
+        super().__init__()
+        strides = _prime_factors(patch_size)
+        layers, width = [], in_chans
+        for stage, stride in enumerate(strides):
+            wider = embed_dim >> (len(strides) - 1 - stage)
+            layers += _convolution(width, wider, 2 * stride - 1, stride)
+            width = wider
+            # One more look at strokes and seams, where the map is neither large (slow) nor coarse.
+            if 0 < stage < len(strides) - 1:
+                layers += _convolution(width, width, 3, 1)
+        self.layers = nn.Sequential(*layers)
+        self.patch_size = (patch_size, patch_size)
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, c, s, s) -> (b, n, d)."""
+        return rearrange(self.layers(images), "b d h w -> b (h w) d")
+
+
+def _convolution(width_in: int, width_out: int, kernel: int, stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False),
+            nn.GroupNorm(width_out // 8, width_out), nn.GELU()]
+
+
+def _prime_factors(number: int) -> list[int]:
+    """The prime factors, largest first: 12 -> [3, 2, 2]."""
+    factors, divisor = [], 2
+    while number > 1:
+        while number % divisor == 0:
+            factors.append(divisor)
+            number //= divisor
+        divisor += 1
+    return factors[::-1]
+
+
+# timm looks a model's data config up under this name.
+default_cfgs = generate_default_cfgs({"sbir_mini": {
+    "input_size": (3, 96, 96), "mean": (1.0, 1.0, 1.0), "std": (0.25, 0.25, 0.25), "num_classes": 0,
+    "fixed_input_size": True, "first_conv": "patch_embed.layers.0", "classifier": "head"}})
+
+
+@register_model
+def sbir_mini(pretrained: bool = False, **options: object) -> VisionTransformer:
+    """A ViT with a convolutional stem that learns from scratch on a CPU; 8 x 8 tokens at 96 px."""
+    sizes = {"img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0,
+             "weight_init": "moco"}
+    model = build_model_with_cfg(VisionTransformer, "sbir_mini", pretrained, embed_layer=ConvStem,
+                                 **{**sizes, **options})
+    # As large as the stem's output: timm's 0.02 would leave the mean of the tokens blind to place.
+    nn.init.trunc_normal_(model.pos_embed, std=0.5)
+    return model
