@@ -1,0 +1,196 @@
+"""Images decoded once and held as uint8; views made on the batch, on the device.
+
+Every random number of a view is a function of (seed, epoch, sketch) alone: a run can be repeated,
+and gone on with, without saving the state of any generator.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+from torch.nn import functional as F
+
+from sbirlib.backbones import Fit, fit_square
+from sbirlib.config import DataConfig
+from sbirlib.images import Fault, faults_message, read_all, read_image
+from sbirlib.pairs import PairError, Split
+
+DRAWS = 8  # uniform numbers a view may use
+# Streams of random numbers that must not share draws; the order of epochs has stream 0.
+_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND = range(5)
+
+
+class LoadedSplit(NamedTuple):
+    """A split in memory: sketches (n, 3, s, s) and photos (m, 3, s, s) uint8, photo_index (n,) int64.
+
+    `photo_index[i]` is the row of sketch i's photo; `split.left_out` lists what was skipped.
+    """
+
+    split: Split
+    sketches: Tensor
+    photos: Tensor
+    photo_index: Tensor
+
+    def part(self, split: Split) -> LoadedSplit:
+        """The pairs of `split`, which holds some of the files of this one."""
+        sketch_row = {sketch.path: row for row, sketch in enumerate(self.split.sketches)}
+        photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
+        sketches = _take(self.sketches, [sketch_row[sketch.path] for sketch in split.sketches])
+        photos = _take(self.photos, [photo_row[photo.path] for photo in split.photos])
+        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index))
+
+
+class Views(NamedTuple):
+    """One batch for `ARNet.forward`: four views (b, 3, s, s) float in [0, 1], and photo_ids (b,)."""
+
+    sketch: Tensor
+    sketch_second: Tensor
+    photo: Tensor
+    photo_second: Tensor
+    photo_ids: Tensor
+
+
+def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:
+    """Decodes the pictures of a split into squares of `image_size` px.
+
+    Raises PairError with the list of files if any cannot be used and `config.on_fault` is "stop",
+    or if nothing is left.
+    """
+    budget = config.ram_budget * 2**30
+    sketches, faults = load_images([s.path for s in split.sketches], image_size, config.fit, budget, "sketches")
+    photos, photo_faults = load_images([p.path for p in split.photos], image_size, config.fit, budget, "photos")
+    faults = (*faults, *photo_faults)
+    usable = split.without(faults) if faults else split
+    if usable.left_out and config.on_fault == "stop":
+        raise PairError(faults_message(config.root, usable.left_out))
+    if not usable.sketches:
+        raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
+    lost = {fault.path for fault in faults}
+    readable = Split(split.name, tuple(s for s in split.sketches if s.path not in lost),
+                     tuple(p for p in split.photos if p.path not in lost))
+    loaded = LoadedSplit(readable, sketches, photos, torch.empty(0))
+    return loaded.part(usable)
+
+
+def load_images(paths: Sequence[Path], size: int, fit: Fit, budget: float = math.inf,
+                what: str = "images") -> tuple[Tensor, list[Fault]]:
+    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the rest.
+
+    Beyond `budget` bytes the pixels live in a memory-mapped file that vanishes with the tensor.
+    """
+    shape = (len(paths), 3, size, size)
+    pixels = _allocate(shape, mapped=math.prod(shape) > budget)
+    row_of = {path: row for row, path in enumerate(paths)}
+
+    def read(path: Path) -> int:
+        image = torch.from_numpy(np.array(read_image(path)))
+        pixels[row_of[path]] = fit_square(rearrange(image, "h w c -> 1 c h w"), size, fit)[0]
+        return row_of[path]
+
+    rows, faults = read_all(read, paths, f"decoding {what}")
+    return (_take(pixels, rows) if faults else pixels), faults
+
+
+def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:
+    """A uint8 tensor in RAM, or in a file of its own that has no name and goes with the tensor."""
+    if not mapped or not math.prod(shape):
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.NamedTemporaryFile(prefix="sbirlib-") as file:
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).reshape(shape)
+
+
+def _take(pixels: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows, memory-mapped if the whole is."""
+    taken = _allocate((len(rows), *pixels.shape[1:]), mapped=is_mapped(pixels))
+    return torch.index_select(pixels, 0, torch.tensor(rows, dtype=torch.int64), out=taken)
+
+
+def is_mapped(pixels: Tensor) -> bool:
+    """Whether these pixels live in a memory-mapped file."""
+    return pixels.untyped_storage().filename is not None
+
+
+def to_float(pixels: Tensor, device: torch.device | str) -> Tensor:
+    """uint8 (...) -> float32 in [0, 1] on `device`; the bytes travel, not the floats."""
+    return pixels.to(device, non_blocking=True).float() / 255
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """(count,) the order in which the sketches are seen in this epoch."""
+    return np.random.default_rng([seed, epoch, _ORDER]).permutation(count)
+
+
+def draws(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
+    """(count, DRAWS) float32 in [0, 1); row i depends on (seed, epoch, stream, i) and on nothing else."""
+    return np.random.default_rng([seed, epoch, stream]).random((count, DRAWS), dtype=np.float32)
+
+
+def epoch_batches(data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,
+                  device: torch.device | str) -> Iterator[Views]:
+    """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
+    count = len(data.sketches)
+    batch_size = min(batch_size, count)
+    order = torch.from_numpy(epoch_order(seed, epoch, count))
+    tables = [torch.from_numpy(draws(seed, epoch, stream, count))
+              for stream in (_SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND)]
+    for start in range(0, count - batch_size + 1, batch_size):
+        rows = order[start : start + batch_size]
+        photo_ids = data.photo_index[rows]
+        sketches = to_float(data.sketches[rows], device)
+        photos = to_float(data.photos[photo_ids], device)
+        views = [make_view(images, kind, table[rows].to(device), config)
+                 for (images, kind), table in zip(
+                     [(sketches, config.first_view), (sketches, config.second_view),
+                      (photos, config.first_view), (photos, config.second_view)], tables, strict=True)]
+        yield Views(*views, photo_ids.to(device))
+
+
+def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) -> Tensor:
+    """One view of each image: (b, 3, s, s) float in [0, 1] -> the same shape and range.
+
+    A0 is the image itself; A1 enlarges, rotates, flips and crops the centre; A2 crops a random part,
+    flips and jitters colour. `numbers` (b, DRAWS) in [0, 1) decide; what lies outside the image is
+    white paper. Source: released code, but for the white (it fills with black).
+    """
+    if kind == "A0":
+        return images
+    flip = 1 - 2 * (numbers[:, 0] < config.flip).float()
+    if kind == "A1":
+        angle = torch.deg2rad((2 * numbers[:, 1] - 1) * config.rotation)
+        cos, sin = torch.cos(angle) / config.enlarge, torch.sin(angle) / config.enlarge
+        zero = torch.zeros_like(angle)
+        return _warp(images, [[cos * flip, -sin, zero], [sin * flip, cos, zero]])
+    if kind == "A2":
+        area = config.crop + (1 - config.crop) * numbers[:, 1]
+        # Aspect ratio between 3:4 and 4:3, evenly in its logarithm.
+        aspect = torch.exp((2 * numbers[:, 2] - 1) * math.log(4 / 3))
+        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        x, y = (2 * numbers[:, 3] - 1) * (1 - width), (2 * numbers[:, 4] - 1) * (1 - height)
+        zero = torch.zeros_like(area)
+        return _jitter(_warp(images, [[width * flip, zero, x], [zero, height, y]]), numbers[:, 5:8], config.jitter)
+    raise ValueError(f"unknown view {kind!r}; known: A0, A1, A2")
+
+
+def _warp(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
+    """Samples `images` through one affine map each: output coordinates in [-1, 1] to input coordinates."""
+    affine = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    # Zeros outside the inverted picture are white outside the picture.
+    return 1 - F.grid_sample(1 - images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _jitter(images: Tensor, numbers: Tensor, strength: float) -> Tensor:
+    """Brightness, contrast and saturation, each times a factor in 1 +- strength."""
+    brightness, contrast, saturation = rearrange(1 + strength * (2 * numbers - 1), "b f -> f b 1 1 1")
+    images = images * brightness
+    images = torch.lerp(reduce(images, "b c h w -> b 1 1 1", "mean"), images, contrast)
+    images = torch.lerp(reduce(images, "b c h w -> b 1 h w", "mean"), images, saturation)
+    return images.clamp(0, 1)
