@@ -1,0 +1,59 @@
+"""Save and load a trained model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+
+from sbirlib.arnet import ARNet
+from sbirlib.config import Config, ConfigError, InputError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+
+
+class RunError(InputError):
+    """A run folder that cannot be used; the message names it and says what to do."""
+
+
+def save_model_folder(folder: str | Path, model: ARNet, config: Config) -> None:
+    """Writes `model.safetensors` and `config.yaml`; an older folder is replaced only once both are there."""
+    folder = Path(folder)
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_model(model, str(fresh / WEIGHTS))
+    config.to_yaml(fresh / CONFIG)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_run(run: str | Path, which: str = "best") -> ARNet:
+    """The trained model of a run folder, in eval mode on the CPU; `model.config` is its Config.
+
+    `which` is "best" (highest validation score) or "last". `run` may also be such a folder itself.
+    Raises RunError if it is not a run, or if its weights are damaged or of another model.
+    """
+    run = Path(run)
+    folder = run if (run / WEIGHTS).is_file() else run / which
+    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
+    if missing:
+        reason = "no such folder" if not run.exists() else f"{which}/ has no {' and no '.join(missing)}"
+        raise RunError(f"{run} is not a run: {reason}; `python -m sbirlib train --out {run}` makes one")
+    try:
+        config = Config.from_yaml(folder / CONFIG)
+        # The file holds every weight, so nothing need be fetched for the backbone.
+        model = ARNet.from_config(config.updated({"model.pretrained": False}))
+        load_model(model, str(folder / WEIGHTS))
+    except ConfigError as error:
+        raise RunError(str(error)) from None
+    except (SafetensorError, RuntimeError) as error:
+        raise RunError(f"{folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
+                       "it is damaged, or config.yaml beside it is of another model") from error
+    model.config = config
+    return model.eval()

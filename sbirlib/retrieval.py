@@ -1,0 +1,216 @@
+"""Embed photos once, search them with sketches, and score the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.stats import binomtest
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sbirlib.arnet import ARNet
+from sbirlib.config import DataConfig
+from sbirlib.images import faults_message, list_images, read_image
+from sbirlib.pairs import PairError, PairFolder
+from sbirlib.views import LoadedSplit, load_images, load_split, to_float
+
+KS = (1, 5, 10)
+
+
+class Hit(NamedTuple):
+    """One search result: place (1 = best), photo file, cosine similarity in [-1, 1]."""
+
+    rank: int
+    path: Path
+    similarity: float
+
+
+class Accuracy(NamedTuple):
+    """Percent of queries whose photo is among the first k, the hits, and the 95 % interval in percent."""
+
+    k: int
+    percent: float
+    hits: int
+    queries: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (f"Acc@{self.k} {self.percent:.1f} % ({self.hits}/{self.queries}, "
+                f"95 % CI {self.low:.1f}-{self.high:.1f})")
+
+
+class Scores(NamedTuple):
+    """What `evaluate` measured.
+
+    ranks (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by
+    k; `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words.
+    """
+
+    ranks: np.ndarray
+    order: np.ndarray
+    accuracy: dict[int, Accuracy]
+    designers: dict[str, Accuracy]
+    median_rank: float
+    mrr: float
+    gallery: int
+    skipped: int
+    protocol: str
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
+        result: dict = {}
+        for k, accuracy in self.accuracy.items():
+            result |= {f"acc@{k}": accuracy.percent, f"hits@{k}": accuracy.hits,
+                       f"ci95@{k}": [accuracy.low, accuracy.high]}
+        designers = {name: {"acc@1": a.percent, "hits@1": a.hits, "queries": a.queries, "ci95@1": [a.low, a.high]}
+                     for name, a in self.designers.items()}
+        return result | {"queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
+                         "mrr": self.mrr, "designers": designers, "skipped": self.skipped,
+                         "protocol": self.protocol}
+
+    def __str__(self) -> str:
+        lines = [str(accuracy) for accuracy in self.accuracy.values()]
+        lines.append(f"median rank {self.median_rank:g}, mean reciprocal rank {self.mrr:.3f}, "
+                     f"{len(self.ranks)} sketches in a gallery of {self.gallery} photos")
+        lines += [f"designer {name}: {accuracy}" for name, accuracy in self.designers.items()]
+        if self.skipped:
+            lines.append(f"{self.skipped} files were left out because of faults")
+        return "\n".join([*lines, self.protocol])
+
+
+def accuracy_at(ranks: np.ndarray, k: int) -> Accuracy:
+    """Acc@k of `ranks` (q,) with its Wilson 95 % interval.
+
+    The interval takes queries as independent; several sketches of one photo are not quite so.
+    """
+    hits, queries = int((ranks <= k).sum()), len(ranks)
+    interval = binomtest(hits, queries).proportion_ci(0.95, method="wilson")
+    return Accuracy(k, 100 * hits / queries, hits, queries, 100 * interval.low, 100 * interval.high)
+
+
+def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
+    """Place of each query's photo: (q, g) similarities and (q,) rows -> (q,) int64, 1 = first.
+
+    Ties count against the model: a photo as similar as the true one stands before it. Raises
+    ValueError if a similarity is not a number.
+    """
+    if np.isnan(similarity).any():
+        raise ValueError("similarities contain NaN: the model's embeddings are broken (did training diverge?)")
+    true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
+    return (similarity >= true).sum(axis=1)
+
+
+def score(similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[str] = (), *, skipped: int = 0,
+          protocol: str = "") -> Scores:
+    """Scores of a similarity matrix (q, g) whose query i shows gallery row `photo_index[i]`."""
+    ranks = true_ranks(similarity, photo_index)
+    by_designer = {name: accuracy_at(ranks[[d == name for d in designers]], 1) for name in sorted(set(designers))}
+    return Scores(
+        ranks=ranks, order=np.argsort(-similarity, axis=1, kind="stable"),
+        accuracy={k: accuracy_at(ranks, k) for k in KS}, designers=by_designer,
+        median_rank=float(np.median(ranks)), mrr=float((1 / ranks).mean()),
+        gallery=similarity.shape[1], skipped=skipped, protocol=protocol)
+
+
+@torch.inference_mode()
+def embed(encode: Callable[[Tensor], Tensor], pixels: Tensor, *, device: torch.device | str = "cpu",
+          batch: int = 128, what: str = "embedding") -> Tensor:
+    """(n, 3, s, s) uint8 -> (n, e) float32 on the CPU, `batch` images at a time."""
+    starts = tqdm(range(0, len(pixels), batch), desc=what, disable=None, leave=False)
+    return torch.cat([encode(to_float(pixels[i : i + batch], device)).float().cpu() for i in starts])
+
+
+def score_split(model: ARNet, data: LoadedSplit, *, device: torch.device | str = "cpu", batch: int = 128,
+                protocol: str = "") -> Scores:
+    """Searches the photos of a loaded split with its sketches; `model` is put in eval mode meanwhile."""
+    was_training = model.training
+    model.eval()
+    photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")
+    sketches = embed(model.embed_sketches, data.sketches, device=device, batch=batch, what="sketches")
+    model.train(was_training)
+    return score(sketches.numpy() @ photos.numpy().T, data.photo_index.numpy(),
+                 [sketch.designer for sketch in data.split.sketches],
+                 skipped=len(data.split.left_out), protocol=protocol)
+
+
+def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", *,
+             on_fault: str = "stop") -> Scores:
+    """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
+
+    Runs where the model is. Raises PairError if the folder has faults and `on_fault` is "stop".
+    """
+    pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
+    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault)
+    data = load_split(pairs.split(split), config, model.image_size)
+    protocol = f"{split} split, every sketch against every photo; ties count against the model"
+    return score_split(model, data, device=next(model.parameters()).device, protocol=protocol)
+
+
+class Gallery:
+    """Photos embedded once, to be searched with sketches: `embeddings` (g, e) unit rows, `paths` (g,)."""
+
+    def __init__(self, model: ARNet, paths: Sequence[Path], embeddings: Tensor) -> None:
+        if len(paths) != len(embeddings):
+            raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
+        self.model, self.paths, self.embeddings = model, list(paths), embeddings
+
+    @staticmethod
+    def from_folder(model: ARNet, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
+        """Embeds every image of a folder. Raises PairError for an empty folder or files that cannot be read."""
+        return Gallery.from_files(model, list_images(Path(folder)), root=folder, on_fault=on_fault)
+
+    @staticmethod
+    def from_files(model: ARNet, paths: Sequence[Path], *, root: str | Path = "gallery",
+                   on_fault: str = "stop") -> Gallery:
+        """Embeds these photo files; `root` names them in messages."""
+        if not paths:
+            raise PairError(f"{root}: no photos to search in")
+        pixels, faults = load_images(paths, model.image_size, model.fit, what="photos")
+        if faults and on_fault == "stop":
+            raise PairError(faults_message(root, faults))
+        if not len(pixels):
+            raise PairError(f"{root}: none of its {len(paths)} photos can be read")
+        lost = {fault.path for fault in faults}
+        device = next(model.parameters()).device
+        embeddings = embed(model.eval().embed_photos, pixels, device=device, what="photos")
+        return Gallery(model, [path for path in paths if path not in lost], embeddings)
+
+    def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
+        """The k photos nearest to a sketch: a picture file, or (3, h, w) float in [0, 1]."""
+        if not isinstance(sketch, Tensor):
+            pixels = torch.from_numpy(np.array(read_image(sketch)))
+            sketch = rearrange(pixels, "h w c -> c h w").float() / 255
+        if k < 1:
+            raise ValueError(f"k = {k}: at least one photo must be asked for")
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            query = self.model.eval().embed_sketches(sketch[None].to(device)).float().cpu()[0]
+        best = torch.topk(self.embeddings @ query, min(k, len(self.paths)))
+        return [Hit(rank, self.paths[row], value) for rank, (row, value)
+                in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True), start=1)]
+
+    def save(self, path: str | Path) -> None:
+        """Writes embeddings and file names to one safetensors file."""
+        save_file({"embeddings": self.embeddings.contiguous()}, str(path),
+                  {"paths": "\n".join(str(photo) for photo in self.paths)})
+
+    @staticmethod
+    def load(path: str | Path, model: ARNet) -> Gallery:
+        """Reads what `save` wrote; `model` must be the one that embedded it. Raises PairError."""
+        try:
+            with safe_open(str(path), "pt") as file:
+                embeddings, paths = file.get_tensor("embeddings"), file.metadata()["paths"].split("\n")
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise PairError(f"{path}: not a saved gallery ({error})") from None
+        if embeddings.shape[1] != model.embed_dim:
+            raise PairError(f"{path}: holds embeddings of size {embeddings.shape[1]}, the model makes "
+                            f"{model.embed_dim}; embed the photos again")
+        return Gallery(model, [Path(photo) for photo in paths], embeddings)

@@ -1,0 +1,248 @@
+"""The trainer, on Hugging Face Accelerate: one record an epoch, so that a notebook can plot and stop."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from timm.optim import param_groups_weight_decay
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from sbirlib.arnet import ARNet
+from sbirlib.checkpoints import load_run, save_model_folder
+from sbirlib.config import Config, ConfigError, InputError, OptimConfig
+from sbirlib.losses import LossTerms, arnet_loss
+from sbirlib.pairs import PairError, PairFolder
+from sbirlib.retrieval import score_split
+from sbirlib.views import LoadedSplit, epoch_batches, load_split
+
+VIEWS_A_PAIR = 4
+_OUTPUTS = ("best", "last", "history.csv", "tensorboard")
+
+
+class TrainingError(InputError):
+    """Training cannot go on; the message says where it was and what to try."""
+
+
+class EpochRecord(NamedTuple):
+    """One epoch, counted from 1: mean losses by term, learning rate at its end, speed, and score.
+
+    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the held-out photos, and is empty in
+    epochs without a search; `best` tells whether this epoch became RUN/best.
+    """
+
+    epoch: int
+    losses: dict[str, float]
+    lr: float
+    views_per_second: float
+    seconds: float
+    validation: dict[str, float]
+    best: bool
+
+    def as_row(self) -> dict[str, float]:
+        """The record as one flat row of history.csv."""
+        return {"epoch": self.epoch, **{f"loss_{k}": v for k, v in self.losses.items()}, "lr": self.lr,
+                "views_per_second": self.views_per_second, "seconds": self.seconds,
+                **{f"val_{k}": self.validation.get(k, math.nan) for k in ("acc@1", "acc@5", "acc@10", "mrr")},
+                "best": int(self.best)}
+
+    def __str__(self) -> str:
+        text = (f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  "
+                f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s")
+        if self.validation:
+            text += f"  val Acc@1 {self.validation['acc@1']:.1f} %  Acc@5 {self.validation['acc@5']:.1f} %"
+        return text + ("  best" if self.best else "")
+
+
+def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
+          overwrite: bool = False) -> Iterator[EpochRecord]:
+    """Trains an ARNet on the train split and yields a record after each epoch.
+
+    `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv` and the
+    tracker's files; stopping the iteration keeps what is there. Data, model and folder are checked
+    before this returns: PairError, BackboneError, ConfigError, FileExistsError. While iterating,
+    TrainingError if the loss is no longer a number. Source: paper, section 4; the validation split
+    by photo is ours.
+    """
+    pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
+    config = config.updated({"data.root": str(pairs.root)})
+    out = Path(out)
+    present = [name for name in _OUTPUTS if (out / name).exists()]
+    if present and not overwrite:
+        raise FileExistsError(f"{out} already holds a run ({', '.join(present)}); choose another folder, "
+                              "or pass overwrite (--overwrite) to replace it")
+    return Trainer(pairs, config, out).epochs()
+
+
+def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> ARNet:
+    """The best model of run `out`; where `out` holds none yet, it is trained first, a line an epoch.
+
+    An unfinished run without `best/` is replaced. Raises what `train` and `load_run` raise.
+    """
+    if not (Path(out) / "best").is_dir():
+        print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
+        for record in train(pairs, config, out=out, overwrite=True):
+            print(record, flush=True)
+    return load_run(out)
+
+
+class Trainer:
+    """Everything one run needs; made and driven by `train`."""
+
+    def __init__(self, pairs: PairFolder, config: Config, out: Path) -> None:
+        self.config, self.out = config, out
+        self.data, self.held_out = _load(pairs, config)
+        self.accelerator = _accelerator(config, out)
+        set_seed(config.run.seed)
+        model = ARNet.from_config(config)
+        optimizer = _optimizer(model, config.optim)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        steps = max(1, len(self.data.sketches) // config.optim.batch_size)
+        self.schedule = LambdaLR(optimizer, _lr_factor(config, steps))
+        self.best: tuple[float, float] = (-1.0, -1.0)
+
+    def epochs(self) -> Iterator[EpochRecord]:
+        """Runs all epochs; closing the iterator ends the run in good order."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in _OUTPUTS:
+            path = self.out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.accelerator.init_trackers("tensorboard")
+        try:
+            for epoch in range(1, self.config.run.epochs + 1):
+                record = self._epoch(epoch)
+                self._keep(record)
+                yield record
+        finally:
+            self.accelerator.end_training()
+
+    def _epoch(self, epoch: int) -> EpochRecord:
+        config, device = self.config, self.accelerator.device
+        started, terms = time.perf_counter(), []
+        self.model.train()
+        batches = epoch_batches(self.data, config.data, seed=config.run.seed, epoch=epoch,
+                                batch_size=config.optim.batch_size, device=device)
+        steps = max(1, len(self.data.sketches) // config.optim.batch_size)
+        for *views, photo_ids in tqdm(batches, desc=f"epoch {epoch}/{config.run.epochs}", total=steps,
+                                      unit="step", disable=None, leave=False):
+            output = self.model(*views)
+            loss = arnet_loss(output, photo_ids, config.loss)
+            self.accelerator.backward(loss.total)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.schedule.step()
+            terms.append(torch.stack([term.detach() for term in loss]))
+        losses = _mean_terms(terms, epoch)
+        seconds = time.perf_counter() - started
+        views = VIEWS_A_PAIR * len(terms) * min(config.optim.batch_size, len(self.data.sketches))
+        validation = self._validate(epoch)
+        score = (validation.get("acc@1", -1.0), validation.get("mrr", -1.0))
+        best = score > self.best if validation else self.held_out is None
+        if best:
+            self.best = score
+        return EpochRecord(epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best)
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        run = self.config.run
+        if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
+            return {}
+        with self.accelerator.autocast():
+            scores = score_split(self.accelerator.unwrap_model(self.model), self.held_out,
+                                 device=self.accelerator.device, batch=run.eval_batch)
+        return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
+
+    def _keep(self, record: EpochRecord) -> None:
+        row = record.as_row()
+        self.accelerator.log({k: v for k, v in row.items() if not math.isnan(v)}, step=record.epoch)
+        if not self.accelerator.is_main_process:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        for name in ("last", "best") if record.best else ("last",):
+            save_model_folder(self.out / name, model, self.config)
+        history = self.out / "history.csv"
+        is_new = not history.exists()
+        with history.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def _load(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None]:
+    """Training and validation pairs in memory; None if nothing is held out."""
+    whole = load_split(pairs.split("train"), config.data, config.model.image_size)
+    if len(whole.split.photos) < 2:
+        raise PairError(f"{pairs.root}: one photo is not enough to learn from; two at least are needed")
+    if not config.data.val_fraction:
+        return whole, None
+    kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
+    return whole.part(kept), whole.part(held)
+
+
+def _accelerator(config: Config, out: Path) -> Accelerator:
+    if config.run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device = 'cuda': torch sees no CUDA device here; use auto or cpu")
+    # Accelerate keeps one state a process; without this, a second run in a notebook with another
+    # precision or device is refused.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=config.run.device == "cpu", log_with=_tracker(config), project_dir=out,
+                              mixed_precision="no")
+    if _wants_bf16(config.run.precision, accelerator.device):
+        AcceleratorState._reset_state()
+        accelerator = Accelerator(cpu=config.run.device == "cpu", log_with=_tracker(config), project_dir=out,
+                                  mixed_precision="bf16")
+    return accelerator
+
+
+def _tracker(config: Config) -> str | None:
+    return None if config.run.tracker == "none" else config.run.tracker
+
+
+def _wants_bf16(precision: str, device: torch.device) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _optimizer(model: ARNet, config: OptimConfig) -> Optimizer:
+    if config.name == "adamw":
+        groups = param_groups_weight_decay(model, config.weight_decay)
+        return AdamW(groups, lr=config.lr)
+    return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _lr_factor(config: Config, steps: int):
+    """Factor on the peak learning rate by step: linear warm-up, then constant or half a cosine."""
+    warmup, total = round(config.optim.warmup * steps), config.run.epochs * steps
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.optim.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    return factor
+
+
+def _mean_terms(terms: list[Tensor], epoch: int) -> dict[str, float]:
+    # Read once an epoch: a look at each step would make the device wait.
+    means = torch.stack(terms).mean(dim=0).tolist()
+    losses = dict(zip(LossTerms._fields, means, strict=True))
+    if not math.isfinite(losses["total"]):
+        raise TrainingError(f"the loss is no longer a number in epoch {epoch} ({losses}); RUN/best is of an "
+                            "earlier epoch. Try a smaller optim.lr, a longer optim.warmup or fp32")
+    return losses

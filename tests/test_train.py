@@ -1,0 +1,206 @@
+import csv
+import math
+import shutil
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from sbirlib import Config, PairFolder, evaluate, load_run, train
+from sbirlib.checkpoints import RunError
+from sbirlib.config import ConfigError, OptimConfig
+from sbirlib.pairs import PairError
+from sbirlib.train import Trainer, TrainingError, _lr_factor, _optimizer
+
+
+def test_a_run_holds_what_it_promises(run, tiny, pairs):
+    for name in ("best", "last"):
+        assert sorted(p.name for p in (run / name).iterdir()) == ["config.yaml", "model.safetensors"]
+        assert Config.from_yaml(run / name / "config.yaml") == tiny.updated({"data.root": str(pairs.root)})
+    with (run / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(math.isfinite(float(row[name])) for row in rows for name in ("loss_multi", "val_acc@1", "lr"))
+    assert sorted(p.name for p in run.iterdir()) == ["best", "history.csv", "last"]
+
+
+def test_records_report_the_epoch(pairs, tiny, tmp_path):
+    first, second = train(pairs, tiny, out=tmp_path / "run")
+    assert (first.epoch, second.epoch) == (1, 2)
+    terms = ("multi", "inter", "intra_sketch", "intra_photo")
+    assert first.losses["total"] == pytest.approx(sum(first.losses[term] for term in terms), rel=1e-5)
+    assert set(first.validation) == {"acc@1", "acc@5", "acc@10", "mrr"}
+    assert first.best
+    assert first.views_per_second > 0
+    assert second.lr < first.lr
+    assert "val Acc@1" in str(first)
+
+
+def test_same_seed_same_weights_other_seed_others(run, pairs, tiny, tmp_path):
+    weights = load_file(run / "last" / "model.safetensors")
+    list(train(pairs, tiny, out=tmp_path / "again"))
+    again = load_file(tmp_path / "again" / "last" / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    list(train(pairs, tiny.updated({"run.seed": 1, "run.epochs": 1}), out=tmp_path / "other"))
+    other = load_file(tmp_path / "other" / "last" / "model.safetensors")
+    assert not all(torch.equal(weights[name], other[name]) for name in weights)
+
+
+def test_training_learns_what_it_is_shown(pairs, tiny, tmp_path):
+    config = tiny.updated({"run.epochs": 30, "data.val_fraction": 0, "data.first_view": "A0", "optim.lr": 2e-3})
+    records = list(train(pairs, config, out=tmp_path / "run"))
+    assert records[-1].losses["total"] < 0.5 * records[0].losses["total"]
+    scores = evaluate(load_run(tmp_path / "run"), pairs, "train")
+    assert scores.accuracy[1].percent > 4 * 100 / 16
+
+
+def test_stopping_early_leaves_a_run(pairs, tiny, tmp_path):
+    records = train(pairs, tiny.updated({"run.epochs": 50}), out=tmp_path / "run")
+    next(records)
+    records.close()
+    assert load_run(tmp_path / "run").config.run.epochs == 50
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
+
+
+def test_without_validation_the_last_epoch_is_the_best(pairs, tiny, tmp_path):
+    records = list(train(pairs, tiny.updated({"data.val_fraction": 0}), out=tmp_path / "run"))
+    assert [record.best for record in records] == [True, True]
+    assert records[0].validation == {}
+    best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in best)
+
+
+def test_best_is_the_epoch_with_the_highest_validation_score(pairs, tiny, tmp_path):
+    records = list(train(pairs, tiny.updated({"run.epochs": 6, "run.eval_every": 2}), out=tmp_path / "run"))
+    searched = [record for record in records if record.validation]
+    assert [record.epoch for record in searched] == [2, 4, 6]
+    scores = [(record.validation["acc@1"], record.validation["mrr"]) for record in searched]
+    chosen = [record for record in records if record.best][-1]
+    assert chosen is searched[scores.index(max(scores))]
+
+
+def test_an_existing_run_is_not_lost(pairs, tiny, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(FileExistsError, match=r"already holds a run \(best, last, history.csv\).*--overwrite"):
+        train(pairs, tiny, out=tmp_path / "run")
+    assert load_run(tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    list(train(pairs, tiny.updated({"run.epochs": 1}), out=tmp_path / "run", overwrite=True))
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_faults_are_found_before_training_starts(tiny, tmp_path):
+    with pytest.raises(PairError, match="no such folder"):
+        train(tmp_path / "nowhere", tiny, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_curves_are_written(pairs, tiny, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    list(train(pairs, tiny.updated({"run.tracker": "tensorboard"}), out=tmp_path / "run"))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss_total")] == [1, 2]
+    assert "val_acc@1" in events.Tags()["scalars"]
+
+
+def test_bf16_trains(pairs, tiny, tmp_path):
+    [record] = train(pairs, tiny.updated({"run.epochs": 1, "run.precision": "bf16"}), out=tmp_path / "run")
+    assert math.isfinite(record.losses["total"])
+    # Another precision in the same process is not refused.
+    [record] = train(pairs, tiny.updated({"run.epochs": 1, "run.precision": "fp32"}), out=tmp_path / "fp32")
+    assert math.isfinite(record.losses["total"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_missing_gpu_is_named(pairs, tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"run\.device = 'cuda'"):
+        train(pairs, tiny.updated({"run.device": "cuda"}), out=tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_weights(pairs, tiny, tmp_path, monkeypatch):
+    records = train(pairs, tiny.updated({"run.epochs": 3}), out=tmp_path / "run")
+    next(records)
+    monkeypatch.setattr(sys.modules[Trainer.__module__], "arnet_loss", _nan_loss)
+    with pytest.raises(TrainingError, match="epoch 2"):
+        next(records)
+    assert all(weight.isfinite().all() for weight in load_run(tmp_path / "run", "last").state_dict().values())
+
+
+def _nan_loss(output, photo_ids, config):
+    from sbirlib.losses import arnet_loss
+
+    loss = arnet_loss(output, photo_ids, config)
+    return loss._replace(total=loss.total * math.nan)
+
+
+def test_warm_up_then_half_a_cosine():
+    config = Config().updated({"optim.warmup": 2, "optim.schedule": "cosine", "run.epochs": 12})
+    factor = _lr_factor(config, 5)
+    assert [factor(step) for step in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+    assert factor(10) == 1
+    assert factor(35) == pytest.approx(0.5)
+    assert factor(60) == pytest.approx(0, abs=1e-9)
+    assert _lr_factor(config.updated({"optim.schedule": "constant"}), 5)(50) == 1
+
+
+def test_adamw_spares_biases_and_norms():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
+    groups = _optimizer(model, OptimConfig(name="adamw", weight_decay=0.1)).param_groups
+    decayed = [p for group in groups if group["weight_decay"] for p in group["params"]]
+    assert [p.shape for p in decayed] == [(3, 3)]
+
+
+def test_gradients_are_clipped(pairs, tiny, tmp_path):
+    trainer = Trainer(pairs, tiny.updated({"optim.clip": 1e-3}), tmp_path)
+    norms = []
+    step = trainer.optimizer.step
+    trainer.optimizer.step = lambda: (norms.append(_norm(trainer.model)), step())
+    trainer._epoch(1)
+    assert len(norms) == len(trainer.data.sketches) // 8
+    assert max(norms) <= 1.001e-3
+
+
+def _norm(model):
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
+
+
+def test_the_model_in_a_run_is_the_model_that_was_trained(pairs, tiny, tmp_path):
+    config = tiny.updated({"data.root": str(pairs.root), "run.epochs": 1})
+    trainer = Trainer(PairFolder(pairs.root), config, tmp_path / "run")
+    list(trainer.epochs())
+    loaded = load_run(tmp_path / "run", "last")
+    images = torch.rand(2, 3, 48, 48)
+    assert torch.equal(loaded.embed_photos(images), trainer.model.eval().embed_photos(images))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_shared_encoders_survive_saving(pairs, tiny, tmp_path, share):
+    list(train(pairs, tiny.updated({"model.share_encoders": share, "run.epochs": 1}), out=tmp_path / "run"))
+    model = load_run(tmp_path / "run")
+    assert (model.sketch_encoder is model.photo_encoder) == share
+
+
+def test_what_is_not_a_run_is_refused(run, tmp_path):
+    with pytest.raises(RunError, match="is not a run: no such folder"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="is not a run: best/ has no model.safetensors and no config.yaml"):
+        load_run(tmp_path)
+    shutil.copytree(run, tmp_path / "run")
+    weights = tmp_path / "run" / "best" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match="model.safetensors cannot be loaded"):
+        load_run(tmp_path / "run")
+    save_file({"other": torch.ones(1)}, weights)
+    with pytest.raises(RunError, match="of another model"):
+        load_run(tmp_path / "run")
+    weights.write_bytes(whole)
+    config = tmp_path / "run" / "best" / "config.yaml"
+    config.write_text(yaml.safe_dump({"model": {"backbone": "sbir_mini", "depth": 3}}))
+    with pytest.raises(RunError, match=r"config.yaml: unknown field 'model.depth'"):
+        load_run(tmp_path / "run")
+    assert load_run(tmp_path / "run", "last")
