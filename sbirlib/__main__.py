@@ -1,0 +1,155 @@
+"""The command line: `python -m sbirlib data demo|check`, `train`, `evaluate`, `search`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from sbirlib.checkpoints import load_run
+from sbirlib.config import Config, InputError
+from sbirlib.garments import draw_miniclothes
+from sbirlib.images import read_image
+from sbirlib.pairs import PairFolder
+from sbirlib.plots import retrieval_strip, save_figure
+from sbirlib.retrieval import Gallery, evaluate
+from sbirlib.train import train
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Draw MiniClothes, the embedded data set."""
+
+    out: Path = Path("data/MiniClothes")
+    """Folder to draw into; the same drawing already there is kept."""
+    seed: int = 0
+    """Another seed draws other garments."""
+
+    def run(self) -> int:
+        """Draws; exit code 0."""
+        print(f"MiniClothes is in {draw_miniclothes(self.out, seed=self.seed)}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Report what a data folder holds; exit code 1 if any file would be left out."""
+
+    folder: Positional[Path]
+    """Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos)."""
+
+    def run(self) -> int:
+        """Prints the report; exit code 1 if any file would be left out."""
+        report = PairFolder(self.folder).report()
+        print(report)
+        return 1 if report.left_out else 0
+
+
+def data(command: Annotated[Demo, subcommand("demo")] | Annotated[Check, subcommand("check")]) -> int:
+    """Draw the embedded data set, or check a folder of one's own."""
+    return command.run()
+
+
+def train_from(preset: str):
+    """The `train` command with the values of `preset` as defaults of its flags."""
+    base = Config.preset(preset)
+
+    def train_command(out: Path, config: Annotated[Config, arg(name="")] = base, preset: str = preset,
+                      overwrite: bool = False) -> int:
+        """Train a model on the train split of a folder.
+
+        Args:
+            out: Folder for the run: best/, last/, history.csv.
+            config: Hyper-parameters.
+            preset: Where the defaults of all other flags come from: mini (CPU, minutes), basic (the paper's), full.
+            overwrite: Replace the run that OUT already holds.
+        """
+        for record in train(config.data.root, config, out=out, overwrite=overwrite):
+            print(record, flush=True)
+        print(f"The run is in {out}")
+        return 0
+
+    return train_command
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What to score on."""
+
+    root: Path
+    """Folder with the split's A (sketches) and B (photos)."""
+    on_fault: Literal["stop", "skip"] = "stop"
+    """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+
+
+def evaluate_command(run: Path, data: EvaluationData, split: Literal["train", "test"] = "test",
+                     json: Path | None = None) -> int:
+    """Score a trained model: Acc@1/5/10 with counts and a 95 % interval.
+
+    Args:
+        run: Folder that `train --out` wrote.
+        data: What to score on.
+        split: Which split to search.
+        json: Also write the result to this file.
+    """
+    scores = evaluate(load_run(run), PairFolder(data.root), split, on_fault=data.on_fault)
+    print(scores)
+    if json is not None:
+        json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int = 10, json: Path | None = None,
+                   figure: Path | None = None, on_fault: Literal["stop", "skip"] = "stop") -> int:
+    """Find the photos of a folder that a sketch shows.
+
+    Args:
+        sketch: Picture file with the drawing: dark strokes on white.
+        run: Folder that `train --out` wrote.
+        photos: Any folder of photos.
+        top: How many photos to return.
+        json: Also write the result to this file.
+        figure: Also draw the result into this file (png, pdf, svg).
+        on_fault: What to do about photos that cannot be read.
+    """
+    hits = Gallery.from_folder(load_run(run), photos, on_fault=on_fault).search(sketch, top)
+    for hit in hits:
+        print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
+    if json is not None:
+        rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
+        json.write_text(jsonlib.dumps({"sketch": str(sketch), "results": rows}, indent=2) + "\n", encoding="utf-8")
+    if figure is not None:
+        pictures = [np.asarray(read_image(hit.path)) for hit in hits]
+        save_figure(retrieval_strip([np.asarray(read_image(sketch))], [pictures],
+                                    similarities=[[hit.similarity for hit in hits]]), figure)
+    return 0
+
+
+def _preset_of(preset: str = "mini") -> str:
+    return preset
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code, 2 for bad input (with one message on stderr)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        # The preset decides the defaults of the other flags, so it is read first.
+        flags = [word for word in argv[1:] if word not in ("-h", "--help")]
+        preset = tyro.cli(_preset_of, args=flags, return_unknown_args=True)[0] if argv[:1] == ["train"] else "mini"
+        commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command}
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, prog="python -m sbirlib", description=__doc__, args=argv, config=(OmitSubcommandPrefixes,))
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
