@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,9 +147,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command}
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m sbirlib", description=__doc__, args=argv, config=(OmitSubcommandPrefixes,))
+    except BrokenPipeError:
+        # Whoever read the output (`| head`) has seen enough; the exit must not write to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; what was written stays", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class ARNet(nn.Module):
                  drop_path: float = 0.0) -> None:
         super().__init__()
         self.image_size, self.fit, self.embed_dim = image_size, fit, embed_dim
+        self.config: Config | None = None  # of the run that trained the weights, if one did
 
         def encoder() -> Encoder:
             return Encoder(Backbone(backbone, image_size=image_size, pretrained=pretrained, pool=pool,
@@ -71,13 +72,15 @@ class ARNet(nn.Module):
         return ARNet(options.pop("backbone"), fit=config.data.fit, **options)
 
     def forward(self, sketch: Tensor, sketch_second: Tensor, photo: Tensor, photo_second: Tensor) -> ARNetOutput:
-        """Four batches of views (b, 3, s, s) in [0, 1], s = image_size -> ARNetOutput."""
-        # 1 Two views of each domain, side by side, so that each encoder runs once.
-        sketches = torch.cat([sketch, sketch_second])
-        photos = torch.cat([photo, photo_second])
-        # 2 Encoders, one a domain: 3 global token, 4 patch tokens, 5 embedding of every view.
-        sketches, photos = self.sketch_encoder(sketches), self.photo_encoder(photos)
-        # 6 Hand the views back apart: losses.arnet_loss aligns them within and across domains.
+        """Four batches of views (b, 3, s, s) in [0, 1], s = image_size -> ARNetOutput.
+
+        The steps of the paper's figure: two views of each domain (1) go through the domain's encoder
+        (2), which gives global and patch tokens (3) and an embedding (4) of every view;
+        `losses.arnet_loss` then aligns the views within each domain (5) and across the two (6).
+        """
+        # Both views side by side: same weights, so one pass serves them.
+        sketches = self.sketch_encoder(torch.cat([sketch, sketch_second]))
+        photos = self.photo_encoder(torch.cat([photo, photo_second]))
         return ARNetOutput(*_halves(sketches), *_halves(photos))
 
     def embed_sketches(self, images: Tensor, *, normalise: bool = True) -> Tensor:

@@ -150,8 +150,17 @@ def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", 
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault)
     data = load_split(pairs.split(split), config, model.image_size)
-    protocol = f"{split} split, every sketch against every photo; ties count against the model"
+    protocol = (f"{split} split, every sketch against every photo, ties counted against the model; "
+                f"checkpoint {_chosen_by(model)}")
     return score_split(model, data, device=next(model.parameters()).device, protocol=protocol)
+
+
+def _chosen_by(model: ARNet) -> str:
+    if model.config is None:
+        return "not from a run"
+    if not model.config.data.val_fraction:
+        return "of the last epoch"
+    return f"chosen on {100 * model.config.data.val_fraction:g} % of the training photos, held out"
 
 
 class Gallery:

@@ -109,8 +109,9 @@ class Trainer:
         model = ARNet.from_config(config)
         optimizer = _optimizer(model, config.optim)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        steps = max(1, len(self.data.sketches) // config.optim.batch_size)
-        self.schedule = LambdaLR(optimizer, _lr_factor(config, steps))
+        self.batch_size = min(config.optim.batch_size, len(self.data.sketches))
+        self.steps = len(self.data.sketches) // self.batch_size
+        self.schedule = LambdaLR(optimizer, _lr_factor(config, self.steps))
         self.best: tuple[float, float] = (-1.0, -1.0)
 
     def epochs(self) -> Iterator[EpochRecord]:
@@ -133,9 +134,8 @@ class Trainer:
         started, terms = time.perf_counter(), []
         self.model.train()
         batches = epoch_batches(self.data, config.data, seed=config.run.seed, epoch=epoch,
-                                batch_size=config.optim.batch_size, device=device)
-        steps = max(1, len(self.data.sketches) // config.optim.batch_size)
-        for *views, photo_ids in tqdm(batches, desc=f"epoch {epoch}/{config.run.epochs}", total=steps,
+                                batch_size=self.batch_size, device=device)
+        for *views, photo_ids in tqdm(batches, desc=f"epoch {epoch}/{config.run.epochs}", total=self.steps,
                                       unit="step", disable=None, leave=False):
             output = self.model(*views)
             loss = arnet_loss(output, photo_ids, config.loss)
@@ -147,7 +147,7 @@ class Trainer:
             terms.append(torch.stack([term.detach() for term in loss]))
         losses = _mean_terms(terms, epoch)
         seconds = time.perf_counter() - started
-        views = VIEWS_A_PAIR * len(terms) * min(config.optim.batch_size, len(self.data.sketches))
+        views = VIEWS_A_PAIR * self.steps * self.batch_size
         validation = self._validate(epoch)
         score = (validation.get("acc@1", -1.0), validation.get("mrr", -1.0))
         best = score > self.best if validation else self.held_out is None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
+from einops import einsum, rearrange, reduce
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ from sbirlib.config import DataConfig
 from sbirlib.images import Fault, faults_message, read_all, read_image
 from sbirlib.pairs import PairError, Split
 
-DRAWS = 8  # uniform numbers a view may use
+DRAWS = 9  # uniform numbers a view may use
 # Streams of random numbers that must not share draws; the order of epochs has stream 0.
 _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND = range(5)
 
@@ -175,7 +175,8 @@ def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) ->
         width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
         x, y = (2 * numbers[:, 3] - 1) * (1 - width), (2 * numbers[:, 4] - 1) * (1 - height)
         zero = torch.zeros_like(area)
-        return _jitter(_warp(images, [[width * flip, zero, x], [zero, height, y]]), numbers[:, 5:8], config.jitter)
+        crop = _warp(images, [[width * flip, zero, x], [zero, height, y]])
+        return _jitter(_turn_hue(crop, (2 * numbers[:, 8] - 1) * config.hue), numbers[:, 5:8], config.jitter)
     raise ValueError(f"unknown view {kind!r}; known: A0, A1, A2")
 
 
@@ -185,6 +186,15 @@ def _warp(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
     grid = F.affine_grid(affine, list(images.shape), align_corners=False)
     # Zeros outside the inverted picture are white outside the picture.
     return 1 - F.grid_sample(1 - images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _turn_hue(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turns colours about the grey axis, which leaves the mean of the channels, and so all greys, alone."""
+    angle = torch.deg2rad(degrees)[:, None, None]
+    eye = torch.eye(3, device=images.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / math.sqrt(3)
+    rotation = torch.cos(angle) * eye + torch.sin(angle) * cross + (1 - torch.cos(angle)) / 3
+    return einsum(rotation, images, "b out channel, b channel h w -> b out h w")
 
 
 def _jitter(images: Tensor, numbers: Tensor, strength: float) -> Tensor:

@@ -160,3 +160,15 @@ def test_faults_stop_with_their_list_or_are_skipped_and_counted(tmp_path):
     (tmp_path / "trainA/a.png").write_text("no image")
     with pytest.raises(PairError, match="no usable pair is left"):
         load_split(split, DataConfig(root=str(tmp_path), on_fault="skip"), 16)
+
+
+def test_a_third_of_a_turn_of_the_hue_passes_red_to_green_to_blue():
+    config = DataConfig(enlarge=1, flip=0, crop=1, jitter=0, hue=120)
+    numbers = HALF.clone()
+    numbers[0, 8] = 1.0
+    red = torch.zeros(1, 3, 8, 8)
+    red[:, 0] = 1
+    turned = make_view(red, "A2", numbers, config)[0, :, 4, 4]
+    torch.testing.assert_close(turned, torch.tensor([0.0, 1.0, 0.0]), atol=1e-5, rtol=0)
+    grey = torch.full((1, 3, 8, 8), 0.3)
+    torch.testing.assert_close(make_view(grey, "A2", numbers, config), grey, atol=1e-5, rtol=0)
