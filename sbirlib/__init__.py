@@ -1,5 +1,11 @@
 """Fine-grained sketch-based image retrieval with ARNet: `import sbirlib` is all a notebook needs."""
 
+import os
+
+# Threads that wait for one another must sleep, not spin: on a laptop whose cores something else also
+# uses, spinning makes training several times slower. Read by OpenMP when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_run
 from sbirlib.config import Config

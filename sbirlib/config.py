@@ -217,7 +217,7 @@ PRESETS: dict[str, dict] = {
         "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "pool": "mean"},
         "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
                   "schedule": "cosine"},
-        "run": {"epochs": 30},
+        "run": {"epochs": 32},
     },
     # The paper's recipe (section 4): the defaults above, without and with token recycling.
     "basic": {},

@@ -26,7 +26,7 @@ from sbirlib.garment_sketch import DESIGNERS, Designer, render_sketch
 from sbirlib.garment_wardrobe import Garment, Wardrobe, differences, wardrobe
 
 __all__ = [
-    "DESIGNERS", "Designer", "Garment", "Wardrobe", "differences", "draw_miniclothes",
+    "DESIGNERS", "Designer", "Garment", "Twin", "Wardrobe", "differences", "draw_miniclothes", "near_twins",
     "render_photo", "render_sketch", "wardrobe",
 ]  # fmt: skip
 
@@ -130,6 +130,21 @@ def draw_miniclothes(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return root
+
+
+class Twin(NamedTuple):
+    """The near twin of a photo, the details that differ, and both photo ids, sorted."""
+
+    twin: str
+    differs: list[str]
+    both: list[str]
+
+
+def near_twins(root: str | Path) -> dict[str, Twin]:
+    """The near twins of a MiniClothes folder, by photo id; photos without one are absent."""
+    items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
+    return {photo: Twin(item["twin"], item["differs"], sorted([photo, item["twin"]]))
+            for photo, item in items.items() if item["twin"]}
 
 
 def _run(jobs: list[_Job], workers: int | None) -> None:

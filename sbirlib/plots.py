@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, MISS_COLOUR, GUIDE_COLOUR = PALETTE[2], PALETTE[3], "0.55"
@@ -49,9 +50,10 @@ def _page(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _picture(axes: Axes, image: np.ndarray, x: float, y: float, side: float, title: str = "",
+def _picture(axes: Axes, image: ArrayLike, x: float, y: float, side: float, title: str = "",
              colour: object = "0.8", width: float = 0.8) -> None:
     """Places a picture (h, w, 3) into the square at (x, y) of a page, its title above."""
+    image = np.asarray(image)
     longest = max(image.shape[:2])
     high, wide = (side * length / longest for length in image.shape[:2])
     left, top = x + (side - wide) / 2, y + (side - high) / 2
@@ -79,9 +81,9 @@ def message(text: str, *, width: float = 9.5, height: float = 1.6) -> Figure:
     return figure
 
 
-def image_grid(images: Sequence[np.ndarray], titles: Sequence[str] = (), *, columns: int = 6,
+def image_grid(images: Sequence[ArrayLike], titles: Sequence[str] = (), *, columns: int = 6,
                side: float = 1.6) -> Figure:
-    """Pictures (h, w, 3) in rows of `columns`, each with a title; `side` in inches."""
+    """Pictures, arrays (h, w, 3) or Pillow's, in rows of `columns`, each with a title; `side` in inches."""
     rows, gap, head = max(1, math.ceil(len(images) / columns)), 0.12, 0.25
     head = max([head, *(0.1 + 0.15 * (1 + title.count("\n")) for title in titles)])
     figure, axes = _page(columns * (side + gap) + gap, rows * (side + head) + gap)
@@ -203,7 +205,7 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
                    label=f"Acc@{k}")
     chosen = [epoch for epoch, best in zip(epochs, history["best"], strict=True) if best]
     if chosen:
-        right.axvline(chosen[-1], color=GUIDE_COLOUR, linestyle=":", label="RUN/best")
+        right.axvline(chosen[-1], color=GUIDE_COLOUR, linestyle=":", label="kept as best")
     right.set(title="held-out photos", xlabel="epoch", ylabel="Acc@K (% of queries)", ylim=(0, 101))
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

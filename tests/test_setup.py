@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sbirlib.config import markdown_table
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -33,3 +35,7 @@ def test_constraints_pin_every_dependency_and_name_no_address(project):
 def test_makefile_has_the_promised_targets():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test", "slow", "lab", "clean"} <= targets
+
+
+def test_readme_has_the_table_of_fields_as_it_is_generated():
+    assert markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
