@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-# A page without a kernel shows a panel's picture instead of the panel, and no progress bars.
+# A page without a kernel shows a panel's picture instead of the panel, and leaves progress bars out
+# (about each of which nbconvert would warn).
 STATIC := --ExecutePreprocessor.store_widget_state=False \
   --NbConvertBase.display_data_priority='["image/png", "text/html"]'
 
@@ -22,7 +23,7 @@ demo: $(READY)
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
 	$(BIN)/python -m sbirlib train --preset mini --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
-	$(BIN)/jupyter nbconvert --log-level ERROR --to html --execute --output-dir outputs $(STATIC) $(NOTEBOOKS)
+	PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html --execute --output-dir outputs $(STATIC) $(NOTEBOOKS)
 	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."
 
 test: $(READY)

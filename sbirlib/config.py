@@ -147,7 +147,7 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = knob("auto")
     """Where to compute; auto takes what Accelerate finds."""
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
-    """Number format of the forward pass; auto is bf16 where the device computes in it."""
+    """Number format of the forward pass; auto is bf16 on a GPU that has it, else fp32."""
     eval_every: int = knob(1, ge=1, le=100000, unit="epochs")
     """How often the held-out photos are searched."""
     eval_batch: int = knob(128, ge=1, le=65536, unit="images")
@@ -217,7 +217,7 @@ PRESETS: dict[str, dict] = {
         "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "pool": "mean"},
         "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
                   "schedule": "cosine"},
-        "run": {"epochs": 32},
+        "run": {"epochs": 26},
     },
     # The paper's recipe (section 4): the defaults above, without and with token recycling.
     "basic": {},
