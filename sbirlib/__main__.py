@@ -12,8 +12,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
+from accelerate import PartialState
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_run
 from sbirlib.config import Config, InputError
 from sbirlib.garments import draw_miniclothes
@@ -100,7 +102,7 @@ def evaluate_command(run: Path, data: EvaluationData, split: Literal["train", "t
         split: Which split to search.
         json: Also write the result to this file.
     """
-    scores = evaluate(load_run(run), PairFolder(data.root), split, on_fault=data.on_fault)
+    scores = evaluate(_load_to_device(run), PairFolder(data.root), split, on_fault=data.on_fault)
     print(scores)
     if json is not None:
         json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
@@ -120,7 +122,7 @@ def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int =
         figure: Also draw the result into this file (png, pdf, svg).
         on_fault: What to do about photos that cannot be read.
     """
-    hits = Gallery.from_folder(load_run(run), photos, on_fault=on_fault).search(sketch, top)
+    hits = Gallery.from_folder(_load_to_device(run), photos, on_fault=on_fault).search(sketch, top)
     for hit in hits:
         print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
     if json is not None:
@@ -131,6 +133,11 @@ def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int =
         save_figure(retrieval_strip([np.asarray(read_image(sketch))], [pictures],
                                     similarities=[[hit.similarity for hit in hits]]), figure)
     return 0
+
+
+def _load_to_device(run: Path) -> ARNet:
+    """The trained model where Accelerate would put it: a GPU if there is one."""
+    return load_run(run).to(PartialState().device)
 
 
 def _preset_of(preset: str = "mini") -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
+
+_SIGNS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
 
 
 class InputError(ValueError):
@@ -253,8 +254,7 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
     for head in _group_names():
         settings = getattr(config, head)
         for leaf, field in type(settings).__pydantic_fields__.items():
-            limits = {name: getattr(rule, name) for rule in field.metadata
-                      for name in ("gt", "ge", "lt", "le") if hasattr(rule, name)}
+            limits = {name: getattr(rule, name) for rule in field.metadata for name in _SIGNS if hasattr(rule, name)}
             is_choice = typing.get_origin(field.annotation) is Literal
             yield Knob(
                 name=f"{head}.{leaf}", default=getattr(settings, leaf), kind=field.annotation,
@@ -283,14 +283,13 @@ def _explain(cls: type, error: ValidationError) -> str:
     lines = []
     for fault in error.errors():
         fields, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
-        group_name = cls.__name__.removesuffix("Config").lower()
         field = fields.get(path[0])
         for part in path[1:]:
             nested = getattr(field.annotation, "__pydantic_fields__", None) if field else None
             if nested is None:
                 break
             fields, field = nested, nested.get(part)
-        name = ".".join([group_name, *path] if group_name else path)
+        name = ".".join([cls.__name__.removesuffix("Config").lower(), *path]).lstrip(".")
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             lines.append(f"unknown field {name!r}; known here: {', '.join(fields)}")
             continue
@@ -299,6 +298,3 @@ def _explain(cls: type, error: ValidationError) -> str:
         allowed = f" (allowed: {' and '.join(rules)})" if rules else ""
         lines.append(f"{name} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}")
     return "; ".join(lines)
-
-
-_SIGNS = types.MappingProxyType({"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"})

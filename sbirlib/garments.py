@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from sbirlib.config import InputError
 from sbirlib.garment_photo import render_photo
 from sbirlib.garment_sketch import DESIGNERS, Designer, render_sketch
 from sbirlib.garment_wardrobe import Garment, Wardrobe, differences, wardrobe
@@ -94,7 +95,7 @@ def draw_miniclothes(
     per processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the
     designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this
     very drawing is returned at once. Raises FileExistsError when `root` holds anything else and
-    ValueError for counts that do not go together. Source: ours.
+    InputError for counts that do not go together. Source: ours.
     """
     _check(seed, photos, sketches, size, workers)
     root = Path(root)
@@ -190,16 +191,16 @@ def _check(
     seed: int, photos: tuple[int, int], sketches: tuple[int, int], size: int, workers: int | None
 ) -> None:
     if seed < 0:
-        raise ValueError(f"seed={seed}: give 0 or more")
+        raise InputError(f"seed={seed}: give 0 or more")
     if size < 32:
-        raise ValueError(f"size={size} pixels: ask for at least 32")
+        raise InputError(f"size={size} pixels: ask for at least 32")
     if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers}: give at least 1, or None for one per processor")
+        raise InputError(f"workers={workers}: give at least 1, or None for one per processor")
     for split, photo, sketch in zip(("train", "test"), photos, sketches, strict=True):
         if photo < 1:
-            raise ValueError(f"photos={tuple(photos)}: {split} needs at least 1 photo")
+            raise InputError(f"photos={tuple(photos)}: {split} needs at least 1 photo")
         if not photo <= sketch <= len(DESIGNERS) * photo:
-            raise ValueError(
+            raise InputError(
                 f"sketches={tuple(sketches)} for photos={tuple(photos)}: each {split} photo has 1 to "
                 f"{len(DESIGNERS)} sketches, so give {photo} to {len(DESIGNERS) * photo}"
             )

@@ -20,6 +20,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from sbirlib.config import InputError
+
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, MISS_COLOUR, GUIDE_COLOUR = PALETTE[2], PALETTE[3], "0.55"
 TRUE_FRAME = (TRUE_COLOUR, 4)
@@ -63,7 +65,13 @@ def _picture(axes: Axes, image: ArrayLike, x: float, y: float, side: float, titl
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Writes a figure; the extension of `path` names the format (png, pdf, svg)."""
+    """Writes a figure; the extension of `path` names the format (png, pdf, svg).
+
+    Raises InputError for an extension that matplotlib cannot write.
+    """
+    known = figure.canvas.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in known:
+        raise InputError(f"{path}: a figure cannot be written in this format; known: {', '.join(sorted(known))}")
     figure.savefig(path, dpi=dpi)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
-from sbirlib.config import DataConfig
+from sbirlib.config import DataConfig, InputError
 from sbirlib.images import faults_message, list_images, read_image
 from sbirlib.pairs import PairError, PairFolder
 from sbirlib.views import LoadedSplit, load_images, load_split, to_float
@@ -100,10 +100,10 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
     """Place of each query's photo: (q, g) similarities and (q,) rows -> (q,) int64, 1 = first.
 
     Ties count against the model: a photo as similar as the true one stands before it. Raises
-    ValueError if a similarity is not a number.
+    InputError if a similarity is not a number.
     """
     if np.isnan(similarity).any():
-        raise ValueError("similarities contain NaN: the model's embeddings are broken (did training diverge?)")
+        raise InputError("similarities contain NaN: the model's embeddings are broken (did training diverge?)")
     true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
     return (similarity >= true).sum(axis=1)
 
@@ -198,7 +198,7 @@ class Gallery:
             pixels = torch.from_numpy(np.array(read_image(sketch)))
             sketch = rearrange(pixels, "h w c -> c h w").float() / 255
         if k < 1:
-            raise ValueError(f"k = {k}: at least one photo must be asked for")
+            raise InputError(f"k = {k}: at least one photo must be asked for")
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             query = self.model.eval().embed_sketches(sketch[None].to(device)).float().cpu()[0]

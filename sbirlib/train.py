@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from timm.optim import param_groups_weight_decay
@@ -198,17 +198,10 @@ def _accelerator(config: Config, out: Path) -> Accelerator:
     # Accelerate keeps one state a process; without this, a second run in a notebook with another
     # precision or device is refused.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=config.run.device == "cpu", log_with=_tracker(config), project_dir=out,
-                              mixed_precision="no")
-    if _wants_bf16(config.run.precision, accelerator.device):
-        AcceleratorState._reset_state()
-        accelerator = Accelerator(cpu=config.run.device == "cpu", log_with=_tracker(config), project_dir=out,
-                                  mixed_precision="bf16")
-    return accelerator
-
-
-def _tracker(config: Config) -> str | None:
-    return None if config.run.tracker == "none" else config.run.tracker
+    cpu = config.run.device == "cpu"
+    precision = "bf16" if _wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
+    tracker = None if config.run.tracker == "none" else config.run.tracker
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out)
 
 
 def _wants_bf16(precision: str, device: torch.device) -> bool:

@@ -68,6 +68,16 @@ def test_bad_input_is_one_message_and_exit_code_2(words, message, capsys, tmp_pa
 
 
 @pytest.mark.parametrize(("flags", "message"), [
+    (["--top", "0"], "k = 0"), (["--figure", "found.words"], "found.words: a figure cannot be written"),
+    (["--photos", "nowhere"], "nowhere: no such folder"), (["--json", "nowhere/found.json"], "nowhere/found.json")])
+def test_bad_input_to_search(flags, message, run, pairs, capsys):
+    sketch = pairs.split("test").sketches[0].path
+    words = ["search", str(sketch), "--run", str(run), "--photos", str(pairs.root / "testB")]
+    assert main([*words, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "message"), [
     (["--model.backbone", "resnet19"], "unknown backbone 'resnet19'"),
     (["--model.backbone", "resnet18", "--model.pretrained"], "published weights of 'resnet18'")])
 def test_a_model_that_cannot_be_built(flags, message, pairs, tmp_path, capsys):
