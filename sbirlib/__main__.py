@@ -43,7 +43,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Check:
-    """Report what a data folder holds; exit code 1 if any file would be left out."""
+    """Report what a data folder holds; exit code 1 if any file would be left out or a split is empty."""
 
     folder: Positional[Path]
     """Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos)."""
@@ -52,7 +52,7 @@ class Check:
         """Prints the report; exit code 1 if any file would be left out."""
         report = PairFolder(self.folder).report()
         print(report)
-        return 1 if report.left_out else 0
+        return 1 if report.left_out or report.empty else 0
 
 
 def data(command: Annotated[Demo, subcommand("demo")] | Annotated[Check, subcommand("check")]) -> int:
@@ -102,6 +102,7 @@ def evaluate_command(run: Path, data: EvaluationData, split: Literal["train", "t
         split: Which split to search.
         json: Also write the result to this file.
     """
+    _check_parents(json)
     scores = evaluate(_load_to_device(run), PairFolder(data.root), split, on_fault=data.on_fault)
     print(scores)
     if json is not None:
@@ -110,7 +111,8 @@ def evaluate_command(run: Path, data: EvaluationData, split: Literal["train", "t
 
 
 def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int = 10, json: Path | None = None,
-                   figure: Path | None = None, on_fault: Literal["stop", "skip"] = "stop") -> int:
+                   figure: Path | None = None,
+                   on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop") -> int:
     """Find the photos of a folder that a sketch shows.
 
     Args:
@@ -122,17 +124,29 @@ def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int =
         figure: Also draw the result into this file (png, pdf, svg).
         on_fault: What to do about photos that cannot be read.
     """
-    hits = Gallery.from_folder(_load_to_device(run), photos, on_fault=on_fault).search(sketch, top)
+    _check_parents(json, figure)
+    gallery = Gallery.from_folder(_load_to_device(run), photos, on_fault=on_fault)
+    hits = gallery.search(sketch, top)
     for hit in hits:
         print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
+    if gallery.skipped:
+        print(f"{gallery.skipped} photos were left out because they cannot be read")
     if json is not None:
         rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
-        json.write_text(jsonlib.dumps({"sketch": str(sketch), "results": rows}, indent=2) + "\n", encoding="utf-8")
+        result = {"sketch": str(sketch), "gallery": len(gallery.paths), "skipped": gallery.skipped, "results": rows}
+        json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
     if figure is not None:
         pictures = [np.asarray(read_image(hit.path)) for hit in hits]
         save_figure(retrieval_strip([np.asarray(read_image(sketch))], [pictures],
                                     similarities=[[hit.similarity for hit in hits]]), figure)
     return 0
+
+
+def _check_parents(*paths: Path | None) -> None:
+    """Refuses an output file in a folder that does not exist before any work is done for it."""
+    for path in filter(None, paths):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
 
 
 def _load_to_device(run: Path) -> ARNet:

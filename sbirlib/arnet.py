@@ -56,7 +56,9 @@ class ARNet(nn.Module):
                  drop_path: float = 0.0) -> None:
         super().__init__()
         self.image_size, self.fit, self.embed_dim = image_size, fit, embed_dim
-        self.config: Config | None = None  # of the run that trained the weights, if one did
+        # Of the run that trained the weights, and which of its checkpoints they are, if one did.
+        self.config: Config | None = None
+        self.checkpoint = ""
 
         def encoder() -> Encoder:
             return Encoder(Backbone(backbone, image_size=image_size, pretrained=pretrained, pool=pool,

@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         mean, std = (rearrange(value, "c -> c 1 1") for value in (self.mean, self.std))
         features = self.encoder.forward_features((images - mean) / std)
         if features.ndim == 3:
-            prefix = self.encoder.num_prefix_tokens
+            prefix = getattr(self.encoder, "num_prefix_tokens", 0)
             patches = features[:, prefix:]
             if self.pool == "cls" and prefix:
                 return Tokens(features[:, 0], patches)
@@ -72,13 +72,19 @@ class Backbone(nn.Module):
         # timm has no common attribute for the size of the last map; one small batch tells it for all.
         was_training = self.training
         try:
-            count = self.eval()(torch.zeros(1, 3, image_size, image_size)).patches.shape[1]
+            shape = self.eval()(torch.zeros(1, 3, image_size, image_size)).patches.shape
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} refuses images of {image_size} px: {error}") from None
+        except AttributeError as error:
+            raise BackboneError(f"backbone {name!r} does not give one map of features ({error}); "
+                                "choose a plain ViT, CNN or Swin") from None
         finally:
             self.train(was_training)
-        side = round(count**0.5)
-        return side, count // side
+        side = round(shape[1] ** 0.5)
+        if shape[2] != self.dim or side * side != shape[1]:
+            raise BackboneError(f"backbone {name!r} gives {shape[1]} tokens of size {shape[2]}, which is no square "
+                                f"grid of size {self.dim}; choose a plain ViT, CNN or Swin")
+        return side, side
 
 
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
@@ -103,8 +109,10 @@ def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
 def _create(name: str, image_size: int, pretrained: bool, drop_path: float) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}" if near else ""
-        raise BackboneError(f"unknown backbone {name!r}{hint}? timm.list_models() lists all")
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all")
+    if pretrained and not timm.get_pretrained_cfg(name).has_weights:
+        raise BackboneError(f"backbone {name!r} has no published weights; use --model.no-pretrained")
     options: dict = {"num_classes": 0}
     if drop_path:
         options["drop_path_rate"] = drop_path
@@ -140,6 +148,8 @@ class ConvStem(nn.Module):
 
     def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
         super().__init__()
+        if img_size % patch_size:
+            raise BackboneError(f"image size {img_size} px is not a multiple of the patch size {patch_size} px")
         strides = _prime_factors(patch_size)
         layers, width = [], in_chans
         for stage, stride in enumerate(strides):

@@ -55,5 +55,5 @@ def load_run(run: str | Path, which: str = "best") -> ARNet:
     except (SafetensorError, RuntimeError) as error:
         raise RunError(f"{folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
                        "it is damaged, or config.yaml beside it is of another model") from error
-    model.config = config
+    model.config, model.checkpoint = config, folder.name
     return model.eval()

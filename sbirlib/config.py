@@ -126,7 +126,7 @@ class OptimConfig:
     lr: float = knob(6e-6, gt=0, le=1)
     """Peak learning rate."""
     weight_decay: float = knob(1e-4, ge=0, le=1)
-    """Weight decay; biases, norms and tokens are exempt under adamw."""
+    """Weight decay; biases and norms are exempt under adamw."""
     batch_size: int = knob(16, ge=2, le=65536, unit="pairs")
     """Sketch-photo pairs a step; the other pairs of the batch are the negatives."""
     warmup: float = knob(0.0, ge=0, le=1000, unit="epochs")

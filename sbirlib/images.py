@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 from sbirlib.config import InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# Pictures too, but not read: to pass them over in silence would lose them.
+OTHER_EXTENSIONS = (".gif", ".tif", ".tiff", ".avif", ".heic", ".jfif", ".jp2", ".svg")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MIN_SIDE = 8  # px: anything smaller carries no drawing
 
@@ -79,10 +81,22 @@ def inspect_image(path: str | Path) -> ImageFacts:
 
 def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name; hidden files are passed over. Raises ImageError."""
+    return [path for path in _visible(folder) if path.suffix.lower() in EXTENSIONS and path.is_file()]
+
+
+def list_unread(folder: Path) -> list[Fault]:
+    """Pictures of other formats and links to nowhere, which `list_images` does not name."""
+    other = [Fault(path, "cannot be read", f"save it as one of {', '.join(EXTENSIONS)}")
+             for path in _visible(folder) if path.suffix.lower() in OTHER_EXTENSIONS]
+    dead = [Fault(path, "cannot be read", "it links to a file that does not exist")
+            for path in _visible(folder) if path.suffix.lower() in EXTENSIONS and not path.exists()]
+    return other + dead
+
+
+def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    return sorted(path for path in folder.iterdir()
-                  if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file())
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
@@ -104,6 +118,8 @@ def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
     except UnidentifiedImageError:
         raise ImageError(f"{path}: is not a {', '.join(FORMATS)} image, whatever its name says; "
                         "save it again as PNG or JPEG") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise ImageError(f"{path}: {error.strerror}; a readable picture file is needed") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ImageError):
             raise

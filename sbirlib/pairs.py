@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sbirlib.config import InputError
-from sbirlib.images import EXTENSIONS, Fault, ImageFacts, inspect_image, list_images, read_all
+from sbirlib.images import EXTENSIONS, Fault, ImageFacts, inspect_image, list_images, list_unread, read_all
 
 SPLITS = ("train", "test")
 
@@ -165,6 +165,11 @@ class Report(NamedTuple):
         """Files that would not be used."""
         return sum(len(part.split.left_out) for part in self.splits)
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Splits without a usable pair."""
+        return tuple(part.split.name for part in self.splits if not part.split.sketches)
+
     def __str__(self) -> str:
         lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
         notes = []
@@ -181,6 +186,7 @@ class Report(NamedTuple):
                              "gallery as distractors")
             notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB"
                       for fact in facts if fact.mode not in ("RGB", "L")]
+        notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
         return "\n".join(lines + notes)
 
 
@@ -188,7 +194,7 @@ def _read_split(root: Path, name: str) -> Split:
     for side, content in (("A", "sketches"), ("B", "photos")):
         if not (root / f"{name}{side}").is_dir():
             raise PairError(f"{root}: {name}{side}/ ({content}) is missing; {name}A/ and {name}B/ go together")
-    faults: list[Fault] = []
+    faults = [fault for side in "AB" for fault in list_unread(root / f"{name}{side}")]
     by_id: dict[str, list[Path]] = defaultdict(list)
     for path in list_images(root / f"{name}B"):
         by_id[path.stem].append(path)

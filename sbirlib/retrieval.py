@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +18,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
+from sbirlib.backbones import fit_square
 from sbirlib.config import DataConfig, InputError
 from sbirlib.images import faults_message, list_images, read_image
 from sbirlib.pairs import PairError, PairFolder
 from sbirlib.views import LoadedSplit, load_images, load_split, to_float
 
 KS = (1, 5, 10)
+
+
+def _fingerprint(model: ARNet) -> str:
+    """A hash of the weights that embed photos."""
+    digest = hashlib.sha256()
+    for weight in model.photo_encoder.state_dict().values():
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Hit(NamedTuple):
@@ -148,7 +159,7 @@ def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", 
     Runs where the model is. Raises PairError if the folder has faults and `on_fault` is "stop".
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
-    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault)
+    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=_ram_budget(model))
     data = load_split(pairs.split(split), config, model.image_size)
     protocol = (f"{split} split, every sketch against every photo, ties counted against the model; "
                 f"checkpoint {_chosen_by(model)}")
@@ -158,18 +169,28 @@ def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", 
 def _chosen_by(model: ARNet) -> str:
     if model.config is None:
         return "not from a run"
-    if not model.config.data.val_fraction:
+    if not model.config.data.val_fraction or model.checkpoint == "last":
         return "of the last epoch"
     return f"chosen on {100 * model.config.data.val_fraction:g} % of the training photos, held out"
 
 
-class Gallery:
-    """Photos embedded once, to be searched with sketches: `embeddings` (g, e) unit rows, `paths` (g,)."""
+def _ram_budget(model: ARNet) -> float:
+    return (model.config.data if model.config else DataConfig()).ram_budget
 
-    def __init__(self, model: ARNet, paths: Sequence[Path], embeddings: Tensor) -> None:
+
+class Gallery:
+    """Photos embedded once, to be searched with sketches.
+
+    `embeddings` (g, e) unit rows, `paths` (g,), `skipped` photos that could not be read. Raises
+    InputError if an embedding is not a number.
+    """
+
+    def __init__(self, model: ARNet, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
-        self.model, self.paths, self.embeddings = model, list(paths), embeddings
+        if not embeddings.isfinite().all():
+            raise InputError("the photos' embeddings are not numbers: the model is broken (did training diverge?)")
+        self.model, self.paths, self.embeddings, self.skipped = model, list(paths), embeddings, skipped
 
     @staticmethod
     def from_folder(model: ARNet, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
@@ -182,7 +203,7 @@ class Gallery:
         """Embeds these photo files; `root` names them in messages."""
         if not paths:
             raise PairError(f"{root}: no photos to search in")
-        pixels, faults = load_images(paths, model.image_size, model.fit, what="photos")
+        pixels, faults = load_images(paths, model.image_size, model.fit, _ram_budget(model) * 2**30, "photos")
         if faults and on_fault == "stop":
             raise PairError(faults_message(root, faults))
         if not len(pixels):
@@ -190,7 +211,7 @@ class Gallery:
         lost = {fault.path for fault in faults}
         device = next(model.parameters()).device
         embeddings = embed(model.eval().embed_photos, pixels, device=device, what="photos")
-        return Gallery(model, [path for path in paths if path not in lost], embeddings)
+        return Gallery(model, [path for path in paths if path not in lost], embeddings, len(faults))
 
     def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
         """The k photos nearest to a sketch: a picture file, or (3, h, w) float in [0, 1]."""
@@ -201,25 +222,27 @@ class Gallery:
             raise InputError(f"k = {k}: at least one photo must be asked for")
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            query = self.model.eval().embed_sketches(sketch[None].to(device)).float().cpu()[0]
+            # Resized before it travels: not every device can do that.
+            square = fit_square(sketch[None], self.model.image_size, self.model.fit)
+            query = self.model.eval().embed_sketches(square.to(device)).float().cpu()[0]
         best = torch.topk(self.embeddings @ query, min(k, len(self.paths)))
         return [Hit(rank, self.paths[row], value) for rank, (row, value)
                 in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True), start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file."""
-        save_file({"embeddings": self.embeddings.contiguous()}, str(path),
-                  {"paths": "\n".join(str(photo) for photo in self.paths)})
+        metadata = {"paths": json.dumps([str(photo) for photo in self.paths]), "model": _fingerprint(self.model)}
+        save_file({"embeddings": self.embeddings.contiguous()}, str(path), metadata)
 
     @staticmethod
     def load(path: str | Path, model: ARNet) -> Gallery:
         """Reads what `save` wrote; `model` must be the one that embedded it. Raises PairError."""
         try:
             with safe_open(str(path), "pt") as file:
-                embeddings, paths = file.get_tensor("embeddings"), file.metadata()["paths"].split("\n")
+                embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
+                paths, owner = json.loads(metadata["paths"]), metadata["model"]
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise PairError(f"{path}: not a saved gallery ({error})") from None
-        if embeddings.shape[1] != model.embed_dim:
-            raise PairError(f"{path}: holds embeddings of size {embeddings.shape[1]}, the model makes "
-                            f"{model.embed_dim}; embed the photos again")
+        if owner != _fingerprint(model):
+            raise PairError(f"{path}: was embedded by another model; embed the photos again")
         return Gallery(model, [Path(photo) for photo in paths], embeddings)

@@ -29,6 +29,7 @@ from sbirlib.retrieval import score_split
 from sbirlib.views import LoadedSplit, epoch_batches, load_split
 
 VIEWS_A_PAIR = 4
+UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
 _OUTPUTS = ("best", "last", "history.csv", "tensorboard")
 
 
@@ -40,7 +41,8 @@ class EpochRecord(NamedTuple):
     """One epoch, counted from 1: mean losses by term, learning rate at its end, speed, and score.
 
     `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the held-out photos, and is empty in
-    epochs without a search; `best` tells whether this epoch became RUN/best.
+    epochs without a search; `best` tells whether this epoch became RUN/best; `skipped` counts the
+    files left out of the training data because of faults.
     """
 
     epoch: int
@@ -50,20 +52,22 @@ class EpochRecord(NamedTuple):
     seconds: float
     validation: dict[str, float]
     best: bool
+    skipped: int = 0
 
     def as_row(self) -> dict[str, float]:
         """The record as one flat row of history.csv."""
         return {"epoch": self.epoch, **{f"loss_{k}": v for k, v in self.losses.items()}, "lr": self.lr,
                 "views_per_second": self.views_per_second, "seconds": self.seconds,
                 **{f"val_{k}": self.validation.get(k, math.nan) for k in ("acc@1", "acc@5", "acc@10", "mrr")},
-                "best": int(self.best)}
+                "best": int(self.best), "skipped": self.skipped}
 
     def __str__(self) -> str:
         text = (f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  "
                 f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s")
         if self.validation:
             text += f"  val Acc@1 {self.validation['acc@1']:.1f} %  Acc@5 {self.validation['acc@5']:.1f} %"
-        return text + ("  best" if self.best else "")
+        text += "  best" if self.best else ""
+        return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 
 def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
@@ -73,8 +77,8 @@ def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
     `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv` and the
     tracker's files; stopping the iteration keeps what is there. Data, model and folder are checked
     before this returns: PairError, BackboneError, ConfigError, FileExistsError. While iterating,
-    TrainingError if the loss is no longer a number. Source: paper, section 4; the validation split
-    by photo is ours.
+    TrainingError if the loss is no longer a number. One run at a time in a process.
+    Source: paper, section 4; the validation split by photo is ours.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     config = config.updated({"data.root": str(pairs.root)})
@@ -103,7 +107,7 @@ class Trainer:
 
     def __init__(self, pairs: PairFolder, config: Config, out: Path) -> None:
         self.config, self.out = config, out
-        self.data, self.held_out = _load(pairs, config)
+        self.data, self.held_out, self.skipped = _load(pairs, config)
         self.accelerator = _accelerator(config, out)
         set_seed(config.run.seed)
         model = ARNet.from_config(config)
@@ -112,7 +116,7 @@ class Trainer:
         self.batch_size = min(config.optim.batch_size, len(self.data.sketches))
         self.steps = len(self.data.sketches) // self.batch_size
         self.schedule = LambdaLR(optimizer, _lr_factor(config, self.steps))
-        self.best: tuple[float, float] = (-1.0, -1.0)
+        self.best = UNSCORED
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Runs all epochs; closing the iterator ends the run in good order."""
@@ -149,11 +153,13 @@ class Trainer:
         seconds = time.perf_counter() - started
         views = VIEWS_A_PAIR * self.steps * self.batch_size
         validation = self._validate(epoch)
-        score = (validation.get("acc@1", -1.0), validation.get("mrr", -1.0))
-        best = score > self.best if validation else self.held_out is None
-        if best:
-            self.best = score
-        return EpochRecord(epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best)
+        score = (validation["acc@1"], validation["mrr"]) if validation else UNSCORED
+        # Until a first search there is nothing better than the latest weights, and a run that is
+        # stopped then must hold some.
+        best = score > self.best or self.best == UNSCORED
+        self.best = max(self.best, score)
+        return EpochRecord(epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best,
+                           self.skipped)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         run = self.config.run
@@ -181,24 +187,30 @@ class Trainer:
             writer.writerow(row)
 
 
-def _load(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """Training and validation pairs in memory; None if nothing is held out."""
+def _load(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
+    """Training and validation pairs in memory (None if nothing is held out), and files left out."""
     whole = load_split(pairs.split("train"), config.data, config.model.image_size)
-    if len(whole.split.photos) < 2:
-        raise PairError(f"{pairs.root}: one photo is not enough to learn from; two at least are needed")
+    skipped = len(whole.split.left_out)
+    if len(set(whole.photo_index.tolist())) < 2:
+        raise PairError(f"{pairs.root}: only one photo has a sketch; to learn a difference, two at least are needed")
     if not config.data.val_fraction:
-        return whole, None
+        return whole, None, skipped
     kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
-    return whole.part(kept), whole.part(held)
+    return whole.part(kept), whole.part(held), skipped
 
 
 def _accelerator(config: Config, out: Path) -> Accelerator:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device = 'cuda': torch sees no CUDA device here; use auto or cpu")
+    loss = config.loss
+    if not any((loss.multi, loss.inter, loss.intra_sketch, loss.intra_photo)):
+        raise ConfigError("loss.multi, inter, intra_sketch and intra_photo are all 0: nothing would be learnt")
     # Accelerate keeps one state a process; without this, a second run in a notebook with another
     # precision or device is refused.
     AcceleratorState._reset_state(reset_partial_state=True)
     cpu = config.run.device == "cpu"
+    if PartialState(cpu=cpu).num_processes > 1:
+        raise ConfigError("training in several processes is not supported yet: start one process")
     precision = "bf16" if _wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
     tracker = None if config.run.tracker == "none" else config.run.tracker
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out)
@@ -207,7 +219,8 @@ def _accelerator(config: Config, out: Path) -> Accelerator:
 def _wants_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # Older GPUs only emulate bf16, slower than fp32.
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _optimizer(model: ARNet, config: OptimConfig) -> Optimizer:
@@ -236,6 +249,6 @@ def _mean_terms(terms: list[Tensor], epoch: int) -> dict[str, float]:
     means = torch.stack(terms).mean(dim=0).tolist()
     losses = dict(zip(LossTerms._fields, means, strict=True))
     if not math.isfinite(losses["total"]):
-        raise TrainingError(f"the loss is no longer a number in epoch {epoch} ({losses}); RUN/best is of an "
-                            "earlier epoch. Try a smaller optim.lr, a longer optim.warmup or fp32")
+        raise TrainingError(f"the loss is no longer a number in epoch {epoch} ({losses}); what earlier epochs wrote "
+                            "is kept. Try a smaller optim.lr, a longer optim.warmup or fp32")
     return losses

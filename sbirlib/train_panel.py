@@ -90,6 +90,8 @@ class TrainPanel(Panel):
 
     def stop(self) -> None:
         """What the Stop button does: ends the training after the epoch that runs."""
+        if not self.running:
+            return
         self._stopping.set()
         self._say(f"Stopping after epoch {len(self.records) + 1} ...")
 
@@ -100,7 +102,7 @@ class TrainPanel(Panel):
         whose click a kernel that waits here may hear too late.
         Raises what the training raised.
         """
-        if self._thread is None:
+        if self._thread is None or (self.error is not None and not self.running):
             self.start()
         shown = 0
         while True:

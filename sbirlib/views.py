@@ -73,6 +73,8 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
         raise PairError(faults_message(config.root, usable.left_out))
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
+    if usable is split:
+        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index))
     lost = {fault.path for fault in faults}
     readable = Split(split.name, tuple(s for s in split.sketches if s.path not in lost),
                      tuple(p for p in split.photos if p.path not in lost))

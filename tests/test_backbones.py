@@ -51,8 +51,16 @@ def test_missing_weights_name_the_model_the_cache_and_the_ways_out():
 
 
 def test_mini_has_no_published_weights():
-    with pytest.raises(BackboneError, match="'sbir_mini'"):
+    with pytest.raises(BackboneError, match="'sbir_mini' has no published weights"):
         Backbone("sbir_mini", image_size=96, pretrained=True)
+
+
+@pytest.mark.parametrize(("name", "size", "words"), [
+    ("sbir_mini", 50, "50 px is not a multiple of the patch size 12"),
+    ("crossvit_tiny_240", 240, "does not give one map of features")])
+def test_what_has_no_grid_of_tokens_is_refused(name, size, words):
+    with pytest.raises(BackboneError, match=words):
+        Backbone(name, image_size=size)
 
 
 def test_pad_keeps_proportions_on_white():

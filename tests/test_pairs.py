@@ -55,6 +55,13 @@ def test_hidden_and_foreign_files_are_passed_over(folder):
     assert len(PairFolder(folder).split("train").sketches) == 3
 
 
+def test_pictures_of_other_formats_and_dead_links_are_faults(folder):
+    picture(folder / "trainA/a_3.gif")
+    (folder / "testB/d.png").symlink_to(folder / "nowhere.png")
+    assert kinds(PairFolder(folder).split("train")) == [("a_3.gif", "cannot be read")]
+    assert kinds(PairFolder(folder).split("test")) == [("d.png", "cannot be read")]
+
+
 def test_sketch_without_a_photo(folder):
     picture(folder / "trainA/zebra_1.png")
     assert kinds(PairFolder(folder).split("train")) == [("zebra_1.png", "sketch without a photo")]

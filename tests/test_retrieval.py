@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sbirlib import Gallery, PairFolder, evaluate, load_run
+from sbirlib import ARNet, Gallery, PairFolder, evaluate, load_run
+from sbirlib.config import InputError
 from sbirlib.images import read_image
 from sbirlib.pairs import PairError
 from sbirlib.retrieval import accuracy_at, score, true_ranks
@@ -105,6 +106,11 @@ def test_evaluate_stops_on_faults_or_counts_them(model, pairs, tmp_path):
     assert scores.as_dict()["skipped"] == 1
 
 
+def test_the_protocol_names_the_checkpoint(run, pairs):
+    assert "chosen on 25 % of the training photos, held out" in evaluate(load_run(run), pairs).protocol
+    assert "of the last epoch" in evaluate(load_run(run, "last"), pairs).protocol
+
+
 def test_search_finds_what_evaluate_ranks_first(model, pairs):
     gallery = Gallery.from_folder(model, pairs.root / "testB")
     split, scores = pairs.split("test"), evaluate(model, pairs)
@@ -137,8 +143,13 @@ def test_what_is_not_a_gallery_is_refused(model, tmp_path):
     with pytest.raises(PairError, match="not a saved gallery"):
         Gallery.load(tmp_path / "nowhere", model)
     Gallery(model, ["a.png"], torch.ones(1, 3)).save(tmp_path / "small")
-    with pytest.raises(PairError, match="size 3, the model makes 16"):
-        Gallery.load(tmp_path / "small", model)
+    with pytest.raises(PairError, match="embedded by another model"):
+        Gallery.load(tmp_path / "small", ARNet("sbir_mini", image_size=48, embed_dim=16))
+
+
+def test_broken_embeddings_are_not_served(model):
+    with pytest.raises(InputError, match="are not numbers"):
+        Gallery(model, ["a.png"], torch.full((1, 16), torch.nan))
 
 
 def test_galleries_of_nothing_or_of_broken_photos(model, tmp_path):
@@ -150,7 +161,8 @@ def test_galleries_of_nothing_or_of_broken_photos(model, tmp_path):
     with pytest.raises(PairError, match="none of its 1 photos"):
         Gallery.from_folder(model, tmp_path, on_fault="skip")
     Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
-    assert [path.name for path in Gallery.from_folder(model, tmp_path, on_fault="skip").paths] == ["b.png"]
+    gallery = Gallery.from_folder(model, tmp_path, on_fault="skip")
+    assert ([path.name for path in gallery.paths], gallery.skipped) == (["b.png"], 1)
 
 
 def test_designer_scores_cover_every_query(model, pairs):

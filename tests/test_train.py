@@ -108,11 +108,51 @@ def test_tensorboard_curves_are_written(pairs, tiny, tmp_path):
 
 
 def test_bf16_trains(pairs, tiny, tmp_path):
-    [record] = train(pairs, tiny.updated({"run.epochs": 1, "run.precision": "bf16"}), out=tmp_path / "run")
-    assert math.isfinite(record.losses["total"])
-    # Another precision in the same process is not refused.
-    [record] = train(pairs, tiny.updated({"run.epochs": 1, "run.precision": "fp32"}), out=tmp_path / "fp32")
-    assert math.isfinite(record.losses["total"])
+    seen = []
+
+    def look(module, inputs, output):
+        if isinstance(module, torch.nn.Linear) and output.requires_grad:
+            seen.append(output.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(look)
+    try:
+        # A second precision in the same process is not refused.
+        for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+            seen.clear()
+            config = tiny.updated({"run.epochs": 1, "run.precision": precision})
+            [record] = train(pairs, config, out=tmp_path / precision)
+            assert math.isfinite(record.losses["total"])
+            assert set(seen) == {dtype}
+    finally:
+        hook.remove()
+
+
+def test_a_run_stopped_before_its_first_search_can_be_loaded(pairs, tiny, tmp_path):
+    records = train(pairs, tiny.updated({"run.eval_every": 2}), out=tmp_path / "run")
+    assert next(records).best
+    records.close()
+    assert load_run(tmp_path / "run")
+
+
+def test_what_cannot_teach_anything_is_refused(pairs, tiny, tmp_path):
+    terms = ("multi", "inter", "intra_sketch", "intra_photo")
+    with pytest.raises(ConfigError, match="all 0"):
+        train(pairs, tiny.updated({f"loss.{term}": 0 for term in terms}), out=tmp_path / "run")
+    for name in ("trainA/a_1", "trainA/a_2", "trainB/a", "trainB/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(pairs.split("train").photos[0].path, tmp_path / f"{name}.png")
+    config = tiny.updated({"data.on_fault": "skip", "data.val_fraction": 0})
+    with pytest.raises(PairError, match="only one photo has a sketch"):
+        train(tmp_path, config, out=tmp_path / "run")
+
+
+def test_skipped_files_are_counted_in_every_record(pairs, tiny, tmp_path):
+    shutil.copytree(pairs.root, tmp_path / "data")
+    (tmp_path / "data" / "trainA" / "stray_01.png").write_text("no image")
+    records = list(train(tmp_path / "data", tiny.updated({"data.on_fault": "skip"}), out=tmp_path / "run"))
+    assert [record.skipped for record in records] == [1, 1]
+    assert "(1 files skipped)" in str(records[0])
+    assert (tmp_path / "run" / "history.csv").read_text().splitlines()[0].endswith(",skipped")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
