@@ -9,7 +9,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 STATIC := --ExecutePreprocessor.store_widget_state=False \
   --NbConvertBase.display_data_priority='["image/png", "text/html"]'
 
-.PHONY: demo test slow lab clean
+.PHONY: demo test lab clean
 
 # The environment is built once, and again only when the list of dependencies changes.
 $(READY): pyproject.toml constraints.txt
@@ -28,9 +28,6 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov=sbirlib --cov-report=term -q
-
-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_explore_data.ipynb

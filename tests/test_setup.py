@@ -34,7 +34,7 @@ def test_constraints_pin_every_dependency_and_name_no_address(project):
 
 def test_makefile_has_the_promised_targets():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"demo", "test", "slow", "lab", "clean"} <= targets
+    assert {"demo", "test", "lab", "clean"} <= targets
 
 
 def test_readme_has_the_table_of_fields_as_it_is_generated():
