@@ -113,6 +113,8 @@ def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return image.convert("RGB"), facts
+    except ImageError:
+        raise  # a ValueError too, but with its reason already
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -121,6 +123,4 @@ def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
     except (IsADirectoryError, PermissionError) as error:
         raise ImageError(f"{path}: {error.strerror}; a readable picture file is needed") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"{path}: is damaged ({error}); replace the file") from None

@@ -90,7 +90,8 @@ class Split:
 
         `fraction` of the photos (rounded, at least one) is held out; 0 holds out nothing.
         """
-        photos = [photo for photo in self.photos if photo.id in {s.photo_id for s in self.sketches}]
+        drawn = {sketch.photo_id for sketch in self.sketches}
+        photos = [photo for photo in self.photos if photo.id in drawn]
         count = max(1, round(fraction * len(photos))) if fraction > 0 else 0
         if count and len(photos) < 4:
             raise PairError(f"{self.name}: {len(photos)} photos are too few to hold some out for validation; "

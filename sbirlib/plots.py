@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from sbirlib.config import InputError
 
 PALETTE = sns.color_palette("colorblind")
-TRUE_COLOUR, MISS_COLOUR, GUIDE_COLOUR = PALETTE[2], PALETTE[3], "0.55"
+TRUE_COLOUR, GUIDE_COLOUR = PALETTE[2], "0.55"
 TRUE_FRAME = (TRUE_COLOUR, 4)
 
 

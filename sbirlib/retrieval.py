@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from sbirlib.arnet import ARNet
 from sbirlib.backbones import fit_square
 from sbirlib.config import DataConfig, InputError
-from sbirlib.images import faults_message, list_images, read_image
+from sbirlib.images import faults_message, list_images, list_unread, read_image
 from sbirlib.pairs import PairError, PairFolder
 from sbirlib.views import LoadedSplit, load_images, load_split, to_float
 
@@ -195,7 +195,12 @@ class Gallery:
     @staticmethod
     def from_folder(model: ARNet, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
         """Embeds every image of a folder. Raises PairError for an empty folder or files that cannot be read."""
-        return Gallery.from_files(model, list_images(Path(folder)), root=folder, on_fault=on_fault)
+        unread = list_unread(Path(folder))
+        if unread and on_fault == "stop":
+            raise PairError(faults_message(folder, unread))
+        gallery = Gallery.from_files(model, list_images(Path(folder)), root=folder, on_fault=on_fault)
+        gallery.skipped += len(unread)
+        return gallery
 
     @staticmethod
     def from_files(model: ARNet, paths: Sequence[Path], *, root: str | Path = "gallery",

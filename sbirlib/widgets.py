@@ -59,7 +59,7 @@ def demo_config(epochs: int | None = None) -> Config:
 
 
 class Panel(ipywidgets.VBox):
-    """Controls above a picture."""
+    """Controls above a picture: each kind of panel has a `figure()`, which draws what its controls ask for."""
 
     def __init__(self, *rows: ipywidgets.Widget) -> None:
         self.picture = ipywidgets.Image(format="png", layout=Layout(max_width="100%", object_fit="contain"))
@@ -70,10 +70,6 @@ class Panel(ipywidgets.VBox):
     def png(self) -> bytes:
         """The picture as it stands in the panel."""
         return bytes(self.picture.value)
-
-    def figure(self) -> Figure:
-        """The picture that the controls ask for."""
-        raise NotImplementedError
 
     def refresh(self, _change: object = None) -> None:
         """Draws the picture again."""

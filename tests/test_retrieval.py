@@ -163,6 +163,11 @@ def test_galleries_of_nothing_or_of_broken_photos(model, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "b.png")
     gallery = Gallery.from_folder(model, tmp_path, on_fault="skip")
     assert ([path.name for path in gallery.paths], gallery.skipped) == (["b.png"], 1)
+    (tmp_path / "a.png").unlink()
+    Image.new("RGB", (20, 20)).save(tmp_path / "c.gif")
+    with pytest.raises(PairError, match=r"c\.gif"):
+        Gallery.from_folder(model, tmp_path)
+    assert Gallery.from_folder(model, tmp_path, on_fault="skip").skipped == 1
 
 
 def test_designer_scores_cover_every_query(model, pairs):
