@@ -2,88 +2,125 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.backbones import Backbone, Fit, Pool, fit_square
+from sbirlib.backbones import Backbone, Fit, Pool, Tokens, fit_square
 from sbirlib.config import Config
+from sbirlib.mstr import MSTR
 
 
 class Encoded(NamedTuple):
-    """Embedding (b, e), global token (b, d) and patch tokens (b, n, d) of one view."""
+    """One view: embedding (b, e), global token (b, d), patch tokens (b, n, d).
+
+    `cells` (b, m, d) are the patch tokens as MSTR recycled them; None without MSTR.
+    """
 
     embedding: Tensor
     cls: Tensor
     patches: Tensor
+    cells: Tensor | None
 
 
 class ARNetOutput(NamedTuple):
-    """Both views of both domains, encoded; the first view is the one matched across domains."""
+    """Both views of both domains; the first view is matched across domains, the second only within.
+
+    `recyc_sketch` and `recyc_photo` are the recycling losses of the first views, scalars.
+    """
 
     sketch: Encoded
-    sketch_second: Encoded
+    sketch_second: Tokens
     photo: Encoded
-    photo_second: Encoded
+    photo_second: Tokens
+    recyc_sketch: Tensor
+    recyc_photo: Tensor
 
 
 class Encoder(nn.Module):
-    """Backbone and embedding layer of one domain: (b, 3, s, s) in [0, 1] -> Encoded."""
+    """Backbone, token recycling and embedding layer of one domain; `mstr` None leaves recycling out."""
 
-    def __init__(self, backbone: Backbone, embed_dim: int) -> None:
+    def __init__(self, backbone: Backbone, mstr: MSTR | None, embed: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.embed = nn.Linear(backbone.dim, embed_dim)
+        self.backbone, self.mstr, self.embed = backbone, mstr, embed
 
     def forward(self, images: Tensor) -> Encoded:
         """(b, 3, s, s) in [0, 1] -> Encoded."""
-        cls, patches = self.backbone(images)
-        return Encoded(self.embed(cls), cls, patches)
+        return self.head(self.backbone(images))
+
+    def head(self, tokens: Tokens) -> Encoded:
+        """What follows the backbone: recycling if there is any, and the embedding."""
+        if self.mstr is None:
+            return Encoded(self.embed(tokens.cls), *tokens, None)
+        fused, cells = self.mstr(*tokens)
+        return Encoded(self.embed(fused), *tokens, cells)
+
+    def two_views(self, first: Tensor, second: Tensor) -> tuple[Encoded, Tokens]:
+        """Two views (b, 3, s, s) of the same pictures, the second up to its tokens only."""
+        # Both views side by side: same weights, so one pass serves them.
+        both = self.backbone(torch.cat([first, second]))
+        halves = (rearrange(value, "(view b) ... -> view b ...", view=2) for value in both)
+        first_tokens, second_tokens = (Tokens(*values) for values in zip(*halves, strict=True))
+        return self.head(first_tokens), second_tokens
+
+    def recycling_loss(self, encoded: Encoded) -> Tensor:
+        """L_recyc, a scalar; 0 without MSTR."""
+        return encoded.cls.new_zeros(()) if self.mstr is None else self.mstr.loss(encoded.cells)
 
 
 class ARNet(nn.Module):
     """Sketch encoder and photo encoder with one embedding space (paper, section 3).
 
-    `backbone` is any timm name; `image_size` in pixels; `embed_dim` e; `fit` says how non-square
-    images become square. Raises BackboneError if the backbone cannot be built.
+    `backbone` is any timm name; `weights` a local file for it, which stands for `pretrained`;
+    `image_size` in pixels; `embed_dim` e, None for the global token itself; `fit` says how
+    non-square images become square; `mstr` the options of `MSTR`, None for ARNet basic.
+    Raises BackboneError if the backbone cannot be built, MSTRError if recycling does not fit it.
     """
 
-    def __init__(self, backbone: str = "vit_base_patch16_224", *, image_size: int = 224, embed_dim: int = 512,
-                 pool: Pool = "cls", fit: Fit = "pad", pretrained: bool = False, share_encoders: bool = False,
-                 drop_path: float = 0.0) -> None:
+    def __init__(self, backbone: str = "vit_base_patch16_224", *, image_size: int = 224,
+                 embed_dim: int | None = 512, pool: Pool = "cls", fit: Fit = "pad", normalise: bool = True,
+                 pretrained: bool = False, weights: str | Path = "", share_encoders: bool = False,
+                 drop_path: float = 0.0, mstr: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.image_size, self.fit, self.embed_dim = image_size, fit, embed_dim
-        # Of the run that trained the weights, and which of its checkpoints they are, if one did.
+        self.image_size, self.fit = image_size, fit
+        # Of the run that trained the weights, and in words where the weights come from.
         self.config: Config | None = None
-        self.checkpoint = ""
+        self.origin = "untrained"
 
         def encoder() -> Encoder:
-            return Encoder(Backbone(backbone, image_size=image_size, pretrained=pretrained, pool=pool,
-                                    drop_path=drop_path), embed_dim)
+            trunk = Backbone(backbone, image_size=image_size, pretrained=pretrained, weights=weights, pool=pool,
+                             normalise=normalise, drop_path=drop_path)
+            recycle = None if mstr is None else MSTR(trunk.dim, trunk.grid, **mstr)
+            return Encoder(trunk, recycle, nn.Identity() if embed_dim is None else nn.Linear(trunk.dim, embed_dim))
 
         self.sketch_encoder = encoder()
         self.photo_encoder = self.sketch_encoder if share_encoders else encoder()
 
     @staticmethod
     def from_config(config: Config) -> ARNet:
-        """The model that `config.model` and `config.data.fit` describe."""
-        options = dict(config.to_dict()["model"])
-        return ARNet(options.pop("backbone"), fit=config.data.fit, **options)
+        """The model that `config.model`, `config.mstr` and `config.data.fit` describe."""
+        values = config.to_dict()
+        options, mstr = values["model"], values["mstr"]
+        enabled = mstr.pop("enabled")
+        return ARNet(options.pop("backbone"), fit=config.data.fit, mstr=mstr if enabled else None, **options)
 
     def forward(self, sketch: Tensor, sketch_second: Tensor, photo: Tensor, photo_second: Tensor) -> ARNetOutput:
         """Four batches of views (b, 3, s, s) in [0, 1], s = image_size -> ARNetOutput.
 
         The steps of the paper's figure: two views of each domain (1) go through the domain's encoder
-        (2), which gives global and patch tokens (3) and an embedding (4) of every view;
-        `losses.arnet_loss` then aligns the views within each domain (5) and across the two (6).
+        (2), which gives global and patch tokens of every view (3); MSTR recycles the patch tokens of
+        the first views (4) into their embeddings (5); `losses.arnet_loss` then aligns the views
+        within each domain and across the two (6).
         """
-        # Both views side by side: same weights, so one pass serves them.
-        sketches = self.sketch_encoder(torch.cat([sketch, sketch_second]))
-        photos = self.photo_encoder(torch.cat([photo, photo_second]))
-        return ARNetOutput(*_halves(sketches), *_halves(photos))
+        sketches, sketches_second = self.sketch_encoder.two_views(sketch, sketch_second)
+        photos, photos_second = self.photo_encoder.two_views(photo, photo_second)
+        return ARNetOutput(sketches, sketches_second, photos, photos_second,
+                           self.sketch_encoder.recycling_loss(sketches), self.photo_encoder.recycling_loss(photos))
 
     def embed_sketches(self, images: Tensor, *, normalise: bool = True) -> Tensor:
         """(b, 3, h, w) in [0, 1], any size -> (b, e), unit length unless `normalise=False`.
@@ -103,9 +140,3 @@ class ARNet(nn.Module):
                              f"{tuple(images.shape)}")
         embedding = encoder(fit_square(images, self.image_size, self.fit)).embedding
         return F.normalize(embedding, dim=-1) if normalise else embedding
-
-
-def _halves(encoded: Encoded) -> tuple[Encoded, Encoded]:
-    """Undoes the concatenation of two views."""
-    parts = [rearrange(value, "(view b) ... -> view b ...", view=2) for value in encoded]
-    return Encoded(*(part[0] for part in parts)), Encoded(*(part[1] for part in parts))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 _SIGNS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
@@ -55,6 +55,8 @@ class DataConfig:
     """Folder with trainA/trainB (and testA/testB): A sketches, B photos."""
     on_fault: Literal["stop", "skip"] = knob("stop")
     """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+    pattern: Literal["digits", "one_character"] = knob("digits")
+    """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
     fit: Literal["pad", "stretch"] = knob("pad")
     """How a non-square image becomes square: padded with white, or stretched."""
     val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
@@ -87,12 +89,16 @@ class ModelConfig:
     """Any timm model by name, or sbir_mini, the kit's own small ViT."""
     pretrained: bool = knob(True)
     """Start from timm's published weights."""
+    weights: str = knob("")
+    """Local file (.pth, .safetensors) with weights for the backbone, instead of the published ones."""
     image_size: int = knob(224, ge=16, le=2048, unit="px")
     """Side of the square that the encoders see."""
     embed_dim: int = knob(512, ge=2, le=65536)
     """Size e of the embedding that is searched."""
-    pool: Literal["cls", "mean"] = knob("cls")
-    """Global token: the CLS token, or the mean of the patch tokens (always so without a CLS token)."""
+    pool: Literal["cls", "mean", "own"] = knob("cls")
+    """Global token: CLS token, mean of the patch tokens (always so without CLS), or the backbone's own pooling."""
+    normalise: bool = knob(True)
+    """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)
     """One encoder for sketches and photos instead of two."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
@@ -100,8 +106,42 @@ class ModelConfig:
 
 
 @group
+class MSTRConfig:
+    """Multi-scale token recycling, and what the released code does otherwise."""
+
+    enabled: bool = knob(False)
+    """Recycle the patch tokens; without, the embedding is made from the global token alone."""
+    scales: tuple[PositiveInt, ...] = knob((1, 2, 7), unit="tokens")
+    """Sides of the windows that patch tokens are averaged over; each must divide the grid."""
+    depth: int = knob(2, ge=1, le=24, unit="layers")
+    """Layers of each scale's transformer."""
+    heads: int = knob(8, ge=1, le=128)
+    """Attention heads of each scale's transformer."""
+    feedforward: int = knob(2048, ge=1, le=65536)
+    """Width of the feed-forward layers of each scale's transformer."""
+    dropout: float = knob(0.1, ge=0, lt=1, unit="probability")
+    """Dropout inside the transformers."""
+    weight: float = knob(0.1, ge=0, le=1)
+    """Share w of the recycled feature in (1 - w) * global token + w * recycled."""
+    learn_weight: bool = knob(False)
+    """Learn that share, starting from mstr.weight."""
+    channels: int = knob(16, ge=1, le=4096)
+    """Averaged channels by which the recycling loss compares cells."""
+    similarity: Literal["cosine", "dot"] = knob("cosine")
+    """How the recycling loss compares cells; released: dot."""
+    attention: Literal["tokens", "batch"] = knob("tokens")
+    """What attention runs over: the cells of one image; released: the images of the batch."""
+    pooling: Literal["windows", "strips"] = knob("windows")
+    """Cells: square windows of the grid; released: strips of as many tokens in raster order."""
+    contrast: Literal["overlap", "slipped"] = knob("overlap")
+    """Contrast map from the overlap of cells; released: with index slips, asymmetric."""
+    registered: bool = knob(True)
+    """Train and save the transformers; released: not, and dropout stays on at test time."""
+
+
+@group
 class LossConfig:
-    """InfoNCE within and across the two domains."""
+    """InfoNCE within and across the two domains, and the recycling loss."""
 
     temperature: float = knob(0.07, gt=0, le=10)
     """Temperature tau of every InfoNCE term."""
@@ -113,6 +153,10 @@ class LossConfig:
     """Weight of L_intra(sketch): global tokens of a sketch's two views."""
     intra_photo: float = knob(1.0, ge=0, le=100)
     """Weight of L_intra(photo): global tokens of a photo's two views."""
+    recyc_sketch: float = knob(1.0, ge=0, le=100)
+    """Weight of L_recyc(sketch): similarities of recycled tokens against the contrast map."""
+    recyc_photo: float = knob(1.0, ge=0, le=100)
+    """Weight of L_recyc(photo): likewise for photos."""
     mask_duplicates: bool = knob(True)
     """Leave rows of the same photo out of the negatives; the released code does not."""
 
@@ -149,8 +193,10 @@ class RunConfig:
     """Where to compute; auto takes what Accelerate finds."""
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
     """Number format of the forward pass; auto is bf16 on a GPU that has it, else fp32."""
+    protocol: Literal["validation", "released"] = knob("validation")
+    """What chooses the checkpoint: held-out training photos; released: the test set."""
     eval_every: int = knob(1, ge=1, le=100000, unit="epochs")
-    """How often the held-out photos are searched."""
+    """How often the photos that choose the checkpoint are searched."""
     eval_batch: int = knob(128, ge=1, le=65536, unit="images")
     """Images embedded at a time when nothing is trained."""
     tracker: Literal["tensorboard", "none"] = knob("tensorboard")
@@ -163,6 +209,7 @@ class Config:
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
@@ -172,8 +219,6 @@ class Config:
         """The preset `name`; ConfigError names the known ones."""
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-        if name == "full":
-            raise ConfigError("preset 'full' needs MSTR, which this version does not have; use 'basic'")
         return Config.from_dict(PRESETS[name])
 
     @staticmethod
@@ -210,20 +255,36 @@ class Config:
         return Config.from_dict(values)
 
 
+_MINI = {
+    "data": {"first_view": "A2", "second_view": "A1", "rotation": 10.0, "enlarge": 1.1, "flip": 0.0,
+             "crop": 0.7, "hue": 180.0},
+    "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "pool": "mean"},
+    "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
+              "schedule": "cosine"},
+    "run": {"epochs": 26},
+}
 PRESETS: dict[str, dict] = {
-    # From scratch on a CPU, in minutes.
-    "mini": {
-        "data": {"first_view": "A2", "second_view": "A1", "rotation": 10.0, "enlarge": 1.1, "flip": 0.0,
-                 "crop": 0.7, "hue": 180.0},
-        "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "pool": "mean"},
-        "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
-                  "schedule": "cosine"},
-        "run": {"epochs": 26},
-    },
+    # From scratch on a CPU, in minutes; without and with token recycling.
+    "mini": _MINI,
+    "mini_full": _MINI | {"mstr": {"enabled": True, "scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256}},
     # The paper's recipe (section 4): the defaults above, without and with token recycling.
     "basic": {},
-    "full": {},
+    "full": {"mstr": {"enabled": True}},
 }
+# What the released code does otherwise than the paper, field by field (no field for: fp16 that is fp32,
+# two ways to resize, unsorted listings).
+RELEASED: dict[str, Any] = {
+    "mstr.attention": "batch", "mstr.pooling": "strips", "mstr.contrast": "slipped", "mstr.similarity": "dot",
+    "mstr.registered": False, "loss.mask_duplicates": False, "model.normalise": False,
+    "data.pattern": "one_character", "run.protocol": "released",
+}
+
+
+def released_options(config: Config) -> list[str]:
+    """The fields in which `config` does as the released code, not as the paper; those of MSTR if it is used."""
+    values = {knob.name: knob.default for knob in knobs(config)}
+    return [name for name, value in RELEASED.items()
+            if values[name] == value and (config.mstr.enabled or not name.startswith("mstr."))]
 
 
 class Knob(NamedTuple):
@@ -245,6 +306,8 @@ class Knob(NamedTuple):
             return " | ".join(map(str, self.choices))
         if self.kind is bool:
             return "true | false"
+        if isinstance(self.default, tuple):
+            return "whole numbers from 1"
         return "" if self.low is None else f"{self.low:.7g} to {self.high:.10g}"
 
 
@@ -265,9 +328,9 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
 
 
 def markdown_table() -> str:
-    """The table of fields in the README: name, the paper's default, the mini preset, range, help."""
-    lines = ["| field | default | mini | range | unit | what it does |", "|---|---|---|---|---|---|"]
-    for knob, mini in zip(knobs(), knobs(Config.preset("mini")), strict=True):
+    """The table of fields in the README: name, the paper's default, where mini_full differs, range, help."""
+    lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
+    for knob, mini in zip(knobs(), knobs(Config.preset("mini_full")), strict=True):
         own = "" if mini.default == knob.default else f"`{mini.default}`"
         allowed = knob.range.replace("|", "or")
         lines.append(f"| `{knob.name}` | `{knob.default}` | {own} | {allowed} | {knob.unit} | {knob.help} |")

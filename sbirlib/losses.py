@@ -1,4 +1,4 @@
-"""InfoNCE within and across the two domains."""
+"""InfoNCE within and across the two domains, and the sum that ARNet minimises."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class LossTerms(NamedTuple):
     inter: Tensor
     intra_sketch: Tensor
     intra_photo: Tensor
+    recyc_sketch: Tensor
+    recyc_photo: Tensor
 
 
 def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.07,
@@ -49,9 +51,10 @@ def info_nce(first: Tensor, second: Tensor, *, temperature: float = 0.07,
 
 
 def arnet_loss(output: ARNetOutput, photo_ids: Tensor, config: LossConfig) -> LossTerms:
-    """The method's loss: L_multi + L_inter + L_intra(sketch) + L_intra(photo), weighted.
+    """The method's loss: L_multi + L_inter and for each domain L_intra + L_recyc, weighted.
 
-    `photo_ids` (b,) int64 tells which pairs show the same photo. Source: paper, section 3.
+    `photo_ids` (b,) int64 tells which pairs show the same photo. L_recyc is 0 for a model without
+    MSTR. Source: paper, section 3.
     """
     ids = photo_ids if config.mask_duplicates else None
 
@@ -59,10 +62,12 @@ def arnet_loss(output: ARNetOutput, photo_ids: Tensor, config: LossConfig) -> Lo
         return info_nce(first, second, temperature=config.temperature, photo_ids=ids)
 
     sketch, photo = output.sketch, output.photo
-    multi = align(sketch.embedding, photo.embedding)
-    inter = align(sketch.cls, photo.cls)
-    intra_sketch = align(sketch.cls, output.sketch_second.cls)
-    intra_photo = align(photo.cls, output.photo_second.cls)
-    total = (config.multi * multi + config.inter * inter
-             + config.intra_sketch * intra_sketch + config.intra_photo * intra_photo)
-    return LossTerms(total, multi, inter, intra_sketch, intra_photo)
+    terms = {
+        "multi": align(sketch.embedding, photo.embedding),
+        "inter": align(sketch.cls, photo.cls),
+        "intra_sketch": align(sketch.cls, output.sketch_second.cls),
+        "intra_photo": align(photo.cls, output.photo_second.cls),
+        "recyc_sketch": output.recyc_sketch,
+        "recyc_photo": output.recyc_photo,
+    }
+    return LossTerms(sum(getattr(config, name) * term for name, term in terms.items()), **terms)

@@ -16,9 +16,11 @@ def test_forward_encodes_each_view_as_if_alone(model):
     views = torch.rand(4, 3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     output = model(*views)
     encoders = [model.sketch_encoder, model.sketch_encoder, model.photo_encoder, model.photo_encoder]
-    for view, encoder, encoded in zip(views, encoders, output, strict=True):
-        for value, alone in zip(encoded, encoder(view), strict=True):
+    for view, encoder, encoded in zip(views, encoders, output[:4], strict=True):
+        for name, value in encoded._asdict().items():
+            alone = getattr(encoder(view), name)
             torch.testing.assert_close(value, alone, atol=1e-5, rtol=1e-4)
+    assert (output.recyc_sketch, output.recyc_photo) == (0, 0)
 
 
 def test_embeddings_have_unit_length_unless_asked(model):
@@ -64,4 +66,8 @@ def test_other_shapes_and_types_are_refused(model, images):
 def test_from_config_follows_the_config():
     config = Config.preset("mini").updated({"model.embed_dim": 24, "data.fit": "stretch"})
     model = ARNet.from_config(config)
-    assert (model.embed_dim, model.fit, model.image_size) == (24, "stretch", config.model.image_size)
+    embed_dim = model.sketch_encoder.embed.out_features
+    assert (embed_dim, model.fit, model.image_size) == (24, "stretch", config.model.image_size)
+    assert model.photo_encoder.mstr is None
+    full = ARNet.from_config(Config.preset("mini_full").updated({"mstr.scales": (1, 8), "mstr.attention": "batch"}))
+    assert (full.photo_encoder.mstr.scales, full.photo_encoder.mstr.attention) == ((1, 8), "batch")

@@ -9,6 +9,7 @@ import torch
 from golden.formula import uniform
 
 from sbirlib.arnet import ARNetOutput, Encoded
+from sbirlib.backbones import Tokens
 from sbirlib.config import LossConfig
 from sbirlib.losses import LossTerms, arnet_loss, info_nce
 
@@ -81,18 +82,25 @@ def test_refuses_other_shapes(a, b):
 
 def encoded(seed):
     generator = torch.Generator().manual_seed(seed)
-    return Encoded(torch.randn(4, 6, generator=generator), torch.randn(4, 5, generator=generator), torch.zeros(4, 9, 5))
+    return Encoded(torch.randn(4, 6, generator=generator), torch.randn(4, 5, generator=generator),
+                   torch.zeros(4, 9, 5), None)
 
 
-def test_arnet_loss_is_the_weighted_sum_of_the_four_terms():
-    output, ids = ARNetOutput(*map(encoded, range(4))), torch.tensor([0, 1, 2, 0])
-    config = LossConfig(multi=1.0, inter=2.0, intra_sketch=3.0, intra_photo=4.0)
+def second(seed):
+    return Tokens(torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)), torch.zeros(4, 9, 5))
+
+
+def test_arnet_loss_is_the_weighted_sum_of_its_terms():
+    recyc = torch.tensor(0.25), torch.tensor(0.5)
+    output, ids = ARNetOutput(encoded(0), second(1), encoded(2), second(3), *recyc), torch.tensor([0, 1, 2, 0])
+    config = LossConfig(multi=1.0, inter=2.0, intra_sketch=3.0, intra_photo=4.0, recyc_sketch=5.0, recyc_photo=6.0)
     loss = arnet_loss(output, ids, config)
     assert loss.multi == info_nce(output.sketch.embedding, output.photo.embedding, photo_ids=ids)
     assert loss.inter == info_nce(output.sketch.cls, output.photo.cls, photo_ids=ids)
     assert loss.intra_sketch == info_nce(output.sketch.cls, output.sketch_second.cls, photo_ids=ids)
     assert loss.intra_photo == info_nce(output.photo.cls, output.photo_second.cls, photo_ids=ids)
-    torch.testing.assert_close(loss.total, sum(w * t for w, t in zip((1, 2, 3, 4), loss[1:], strict=True)))
+    torch.testing.assert_close(loss.total, sum(w * t for w, t in zip((1, 2, 3, 4, 5, 6), loss[1:], strict=True)))
+    assert loss[5:] == recyc
     unmasked = arnet_loss(output, ids, LossConfig(mask_duplicates=False))
     assert unmasked.multi == info_nce(output.sketch.embedding, output.photo.embedding)
     assert LossTerms._fields[0] == "total"
