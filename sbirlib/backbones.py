@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import pickle
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import timm
 import torch
 from einops import rearrange, reduce
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from safetensors import SafetensorError
+from timm.models import build_model_with_cfg, generate_default_cfgs, load_state_dict, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config import InputError
 
-Pool = Literal["cls", "mean"]
+Pool = Literal["cls", "mean", "own"]
 Fit = Literal["pad", "stretch"]
 
 
@@ -34,22 +37,28 @@ class Backbone(nn.Module):
     """A timm model by name, seen as a global token and a grid of patch tokens.
 
     The global token is the CLS token where there is one and `pool="cls"`, else the mean of the
-    patch tokens; a CNN's or Swin's last feature map is its grid. Attributes: `dim` d, `grid` (h, w),
-    `mean` and `std` (3,) from timm's data config.
+    patch tokens, or with `pool="own"` whatever the model itself pools to; a CNN's or Swin's last
+    feature map is its grid. `weights` is a local file to start from, instead of the published
+    weights of `pretrained`. Attributes: `dim` d, `grid` (h, w), `source` of the weights in words,
+    `mean` and `std` (3,) from timm's data config, or 0 and 1 without `normalise`.
 
     Raises BackboneError for an unknown name, an image size the model refuses, or weights that
     cannot be had.
     """
 
-    def __init__(self, name: str, *, image_size: int = 224, pretrained: bool = False, pool: Pool = "cls",
-                 drop_path: float = 0.0) -> None:
+    def __init__(self, name: str, *, image_size: int = 224, pretrained: bool = False, weights: str | Path = "",
+                 pool: Pool = "cls", normalise: bool = True, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.encoder = _create(name, image_size, pretrained, drop_path)
+        self.encoder = _create(name, image_size, pretrained, weights, drop_path)
         self.pool = pool
+        if pool != "own":
+            _drop_own_pooling(self.encoder)
         self.dim = self.encoder.num_features
         cfg = self.encoder.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(cfg["mean"]), persistent=False)
-        self.register_buffer("std", torch.tensor(cfg["std"]), persistent=False)
+        self.source = (f"file {weights}" if weights else
+                       f"published weights {cfg.get('hf_hub_id') or cfg.get('url')}" if pretrained else "from scratch")
+        self.register_buffer("mean", torch.tensor(cfg["mean"] if normalise else (0.0,) * 3), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"] if normalise else (1.0,) * 3), persistent=False)
         self.grid = self._measure_grid(name, image_size)
 
     def forward(self, images: Tensor) -> Tokens:
@@ -65,6 +74,8 @@ class Backbone(nn.Module):
             patches = rearrange(features, "b d h w -> b (h w) d")
         else:
             patches = rearrange(features, "b h w d -> b (h w) d")
+        if self.pool == "own":
+            return Tokens(self.encoder.forward_head(features, pre_logits=True), patches)
         return Tokens(reduce(patches, "b n d -> b d", "mean"), patches)
 
     @torch.no_grad()
@@ -72,7 +83,7 @@ class Backbone(nn.Module):
         # timm has no common attribute for the size of the last map; one small batch tells it for all.
         was_training = self.training
         try:
-            shape = self.eval()(torch.zeros(1, 3, image_size, image_size)).patches.shape
+            cls, patches = self.eval()(torch.zeros(1, 3, image_size, image_size))
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} refuses images of {image_size} px: {error}") from None
         except AttributeError as error:
@@ -80,10 +91,14 @@ class Backbone(nn.Module):
                                 "choose a plain ViT, CNN or Swin") from None
         finally:
             self.train(was_training)
-        side = round(shape[1] ** 0.5)
-        if shape[2] != self.dim or side * side != shape[1]:
-            raise BackboneError(f"backbone {name!r} gives {shape[1]} tokens of size {shape[2]}, which is no square "
+        _, count, width = patches.shape
+        side = round(count**0.5)
+        if width != self.dim or side * side != count:
+            raise BackboneError(f"backbone {name!r} gives {count} tokens of size {width}, which is no square "
                                 f"grid of size {self.dim}; choose a plain ViT, CNN or Swin")
+        if cls.shape != (1, self.dim):
+            raise BackboneError(f"backbone {name!r} pools to {tuple(cls.shape[1:])}, its tokens are of size "
+                                f"{self.dim}; use --model.pool mean")
         return side, side
 
 
@@ -106,14 +121,15 @@ def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
     return square if images.is_floating_point() else square.round().to(images.dtype)
 
 
-def _create(name: str, image_size: int, pretrained: bool, drop_path: float) -> nn.Module:
+def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, drop_path: float) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "."
         raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all")
-    if pretrained and not timm.get_pretrained_cfg(name).has_weights:
+    if pretrained and not weights and not timm.get_pretrained_cfg(name).has_weights:
         raise BackboneError(f"backbone {name!r} has no published weights; use --model.no-pretrained")
     options: dict = {"num_classes": 0}
+    overlay = {"state_dict": _read_weights(Path(weights))} if weights else None
     if drop_path:
         options["drop_path_rate"] = drop_path
     # Only models built for one size take (and need) the argument; the others adapt by themselves.
@@ -121,22 +137,52 @@ def _create(name: str, image_size: int, pretrained: bool, drop_path: float) -> n
     if wants_size:
         options["img_size"] = image_size
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        model = timm.create_model(name, pretrained=pretrained or bool(weights), pretrained_cfg_overlay=overlay,
+                                  **options)
     except (TypeError, AssertionError) as error:
         raise BackboneError(f"backbone {name!r} cannot be built with {options}: {error}") from None
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:
+        if weights:
+            raise BackboneError(f"{weights}: does not hold the weights of {name!r} ({_first_line(error)}); "
+                                "name the backbone that it was made with") from error
         if not pretrained:
             raise
         raise BackboneError(_no_weights(name, error)) from error
+    # The overlay has done its work; kept, it would hold the weights in memory twice.
+    model.pretrained_cfg.pop("state_dict", None)
+    return model
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or a checkpoint; nothing in it is executed."""
+    if not path.is_file():
+        raise BackboneError(f"{path}: no such file of weights (model.weights)")
+    try:
+        return load_state_dict(str(path), weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, AttributeError) as error:
+        raise BackboneError(f"{path}: is not a file of weights ({_first_line(error)}); a .safetensors file, or a "
+                            "checkpoint (.pth) that holds tensors only, is needed") from None
+
+
+def _drop_own_pooling(encoder: nn.Module) -> None:
+    """Takes out heads that are never called here: in an optimiser they would be parameters without gradient."""
+    for name in ("pre_logits", "attn_pool"):
+        if isinstance(getattr(encoder, name, None), nn.Module):
+            setattr(encoder, name, nn.Identity())
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(":.") if lines else type(error).__name__
 
 
 def _no_weights(name: str, error: Exception) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    reason = str(error).strip().splitlines()
-    return (f"the published weights of {name!r} cannot be had ({reason[0] if reason else type(error).__name__}). "
+    return (f"the published weights of {name!r} cannot be had ({_first_line(error)}). "
             f"They are looked for in {HF_HUB_CACHE} and then on the model hub. Either run once with a network, or "
-            "copy that cache folder from a machine that has them; --model.no-pretrained trains from scratch")
+            "copy that cache folder from a machine that has them (or one file of it: --model.weights FILE); "
+            "--model.no-pretrained trains from scratch")
 
 
 class ConvStem(nn.Module):
@@ -198,6 +244,7 @@ def sbir_mini(pretrained: bool = False, **options: object) -> VisionTransformer:
              "weight_init": "moco"}
     model = build_model_with_cfg(VisionTransformer, "sbir_mini", pretrained, embed_layer=ConvStem,
                                  **{**sizes, **options})
-    # As large as the stem's output: timm's 0.02 would leave the mean of the tokens blind to place.
-    nn.init.trunc_normal_(model.pos_embed, std=0.5)
+    if not pretrained:
+        # As large as the stem's output: timm's 0.02 would leave the mean of the tokens blind to place.
+        nn.init.trunc_normal_(model.pos_embed, std=0.5)
     return model

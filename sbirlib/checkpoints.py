@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from sbirlib.arnet import ARNet
-from sbirlib.config import Config, ConfigError, InputError
+from sbirlib.config import Config, ConfigError, InputError, released_options
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
@@ -48,12 +50,34 @@ def load_run(run: str | Path, which: str = "best") -> ARNet:
     try:
         config = Config.from_yaml(folder / CONFIG)
         # The file holds every weight, so nothing need be fetched for the backbone.
-        model = ARNet.from_config(config.updated({"model.pretrained": False}))
+        model = ARNet.from_config(config.updated({"model.pretrained": False, "model.weights": ""}))
         load_model(model, str(folder / WEIGHTS))
     except ConfigError as error:
         raise RunError(str(error)) from None
     except (SafetensorError, RuntimeError) as error:
         raise RunError(f"{folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
                        "it is damaged, or config.yaml beside it is of another model") from error
-    model.config, model.checkpoint = config, folder.name
+    model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.name)}"
     return model.eval()
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256, in hexadecimal, of every weight of `module`, in the order of its state dict."""
+    digest = hashlib.sha256()
+    for weight in module.state_dict().values():
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _chosen_by(config: Config, which: str) -> str:
+    """How the weights of `which` came to be chosen, and what of the released code they were trained with."""
+    if which == "last":
+        choice = "of the last epoch"
+    elif config.run.protocol == "released":
+        choice = "CHOSEN ON THE TEST SET (run.protocol released): its test score is too good"
+    elif not config.data.val_fraction:
+        choice = "of the last epoch"
+    else:
+        choice = f"chosen on {100 * config.data.val_fraction:g} % of the training photos, held out"
+    released = ", ".join(name for name in released_options(config) if name != "run.protocol")
+    return choice + (f"; as in the released code: {released}" if released else "")

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from sbirlib.images import EXTENSIONS, Fault, ImageFacts, inspect_image, list_im
 SPLITS = ("train", "test")
 
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
-_DRAWING = re.compile(r"(?P<id>.+)_(?P<designer>\d+)")
+# The released code looks for `<id>_?.png`: one character, and no other format.
+_DRAWING = {"digits": re.compile(r"(?P<id>.+)_(?P<designer>\d+)"),
+            "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)")}
+
+Pattern = Literal["digits", "one_character"]
 
 
 class PairError(InputError):
@@ -44,12 +48,14 @@ class Split:
     """The usable pairs of one split, sorted by file name, and the faults of the rest.
 
     `photos` without a sketch take part in a gallery; in training nothing points at them.
+    `overlooked` are sketches that the released code's file pattern does not match.
     """
 
     name: str
     sketches: tuple[Sketch, ...]
     photos: tuple[Photo, ...]
     faults: tuple[Fault, ...] = ()
+    overlooked: tuple[Path, ...] = ()
 
     @property
     def photo_index(self) -> np.ndarray:
@@ -83,7 +89,7 @@ class Split:
         orphans = tuple(Fault(s.path, "sketch without a photo", f"photo {s.photo_id!r} cannot be used")
                         for s in self.sketches if s.photo_id not in known and s.path not in lost)
         sketches = tuple(s for s in self.sketches if s.path not in lost and s.photo_id in known)
-        return Split(self.name, sketches, photos, (*self.faults, *faults, *orphans))
+        return Split(self.name, sketches, photos, (*self.faults, *faults, *orphans), self.overlooked)
 
     def holdout(self, fraction: float, seed: int) -> tuple[Split, Split]:
         """Two splits, (kept, held out), divided by photo: no photo, and so no sketch, is in both.
@@ -111,16 +117,18 @@ class PairFolder:
 
     A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain
     underscores, extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough.
+    `pattern="one_character"` overlooks, as the released code does, every sketch that is not named
+    `<id>_<one character>.png`.
 
     Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels
     only by `report` and by whoever uses the split. Source: the layout of Clothes-V1.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, *, pattern: Pattern = "digits") -> None:
+        self.root, self.pattern = Path(root), pattern
         if not self.root.is_dir():
             raise PairError(f"{self.root}: no such folder; `python -m sbirlib data demo` draws one to try")
-        self.splits = {name: _read_split(self.root, name) for name in SPLITS
+        self.splits = {name: _read_split(self.root, name, pattern) for name in SPLITS
                        if any((self.root / f"{name}{side}").is_dir() for side in "AB")}
         if not self.splits:
             raise PairError(f"{self.root}: needs trainA/ and trainB/, or testA/ and testB/ "
@@ -133,6 +141,9 @@ class PairFolder:
         if name not in self.splits:
             raise PairError(f"{self.root}: has no {name}A/ and {name}B/, so there is no {name} split")
         split = self.splits[name]
+        if not split.sketches and split.overlooked:
+            raise PairError(f"{self.root}: data.pattern one_character overlooks all {len(split.overlooked)} "
+                            f"sketches of the {name} split, such as {split.overlooked[0].name}; use digits")
         if not split.sketches and not split.faults:
             raise PairError(f"{self.root}: the {name} split is empty; put sketches in {name}A/ "
                             f"and photos in {name}B/ ({', '.join(EXTENSIONS)})")
@@ -185,13 +196,16 @@ class Report(NamedTuple):
             if split.name == "test" and split.unsketched:
                 notes.append(f"  note: {len(split.unsketched)} test photos have no sketch; they stay in the "
                              "gallery as distractors")
+            if split.overlooked:
+                notes.append(f"  note: {len(split.overlooked)} {split.name} sketches are overlooked by the released "
+                             "pattern id_?.png")
             notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB"
                       for fact in facts if fact.mode not in ("RGB", "L")]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
         return "\n".join(lines + notes)
 
 
-def _read_split(root: Path, name: str) -> Split:
+def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
     for side, content in (("A", "sketches"), ("B", "photos")):
         if not (root / f"{name}{side}").is_dir():
             raise PairError(f"{root}: {name}{side}/ ({content}) is missing; {name}A/ and {name}B/ go together")
@@ -200,9 +214,12 @@ def _read_split(root: Path, name: str) -> Split:
     for path in list_images(root / f"{name}B"):
         by_id[path.stem].append(path)
 
-    sketches, doubted = [], set()
+    sketches, doubted, overlooked = [], set(), []
     for path in list_images(root / f"{name}A"):
-        drawing = _DRAWING.fullmatch(path.stem)
+        drawing = _DRAWING[pattern].fullmatch(path.stem)
+        if pattern == "one_character" and not (drawing and path.suffix == ".png"):
+            overlooked.append(path)
+            continue
         owners = [owner for owner in (path.stem, drawing and drawing["id"]) if owner in by_id]
         if not owners:
             wanted = drawing["id"] if drawing else path.stem
@@ -224,4 +241,5 @@ def _read_split(root: Path, name: str) -> Split:
     faults += [Fault(s.path, "two photos of one id", f"its photo {s.photo_id!r} exists twice")
                for s in sketches if s.photo_id in doubted]
     photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if len(paths) == 1)
-    return Split(name, tuple(s for s in sketches if s.photo_id not in doubted), photos, tuple(faults))
+    return Split(name, tuple(s for s in sketches if s.photo_id not in doubted), photos, tuple(faults),
+                 tuple(overlooked))

@@ -200,11 +200,12 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     figure = _figure(9.5, 3.4)
     left, right = figure.subplots(1, 2)
     epochs = history["epoch"]
-    terms = [name for name in history if name.startswith("loss_") and name != "loss_total"]
+    # A term that is 0 throughout belongs to a part that the model does not have.
+    terms = [name for name in history if name.startswith("loss_") and name != "loss_total" and any(history[name])]
     for name, colour, marker in zip(terms, PALETTE, "osD^v<>", strict=False):
         left.plot(epochs, history[name], color=colour, marker=marker, markersize=3,
                   label="L_" + name.removeprefix("loss_"))
-    left.set(title="training loss by term", xlabel="epoch", ylabel="InfoNCE (nats)")
+    left.set(title="training loss by term", xlabel="epoch", ylabel="InfoNCE (nats); recyc: MSE")
     left.set_ylim(bottom=0)
     for k, colour, marker in zip((1, 5, 10), PALETTE, "osD", strict=False):
         values = np.asarray(history[f"val_acc@{k}"], dtype=float)
@@ -214,7 +215,7 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     chosen = [epoch for epoch, best in zip(epochs, history["best"], strict=True) if best]
     if chosen:
         right.axvline(chosen[-1], color=GUIDE_COLOUR, linestyle=":", label="kept as best")
-    right.set(title="held-out photos", xlabel="epoch", ylabel="Acc@K (% of queries)", ylim=(0, 101))
+    right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)", ylim=(0, 101))
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8, frameon=False)

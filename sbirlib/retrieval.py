@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,20 +18,13 @@ from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
 from sbirlib.backbones import fit_square
+from sbirlib.checkpoints import fingerprint
 from sbirlib.config import DataConfig, InputError
 from sbirlib.images import faults_message, list_images, list_unread, read_image
 from sbirlib.pairs import PairError, PairFolder
 from sbirlib.views import LoadedSplit, load_images, load_split, to_float
 
 KS = (1, 5, 10)
-
-
-def _fingerprint(model: ARNet) -> str:
-    """A hash of the weights that embed photos."""
-    digest = hashlib.sha256()
-    for weight in model.photo_encoder.state_dict().values():
-        digest.update(weight.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Hit(NamedTuple):
@@ -161,17 +153,10 @@ def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", 
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=_ram_budget(model))
     data = load_split(pairs.split(split), config, model.image_size)
-    protocol = (f"{split} split, every sketch against every photo, ties counted against the model; "
-                f"checkpoint {_chosen_by(model)}")
+    overlooked = len(data.split.overlooked)
+    protocol = (f"{split} split, every sketch {f'but {overlooked} overlooked ones ' if overlooked else ''}against "
+                f"every photo, ties counted against the model; {model.origin}")
     return score_split(model, data, device=next(model.parameters()).device, protocol=protocol)
-
-
-def _chosen_by(model: ARNet) -> str:
-    if model.config is None:
-        return "not from a run"
-    if not model.config.data.val_fraction or model.checkpoint == "last":
-        return "of the last epoch"
-    return f"chosen on {100 * model.config.data.val_fraction:g} % of the training photos, held out"
 
 
 def _ram_budget(model: ARNet) -> float:
@@ -236,7 +221,8 @@ class Gallery:
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file."""
-        metadata = {"paths": json.dumps([str(photo) for photo in self.paths]), "model": _fingerprint(self.model)}
+        metadata = {"paths": json.dumps([str(photo) for photo in self.paths]),
+                    "model": fingerprint(self.model.photo_encoder)}
         save_file({"embeddings": self.embeddings.contiguous()}, str(path), metadata)
 
     @staticmethod
@@ -248,6 +234,6 @@ class Gallery:
                 paths, owner = json.loads(metadata["paths"]), metadata["model"]
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise PairError(f"{path}: not a saved gallery ({error})") from None
-        if owner != _fingerprint(model):
+        if owner != fingerprint(model.photo_encoder):
             raise PairError(f"{path}: was embedded by another model; embed the photos again")
         return Gallery(model, [Path(photo) for photo in paths], embeddings)

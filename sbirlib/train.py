@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import shutil
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
@@ -21,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
-from sbirlib.checkpoints import load_run, save_model_folder
+from sbirlib.checkpoints import fingerprint, load_run, save_model_folder
 from sbirlib.config import Config, ConfigError, InputError, OptimConfig
 from sbirlib.losses import LossTerms, arnet_loss
 from sbirlib.pairs import PairError, PairFolder
@@ -29,8 +31,9 @@ from sbirlib.retrieval import score_split
 from sbirlib.views import LoadedSplit, epoch_batches, load_split
 
 VIEWS_A_PAIR = 4
+HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what the checkpoint is chosen on
 UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
-_OUTPUTS = ("best", "last", "history.csv", "tensorboard")
+_OUTPUTS = ("best", "last", "history.csv", "start.yaml", "tensorboard")
 
 
 class TrainingError(InputError):
@@ -40,9 +43,10 @@ class TrainingError(InputError):
 class EpochRecord(NamedTuple):
     """One epoch, counted from 1: mean losses by term, learning rate at its end, speed, and score.
 
-    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the held-out photos, and is empty in
-    epochs without a search; `best` tells whether this epoch became RUN/best; `skipped` counts the
-    files left out of the training data because of faults.
+    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the photos that choose the checkpoint,
+    and is empty in epochs without a search; `selected_on` names them: "held-out photos", "TEST SET" or
+    "nothing"; `best` tells whether this epoch became RUN/best; `skipped` counts the files left out of
+    the training data because of faults.
     """
 
     epoch: int
@@ -52,6 +56,7 @@ class EpochRecord(NamedTuple):
     seconds: float
     validation: dict[str, float]
     best: bool
+    selected_on: str
     skipped: int = 0
 
     def as_row(self) -> dict[str, float]:
@@ -59,13 +64,14 @@ class EpochRecord(NamedTuple):
         return {"epoch": self.epoch, **{f"loss_{k}": v for k, v in self.losses.items()}, "lr": self.lr,
                 "views_per_second": self.views_per_second, "seconds": self.seconds,
                 **{f"val_{k}": self.validation.get(k, math.nan) for k in ("acc@1", "acc@5", "acc@10", "mrr")},
-                "best": int(self.best), "skipped": self.skipped}
+                "best": int(self.best), "selected_on": self.selected_on, "skipped": self.skipped}
 
     def __str__(self) -> str:
         text = (f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  "
                 f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s")
         if self.validation:
-            text += f"  val Acc@1 {self.validation['acc@1']:.1f} %  Acc@5 {self.validation['acc@5']:.1f} %"
+            where = "TEST" if self.selected_on == TEST_SET else "val"
+            text += f"  {where} Acc@1 {self.validation['acc@1']:.1f} %  Acc@5 {self.validation['acc@5']:.1f} %"
         text += "  best" if self.best else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
@@ -74,14 +80,15 @@ def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
           overwrite: bool = False) -> Iterator[EpochRecord]:
     """Trains an ARNet on the train split and yields a record after each epoch.
 
-    `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv` and the
-    tracker's files; stopping the iteration keeps what is there. Data, model and folder are checked
-    before this returns: PairError, BackboneError, ConfigError, FileExistsError. While iterating,
-    TrainingError if the loss is no longer a number. One run at a time in a process.
+    `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv`, the hashes of
+    the backbones' first weights in `start.yaml`, and the tracker's files; stopping the iteration keeps
+    what is there. Data, model and folder are checked before this returns: PairError, BackboneError,
+    MSTRError, ConfigError, FileExistsError. While iterating, TrainingError if the loss is no longer a
+    number. One run at a time in a process.
     Source: paper, section 4; the validation split by photo is ours.
     """
-    pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
-    config = config.updated({"data.root": str(pairs.root)})
+    pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs, pattern=config.data.pattern)
+    config = config.updated({"data.root": str(pairs.root), "data.pattern": pairs.pattern})
     out = Path(out)
     present = [name for name in _OUTPUTS if (out / name).exists()]
     if present and not overwrite:
@@ -108,9 +115,12 @@ class Trainer:
     def __init__(self, pairs: PairFolder, config: Config, out: Path) -> None:
         self.config, self.out = config, out
         self.data, self.held_out, self.skipped = _load(pairs, config)
+        self.selected_on = (NOTHING if self.held_out is None else
+                            TEST_SET if config.run.protocol == "released" else HELD_OUT)
         self.accelerator = _accelerator(config, out)
         set_seed(config.run.seed)
         model = ARNet.from_config(config)
+        self.start = _start(model, config)
         optimizer = _optimizer(model, config.optim)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.batch_size = min(config.optim.batch_size, len(self.data.sketches))
@@ -124,6 +134,7 @@ class Trainer:
         for name in _OUTPUTS:
             path = self.out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        (self.out / "start.yaml").write_text(yaml.safe_dump(self.start, sort_keys=False), encoding="utf-8")
         self.accelerator.init_trackers("tensorboard")
         try:
             for epoch in range(1, self.config.run.epochs + 1):
@@ -159,7 +170,7 @@ class Trainer:
         best = score > self.best or self.best == UNSCORED
         self.best = max(self.best, score)
         return EpochRecord(epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best,
-                           self.skipped)
+                           self.selected_on, self.skipped)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         run = self.config.run
@@ -172,7 +183,8 @@ class Trainer:
 
     def _keep(self, record: EpochRecord) -> None:
         row = record.as_row()
-        self.accelerator.log({k: v for k, v in row.items() if not math.isnan(v)}, step=record.epoch)
+        numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
+        self.accelerator.log(numbers, step=record.epoch)
         if not self.accelerator.is_main_process:
             return
         model = self.accelerator.unwrap_model(self.model)
@@ -188,15 +200,32 @@ class Trainer:
 
 
 def _load(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
-    """Training and validation pairs in memory (None if nothing is held out), and files left out."""
+    """Training and validation pairs in memory (None if nothing is held out), and files left out.
+
+    Under the released protocol nothing is held out and the test split takes the place of validation.
+    """
     whole = load_split(pairs.split("train"), config.data, config.model.image_size)
     skipped = len(whole.split.left_out)
     if len(set(whole.photo_index.tolist())) < 2:
         raise PairError(f"{pairs.root}: only one photo has a sketch; to learn a difference, two at least are needed")
+    if config.run.protocol == "released":
+        return whole, load_split(pairs.split("test"), config.data, config.model.image_size), skipped
     if not config.data.val_fraction:
         return whole, None, skipped
     kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
     return whole.part(kept), whole.part(held), skipped
+
+
+def _start(model: ARNet, config: Config) -> dict[str, str]:
+    """What the weights are at the beginning: where they come from, and their hashes."""
+    source = model.sketch_encoder.backbone.source
+    result = {"backbone": config.model.backbone,
+              "weights": f"{source}, seed {config.run.seed}" if source == "from scratch" else source}
+    if config.model.weights:
+        with open(config.model.weights, "rb") as file:
+            result["weights_file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return result | {"sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
+                     "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone)}
 
 
 def _accelerator(config: Config, out: Path) -> Accelerator:

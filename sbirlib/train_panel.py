@@ -155,6 +155,8 @@ def _control(knob: Knob) -> ipywidgets.Widget:
         return ipywidgets.Dropdown(options=knob.choices, **common)
     if knob.kind is bool:
         return ipywidgets.Checkbox(**common)
+    if isinstance(knob.default, tuple):
+        return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
     if knob.kind in (int, float):
         number = ipywidgets.BoundedIntText if knob.kind is int else ipywidgets.BoundedFloatText
         limits = {"min": -1e9 if knob.low is None else knob.low, "max": 1e9 if knob.high is None else knob.high}

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from sbirlib.config import Config, ConfigError, OptimConfig, knobs
+from sbirlib.config import PRESETS, RELEASED, Config, ConfigError, OptimConfig, knobs, released_options
 
 
-@pytest.mark.parametrize("preset", ["mini", "basic"])
+@pytest.mark.parametrize("preset", list(PRESETS))
 def test_yaml_round_trip(preset, tmp_path):
     config = Config.preset(preset)
     config.to_yaml(tmp_path / "config.yaml")
@@ -20,6 +20,21 @@ def test_basic_is_the_recipe_of_the_paper():
     assert (config.loss.temperature, config.model.embed_dim, config.model.image_size) == (0.07, 512, 224)
 
 
+def test_full_presets_differ_in_recycling_alone():
+    for preset in ("mini", "basic"):
+        full = Config.preset({"mini": "mini_full", "basic": "full"}[preset])
+        assert full.mstr.enabled
+        assert dataclasses.replace(full, mstr=Config.preset(preset).mstr) == Config.preset(preset)
+
+
+def test_released_options_are_off_by_default_and_counted_where_they_matter():
+    full = Config.preset("full")
+    assert released_options(full) == []
+    assert released_options(full.updated(RELEASED)) == list(RELEASED)
+    basic = Config.preset("basic").updated({"mstr.attention": "batch", "model.normalise": False})
+    assert released_options(basic) == ["model.normalise"]
+
+
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().optim.lr = 1.0
@@ -32,6 +47,7 @@ def test_configs_are_frozen():
     ({"data.fit": "crop"}, ["data.fit", "'pad' or 'stretch'"]),
     ({"optim.learning_rate": 1e-3}, ["unknown field 'optim.learning_rate'", "optim.lr"]),
     ({"lr": 1e-3}, ["unknown field 'lr'"]),
+    ({"mstr.scales": (1, 0)}, ["mstr.scales", "0"]),
 ])
 def test_bad_values_are_refused_with_field_and_range(changes, words):
     with pytest.raises(ConfigError) as error:
@@ -58,7 +74,7 @@ def test_unknown_fields_of_a_file_are_named_with_the_file(tmp_path):
 
 
 def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'huge'.*mini, basic, full"):
+    with pytest.raises(ConfigError, match=r"'huge'.*mini, mini_full, basic, full"):
         Config.preset("huge")
 
 

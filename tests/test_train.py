@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import math
 import shutil
 import sys
@@ -6,10 +7,12 @@ import sys
 import pytest
 import torch
 import yaml
+from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 
-from sbirlib import Config, PairFolder, evaluate, load_run, train
-from sbirlib.checkpoints import RunError
+from sbirlib import ARNet, Config, PairFolder, evaluate, load_run, train
+from sbirlib.backbones import Backbone
+from sbirlib.checkpoints import RunError, fingerprint
 from sbirlib.config import ConfigError, OptimConfig
 from sbirlib.pairs import PairError
 from sbirlib.train import Trainer, TrainingError, _lr_factor, _optimizer
@@ -23,7 +26,7 @@ def test_a_run_holds_what_it_promises(run, tiny, pairs):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(math.isfinite(float(row[name])) for row in rows for name in ("loss_multi", "val_acc@1", "lr"))
-    assert sorted(p.name for p in run.iterdir()) == ["best", "history.csv", "last"]
+    assert sorted(p.name for p in run.iterdir()) == ["best", "history.csv", "last", "start.yaml"]
 
 
 def test_records_report_the_epoch(pairs, tiny, tmp_path):
@@ -83,7 +86,8 @@ def test_best_is_the_epoch_with_the_highest_validation_score(pairs, tiny, tmp_pa
 
 def test_an_existing_run_is_not_lost(pairs, tiny, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(FileExistsError, match=r"already holds a run \(best, last, history.csv\).*--overwrite"):
+    words = r"already holds a run \(best, last, history.csv, start.yaml\).*--overwrite"
+    with pytest.raises(FileExistsError, match=words):
         train(pairs, tiny, out=tmp_path / "run")
     assert load_run(tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -244,3 +248,56 @@ def test_what_is_not_a_run_is_refused(run, tmp_path):
     with pytest.raises(RunError, match=r"config.yaml: unknown field 'model.depth'"):
         load_run(tmp_path / "run")
     assert load_run(tmp_path / "run", "last")
+
+
+def test_a_run_records_where_its_weights_come_from(run, pairs, tiny, tmp_path):
+    start = yaml.safe_load((run / "start.yaml").read_text())
+    assert (start["backbone"], start["weights"]) == ("sbir_mini", "from scratch, seed 0")
+    assert start["sketch_backbone_sha256"] != start["photo_backbone_sha256"]
+    config = Config.from_yaml(run / "best" / "config.yaml")
+    set_seed(config.run.seed)
+    assert start["photo_backbone_sha256"] == fingerprint(ARNet.from_config(config).photo_encoder.backbone)
+
+    encoder = Backbone("sbir_mini", image_size=48).encoder
+    torch.save(encoder.state_dict(), tmp_path / "weights.pth")
+    from_file = tiny.updated({"model.weights": str(tmp_path / "weights.pth"), "run.epochs": 1})
+    list(train(pairs, from_file, out=tmp_path / "run"))
+    start = yaml.safe_load((tmp_path / "run" / "start.yaml").read_text())
+    assert start["weights"] == f"file {tmp_path / 'weights.pth'}"
+    assert start["weights_file_sha256"] == hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
+    assert start["sketch_backbone_sha256"] == start["photo_backbone_sha256"]
+    # The run needs the file no more.
+    (tmp_path / "weights.pth").unlink()
+    assert load_run(tmp_path / "run").config.model.weights
+
+
+def test_full_trains_its_transformers_and_saves_them(pairs, tiny, tmp_path):
+    full = tiny.updated({"mstr.enabled": True, "mstr.scales": (1, 2, 4), "mstr.heads": 4, "run.epochs": 1})
+    [record] = train(pairs, full, out=tmp_path / "run")
+    assert record.losses["recyc_sketch"] > 0
+    weights = load_file(tmp_path / "run" / "last" / "model.safetensors")
+    trained = weights["photo_encoder.mstr.transformers.2.layers.1.linear1.weight"]
+    set_seed(0)
+    first = ARNet.from_config(full).photo_encoder.mstr.transformers[2].layers[1].linear1.weight
+    assert not torch.allclose(trained, first)
+    images = torch.rand(2, 3, 48, 48)
+    assert torch.equal(load_run(tmp_path / "run").embed_photos(images), load_run(tmp_path / "run").embed_photos(images))
+
+
+def test_the_released_protocol_selects_on_test_and_says_so(pairs, tiny, tmp_path):
+    config = tiny.updated({"run.protocol": "released"})
+    records = list(train(pairs, config, out=tmp_path / "run"))
+    assert {record.selected_on for record in records} == {"TEST SET"}
+    assert "TEST Acc@1" in str(records[0])
+    with (tmp_path / "run" / "history.csv").open(newline="") as file:
+        assert {row["selected_on"] for row in csv.DictReader(file)} == {"TEST SET"}
+    scores = evaluate(load_run(tmp_path / "run"), pairs)
+    assert "CHOSEN ON THE TEST SET" in str(scores)
+    assert scores.accuracy[1].percent == max(record.validation["acc@1"] for record in records)
+    trainer = Trainer(pairs, config, tmp_path)
+    assert len(trainer.data.split.photos) == len(pairs.split("train").photos)
+
+
+def test_released_behaviours_of_a_run_are_named_with_its_score(pairs, tiny, tmp_path):
+    list(train(pairs, tiny.updated({"loss.mask_duplicates": False, "run.epochs": 1}), out=tmp_path / "run"))
+    assert "as in the released code: loss.mask_duplicates" in str(evaluate(load_run(tmp_path / "run"), pairs))

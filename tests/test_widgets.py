@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from ipywidgets import BoundedFloatText, BoundedIntText, Checkbox, Dropdown, Text
+from ipywidgets import BoundedFloatText, BoundedIntText, Checkbox, Dropdown, IntsInput, Text
 
 from sbirlib import Config, evaluate, load_run
 from sbirlib.config import ConfigError, knobs
@@ -119,13 +119,14 @@ def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel
     kinds = {int: BoundedIntText, float: BoundedFloatText, bool: Checkbox, str: Text}
     for knob in knobs(tiny):
         control = train_panel.controls[knob.name]
-        assert isinstance(control, Dropdown if knob.choices else kinds[knob.kind]), knob.name
+        kind = Dropdown if knob.choices else IntsInput if knob.name == "mstr.scales" else kinds[knob.kind]
+        assert isinstance(control, kind), knob.name
         assert control.tooltip == knob.help
         if knob.low is not None:
             assert (control.min, control.max) == (knob.low, knob.high)
     root = train_panel.config.data.root
     assert train_panel.config == tiny.updated({"data.root": root})
-    assert train_panel.settings.titles == ("most used", "data", "model", "loss", "optim", "run")
+    assert train_panel.settings.titles == ("most used", "data", "model", "mstr", "loss", "optim", "run")
 
 
 def test_train_panel_shows_a_changed_setting_before_the_first_epoch(train_panel):
