@@ -4,47 +4,15 @@ and the table in the README are all made from these classes."""
 from __future__ import annotations
 
 import dataclasses
-import functools
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, PositiveInt, ValidationError
-from pydantic.dataclasses import dataclass as validated_dataclass
+from pydantic import PositiveInt
 
-_SIGNS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
-
-
-class InputError(ValueError):
-    """Base of every error that a user can put right; the message names the file or value and the fix."""
-
-
-class ConfigError(InputError):
-    """A configuration value that is unknown or out of range; the message names field and range."""
-
-
-def knob(default: Any, *, unit: str = "", **limits: Any) -> Any:
-    """A field with its default, unit and limits (pydantic's `gt`, `ge`, `lt`, `le`)."""
-    return Field(default=default, json_schema_extra={"unit": unit}, **limits)
-
-
-def group(cls: type) -> type:
-    """Makes `cls` a frozen dataclass that checks its values and explains what it refuses."""
-    options = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-    cls = validated_dataclass(frozen=True, kw_only=True, config=options)(cls)
-    checked_init = cls.__init__
-
-    @functools.wraps(checked_init)
-    def __init__(self: Any, **values: Any) -> None:
-        try:
-            checked_init(self, **values)
-        except ValidationError as error:
-            raise ConfigError(_explain(cls, error)) from None
-
-    cls.__init__ = __init__
-    return cls
+from sbirlib.fields import LIMITS, ConfigError, Knob, group, knob
 
 
 @group
@@ -250,7 +218,7 @@ class Config:
         for name, value in changes.items():
             head, _, leaf = name.partition(".")
             if leaf not in values.get(head, {}):
-                raise ConfigError(f"unknown field {name!r}; fields: {', '.join(k.name for k in knobs())}")
+                raise ConfigError(f"unknown field {name!r}; fields: {', '.join(field.name for field in knobs())}")
             values[head][leaf] = value
         return Config.from_dict(values)
 
@@ -282,33 +250,9 @@ RELEASED: dict[str, Any] = {
 
 def released_options(config: Config) -> list[str]:
     """The fields in which `config` does as the released code, not as the paper; those of MSTR if it is used."""
-    values = {knob.name: knob.default for knob in knobs(config)}
+    values = {field.name: field.default for field in knobs(config)}
     return [name for name, value in RELEASED.items()
             if values[name] == value and (config.mstr.enabled or not name.startswith("mstr."))]
-
-
-class Knob(NamedTuple):
-    """One hyper-parameter as panels and tables need it; `low`/`high` are None where there is no limit."""
-
-    name: str
-    default: Any
-    kind: Any
-    unit: str
-    low: float | None
-    high: float | None
-    choices: tuple | None
-    help: str
-
-    @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        if self.choices:
-            return " | ".join(map(str, self.choices))
-        if self.kind is bool:
-            return "true | false"
-        if isinstance(self.default, tuple):
-            return "whole numbers from 1"
-        return "" if self.low is None else f"{self.low:.7g} to {self.high:.10g}"
 
 
 def knobs(config: Config | None = None) -> Iterator[Knob]:
@@ -317,7 +261,7 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
     for head in _group_names():
         settings = getattr(config, head)
         for leaf, field in type(settings).__pydantic_fields__.items():
-            limits = {name: getattr(rule, name) for rule in field.metadata for name in _SIGNS if hasattr(rule, name)}
+            limits = {name: getattr(rule, name) for rule in field.metadata for name in LIMITS if hasattr(rule, name)}
             is_choice = typing.get_origin(field.annotation) is Literal
             yield Knob(
                 name=f"{head}.{leaf}", default=getattr(settings, leaf), kind=field.annotation,
@@ -330,34 +274,12 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
 def markdown_table() -> str:
     """The table of fields in the README: name, the paper's default, where mini_full differs, range, help."""
     lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
-    for knob, mini in zip(knobs(), knobs(Config.preset("mini_full")), strict=True):
-        own = "" if mini.default == knob.default else f"`{mini.default}`"
-        allowed = knob.range.replace("|", "or")
-        lines.append(f"| `{knob.name}` | `{knob.default}` | {own} | {allowed} | {knob.unit} | {knob.help} |")
+    for paper, mini in zip(knobs(), knobs(Config.preset("mini_full")), strict=True):
+        own = "" if mini.default == paper.default else f"`{mini.default}`"
+        allowed = paper.range.replace("|", "or")
+        lines.append(f"| `{paper.name}` | `{paper.default}` | {own} | {allowed} | {paper.unit} | {paper.help} |")
     return "\n".join(lines)
 
 
 def _group_names() -> list[str]:
     return [field.name for field in dataclasses.fields(Config)]
-
-
-def _explain(cls: type, error: ValidationError) -> str:
-    """One line a fault: the field, the value, what is allowed."""
-    lines = []
-    for fault in error.errors():
-        fields, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
-        field = fields.get(path[0])
-        for part in path[1:]:
-            nested = getattr(field.annotation, "__pydantic_fields__", None) if field else None
-            if nested is None:
-                break
-            fields, field = nested, nested.get(part)
-        name = ".".join([cls.__name__.removesuffix("Config").lower(), *path]).lstrip(".")
-        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            lines.append(f"unknown field {name!r}; known here: {', '.join(fields)}")
-            continue
-        rules = [_SIGNS[sign].format(getattr(rule, sign)) for rule in getattr(field, "metadata", ())
-                 for sign in _SIGNS if hasattr(rule, sign)]
-        allowed = f" (allowed: {' and '.join(rules)})" if rules else ""
-        lines.append(f"{name} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}")
-    return "; ".join(lines)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 from sbirlib.garment_photo import render_photo
 from sbirlib.garment_sketch import DESIGNERS, Designer, render_sketch
 from sbirlib.garment_wardrobe import Garment, Wardrobe, differences, wardrobe

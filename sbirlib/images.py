@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Pictures too, but not read: to pass them over in silence would lose them.

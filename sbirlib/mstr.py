@@ -20,7 +20,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 
 Similarity = Literal["cosine", "dot"]
 Attention = Literal["tokens", "batch"]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 from sbirlib.images import EXTENSIONS, Fault, ImageFacts, inspect_image, list_images, list_unread, read_all
 
 SPLITS = ("train", "test")

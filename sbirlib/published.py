@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "published"
 

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from sbirlib.arnet import ARNet
 from sbirlib.backbones import fit_square
 from sbirlib.checkpoints import fingerprint
-from sbirlib.config import DataConfig, InputError
+from sbirlib.config import DataConfig
+from sbirlib.fields import InputError
 from sbirlib.images import faults_message, list_images, list_unread, read_image
 from sbirlib.pairs import PairError, PairFolder
 from sbirlib.views import LoadedSplit, load_images, load_split, to_float

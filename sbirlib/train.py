@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import fingerprint, load_run, save_model_folder
-from sbirlib.config import Config, ConfigError, InputError, OptimConfig
+from sbirlib.config import Config, OptimConfig
+from sbirlib.fields import ConfigError, InputError
 from sbirlib.losses import LossTerms, arnet_loss
 from sbirlib.pairs import PairError, PairFolder
 from sbirlib.retrieval import score_split

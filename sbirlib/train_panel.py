@@ -12,7 +12,8 @@ from IPython import get_ipython
 from ipywidgets import Layout
 from matplotlib.figure import Figure
 
-from sbirlib.config import Config, Knob, knobs
+from sbirlib.config import Config, knobs
+from sbirlib.fields import Knob
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import message, training_curves
 from sbirlib.train import EpochRecord, train

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from sbirlib.config import PRESETS, RELEASED, Config, ConfigError, OptimConfig, knobs, released_options
+from sbirlib.config import PRESETS, RELEASED, Config, OptimConfig, knobs, released_options
+from sbirlib.fields import ConfigError
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -150,3 +150,20 @@ def test_holdout_divides_by_photo(pairs):
 def test_too_few_photos_to_hold_out(folder):
     with pytest.raises(PairError, match=r"too few.*data\.val_fraction to 0"):
         PairFolder(folder).split("train").holdout(0.1, seed=0)
+
+
+def test_the_released_pattern_overlooks_all_but_one_character_and_png(folder):
+    for name in ("trainA/a_10.png", "trainA/a_x.png", "trainA/b_1.jpg"):
+        picture(folder / name)
+    with_digits = PairFolder(folder, pattern="digits").splits["train"]
+    assert ("a_10.png", "10") in [(s.path.name, s.designer) for s in with_digits.sketches]
+    released = PairFolder(folder, pattern="one_character").split("train")
+    assert [s.path.name for s in released.sketches] == ["a_1.png", "a_2.png", "a_x.png"]
+    assert [path.name for path in released.overlooked] == ["a_10.png", "b.png", "b_1.jpg"]
+    assert "3 train sketches are overlooked" in str(PairFolder(folder, pattern="one_character").report())
+
+
+def test_the_released_pattern_never_matches_two_digits(folder):
+    (folder / "testA/c_1.png").unlink(missing_ok=True)
+    with pytest.raises(PairError, match=r"one_character overlooks all 1 sketches of the test split, such as c_01"):
+        PairFolder(folder, pattern="one_character").split("test")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sbirlib import ARNet, Gallery, PairFolder, evaluate, load_run
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 from sbirlib.images import read_image
 from sbirlib.pairs import PairError
 from sbirlib.retrieval import accuracy_at, score, true_ranks

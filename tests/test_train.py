@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from sbirlib import ARNet, Config, PairFolder, evaluate, load_run, train
 from sbirlib.backbones import Backbone
 from sbirlib.checkpoints import RunError, fingerprint
-from sbirlib.config import ConfigError, OptimConfig
+from sbirlib.config import OptimConfig
+from sbirlib.fields import ConfigError
 from sbirlib.pairs import PairError
 from sbirlib.train import Trainer, TrainingError, _lr_factor, _optimizer
 

@@ -9,7 +9,8 @@ import torch
 from ipywidgets import BoundedFloatText, BoundedIntText, Checkbox, Dropdown, IntsInput, Text
 
 from sbirlib import Config, evaluate, load_run
-from sbirlib.config import ConfigError, knobs
+from sbirlib.config import knobs
+from sbirlib.fields import ConfigError
 from sbirlib.garments import near_twins
 from sbirlib.losses import info_nce
 from sbirlib.train import load_or_train
