@@ -9,7 +9,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 STATIC := --ExecutePreprocessor.store_widget_state=False \
   --NbConvertBase.display_data_priority='["image/png", "text/html"]'
 
-.PHONY: demo test lab clean
+.PHONY: demo test test-slow lab clean
 
 # The environment is built once, and again only when the list of dependencies changes.
 $(READY): pyproject.toml constraints.txt
@@ -28,6 +28,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov=sbirlib --cov-report=term -q
+
+# What takes minutes: the paper's five backbones in their real size.
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow --durations=0 -q
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_explore_data.ipynb

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 
 Pool = Literal["cls", "mean", "own"]
 Fit = Literal["pad", "stretch"]
@@ -129,7 +129,6 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, d
     if pretrained and not weights and not timm.get_pretrained_cfg(name).has_weights:
         raise BackboneError(f"backbone {name!r} has no published weights; use --model.no-pretrained")
     options: dict = {"num_classes": 0}
-    overlay = {"state_dict": _read_weights(Path(weights))} if weights else None
     if drop_path:
         options["drop_path_rate"] = drop_path
     # Only models built for one size take (and need) the argument; the others adapt by themselves.
@@ -137,19 +136,33 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, d
     if wants_size:
         options["img_size"] = image_size
     try:
-        model = timm.create_model(name, pretrained=pretrained or bool(weights), pretrained_cfg_overlay=overlay,
-                                  **options)
+        if weights:
+            return _from_file(name, Path(weights), options)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except (TypeError, AssertionError) as error:
         raise BackboneError(f"backbone {name!r} cannot be built with {options}: {error}") from None
-    except (OSError, RuntimeError, KeyError) as error:
-        if weights:
-            raise BackboneError(f"{weights}: does not hold the weights of {name!r} ({_first_line(error)}); "
-                                "name the backbone that it was made with") from error
+    except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
         raise BackboneError(_no_weights(name, error)) from error
+
+
+def _from_file(name: str, path: Path, options: dict) -> nn.Module:
+    state = _read_weights(path)
+    try:
+        # timm takes entries out of what it is given.
+        model, again = (timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(state)},
+                                          **options) for _ in range(2))
+    except (RuntimeError, KeyError) as error:
+        raise BackboneError(f"{path}: does not hold the weights of {name!r} ({first_line(error)}); "
+                            "name the backbone that it was made with") from error
+    # timm passes over what a file lacks; a weight that comes out different the second time is still random.
+    drawn = [key for key, value in again.state_dict().items() if not torch.equal(value, model.state_dict()[key])]
+    if drawn:
+        raise BackboneError(f"{path}: does not hold the weights of {name!r}: it lacks {len(drawn)} tensors "
+                            f"({', '.join(drawn[:3])}); name the backbone that it was made with")
     # The overlay has done its work; kept, it would hold the weights in memory twice.
-    model.pretrained_cfg.pop("state_dict", None)
+    model.pretrained_cfg.pop("state_dict")
     return model
 
 
@@ -158,9 +171,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BackboneError(f"{path}: no such file of weights (model.weights)")
     try:
-        return load_state_dict(str(path), weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, AttributeError) as error:
-        raise BackboneError(f"{path}: is not a file of weights ({_first_line(error)}); a .safetensors file, or a "
+        state = load_state_dict(str(path), weights_only=True)
+        if not state:
+            raise ValueError("it is empty")
+        return state
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError,
+            AttributeError) as error:
+        raise BackboneError(f"{path}: is not a file of weights ({first_line(error)}); a .safetensors file, or a "
                             "checkpoint (.pth) that holds tensors only, is needed") from None
 
 
@@ -171,7 +188,8 @@ def _drop_own_pooling(encoder: nn.Module) -> None:
             setattr(encoder, name, nn.Identity())
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(":.") if lines else type(error).__name__
 
@@ -179,7 +197,7 @@ def _first_line(error: Exception) -> str:
 def _no_weights(name: str, error: Exception) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return (f"the published weights of {name!r} cannot be had ({_first_line(error)}). "
+    return (f"the published weights of {name!r} cannot be had ({first_line(error)}). "
             f"They are looked for in {HF_HUB_CACHE} and then on the model hub. Either run once with a network, or "
             "copy that cache folder from a machine that has them (or one file of it: --model.weights FILE); "
             "--model.no-pretrained trains from scratch")

@@ -1,19 +1,30 @@
-"""Save and load a trained model."""
+"""Save and load a trained model; read released checkpoints and frozen backbones."""
 
 from __future__ import annotations
 
 import hashlib
+import pickle
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
+import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from sbirlib.arnet import ARNet
-from sbirlib.config import Config, ConfigError, InputError, released_options
+from sbirlib.backbones import first_line
+from sbirlib.config import RELEASED, Config, released_options
+from sbirlib.fields import ConfigError, InputError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+
+# Names of the released layout and ours; the classifier of the pretrained ViT is carried along there unused.
+_RELEASED_NAMES = {"encoder.head.": None, "encoder.": "backbone.encoder.", "mlp_head.0.": "embed.",
+                   "recycle_model.fc.": "mstr.mix."}
+_RELEASED_MSTR = {name.partition(".")[2]: value for name, value in RELEASED.items() if name.startswith("mstr.")}
 
 
 class RunError(InputError):
@@ -61,6 +72,53 @@ def load_run(run: str | Path, which: str = "best") -> ARNet:
     return model.eval()
 
 
+def load_released(path: str | Path, *, transformers: Literal["refuse", "random"] = "refuse") -> ARNet:
+    """The model of a checkpoint in the released layout, in eval mode on the CPU.
+
+    ViT-B/16 at 224 px with e = 512, fed as released: [0, 1] images as they are, others stretched to the
+    square. A checkpoint of the full model lacks the MSTR transformers, which were never saved: it is
+    refused, unless `transformers="random"` draws new ones from torch's generator, as the released
+    evaluation does without saying so. Raises RunError that names the file, and which tensors it lacks.
+    Source: released code.
+    """
+    path = Path(path)
+    states = _read_released(path)
+    is_full = any(name.startswith("recycle_model.") for state in states.values() for name in state)
+    if is_full and transformers == "refuse":
+        raise RunError(
+            f"{path} is a full model, but lacks the MSTR transformers of both encoders (every tensor "
+            "recycle_model.transformer_models.0.layers.0.self_attn.in_proj_weight ... .2.layers.1.norm2.bias): the "
+            "released code never saves them. With random ones, as it draws them at each start, its score is another "
+            "each time; ask for that with --released-transformers random")
+    model = ARNet("vit_base_patch16_224", fit="stretch", normalise=False, mstr=_RELEASED_MSTR if is_full else None)
+    for side, encoder in (("skt_model", model.sketch_encoder), ("img_model", model.photo_encoder)):
+        try:
+            missing, unexpected = encoder.load_state_dict(_our_names(states[side]), strict=False)
+        except RuntimeError as error:
+            raise RunError(f"{path}: {side} has other shapes than ViT-B/16 with 512 dimensions "
+                           f"({str(error).splitlines()[-1].strip()})") from None
+        if missing or unexpected:
+            raise RunError(f"{path}: {side} is no ViT-B/16 in the released layout: {len(missing)} tensors are missing "
+                           f"({', '.join(missing[:3])}), {len(unexpected)} are unknown ({', '.join(unexpected[:3])})")
+    model.origin = f"released checkpoint {path.name}" + (
+        "; MSTR transformers random, dropout on, attention over the batch" if is_full else "")
+    return model.eval()
+
+
+def load_frozen(backbone: str, *, weights: str | Path = "") -> ARNet:
+    """A timm backbone as it is, for sketches and photos alike, without any training: a baseline.
+
+    Images are fed at the backbone's own size, the global token is what the model itself pools to.
+    `weights` is a local file, instead of the published ones. Raises BackboneError. Source: ours.
+    """
+    # For an unknown name the backbone has the better message.
+    size = timm.get_pretrained_cfg(backbone).input_size[-1] if timm.is_model(backbone) else 224
+    model = ARNet(backbone, image_size=size, embed_dim=None, pool="own", pretrained=True, weights=weights,
+                  share_encoders=True)
+    model.origin = f"backbone {backbone}, frozen, {model.photo_encoder.backbone.source}: nothing was trained"
+    return model.eval()
+
+
 def fingerprint(module: nn.Module) -> str:
     """SHA-256, in hexadecimal, of every weight of `module`, in the order of its state dict."""
     digest = hashlib.sha256()
@@ -81,3 +139,29 @@ def _chosen_by(config: Config, which: str) -> str:
         choice = f"chosen on {100 * config.data.val_fraction:g} % of the training photos, held out"
     released = ", ".join(name for name in released_options(config) if name != "run.protocol")
     return choice + (f"; as in the released code: {released}" if released else "")
+
+
+def _read_released(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """The two state dicts of a released checkpoint; nothing in it is executed."""
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path}: is not a checkpoint of tensors ({first_line(error)}); it is damaged or holds "
+                       "something else") from None
+    sides = ("skt_model", "img_model")
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(side), dict) for side in sides):
+        found = ", ".join(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise RunError(f"{path}: is not in the released layout: it needs img_model and skt_model, found {found[:200]}")
+    return {side: checkpoint[side] for side in sides}
+
+
+def _our_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    result = {}
+    for name, tensor in state.items():
+        theirs = next((start for start in _RELEASED_NAMES if name.startswith(start)), "")
+        ours = _RELEASED_NAMES.get(theirs, "")
+        if ours is not None:
+            result[ours + name.removeprefix(theirs)] = tensor
+    return result

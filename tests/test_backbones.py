@@ -1,7 +1,12 @@
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
+from sbirlib import ARNet
 from sbirlib.backbones import Backbone, BackboneError, fit_square
+from sbirlib.config import LossConfig
+from sbirlib.losses import arnet_loss
 
 
 @pytest.mark.parametrize(("name", "size", "grid", "has_cls"), [
@@ -48,6 +53,101 @@ def test_missing_weights_name_the_model_the_cache_and_the_ways_out():
     assert "huggingface" in message
     assert "once with a network" in message
     assert "--model.no-pretrained" in message
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A ResNet-18 with its classifier, as training scripts save it."""
+    torch.manual_seed(3)
+    model = timm.create_model("resnet18", num_classes=1000)
+    torch.save({"state_dict": model.state_dict(), "epoch": 1}, tmp_path / "w.pth")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    return model, tmp_path
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights_come_from_a_local_file(weights, name):
+    model, folder = weights
+    backbone = Backbone("resnet18", weights=folder / name)
+    assert backbone.source == f"file {folder / name}"
+    for key, value in backbone.encoder.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+    assert "state_dict" not in backbone.encoder.pretrained_cfg
+
+
+def test_weights_of_another_size_are_fitted_as_timm_does(tmp_path):
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), tmp_path / "w.pth")
+    backbone = Backbone("vit_tiny_patch16_224", image_size=96, weights=tmp_path / "w.pth")
+    assert backbone.grid == (6, 6)
+
+
+def test_the_minis_own_weights_are_not_drawn_over(tmp_path):
+    encoder = Backbone("sbir_mini", image_size=48).encoder
+    torch.save(encoder.state_dict(), tmp_path / "w.pth")
+    again = Backbone("sbir_mini", image_size=48, weights=tmp_path / "w.pth").encoder
+    assert torch.equal(again.pos_embed, encoder.pos_embed)
+
+
+def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
+    _, folder = weights
+    for name, content in (("text.pth", b"words"), ("text.safetensors", b"words"), ("empty.pth", b"")):
+        (folder / name).write_bytes(content)
+        with pytest.raises(BackboneError, match=rf"{name}: is not a file of weights"):
+            Backbone("resnet18", weights=folder / name)
+    torch.save({}, folder / "none.pth")
+    with pytest.raises(BackboneError, match=r"none\.pth: is not a file of weights \(it is empty"):
+        Backbone("resnet18", weights=folder / "none.pth")
+    with pytest.raises(BackboneError, match=r"nowhere\.pth: no such file of weights"):
+        Backbone("resnet18", weights=folder / "nowhere.pth")
+    with pytest.raises(BackboneError, match=r"w\.pth: does not hold the weights of 'resnet50'"):
+        Backbone("resnet50", weights=folder / "w.pth")
+    with pytest.raises(BackboneError, match=r"w\.pth: does not hold the weights of 'vit_tiny_patch16_224'"):
+        Backbone("vit_tiny_patch16_224", weights=folder / "w.pth")
+
+
+def test_without_normalisation_images_go_in_as_they_are():
+    backbone = Backbone("vit_tiny_patch16_224", normalise=False).eval()
+    images = torch.rand(1, 3, 224, 224)
+    torch.testing.assert_close(backbone(images).cls, backbone.encoder.forward_features(images)[:, 0])
+
+
+# The paper's backbones by their smallest siblings; the five themselves are in the slow test below.
+SIBLINGS = [("vgg11", 224, (1, 7)), ("resnet18", 224, (1, 7)), ("inception_v3", 107, (1, 2)),
+            ("vit_tiny_patch16_224", 224, (1, 2, 7)), ("swin_tiny_patch4_window7_224", 224, (1, 7))]
+PAPERS = [("vgg16", 224, (1, 7)), ("resnet50", 224, (1, 7)), ("inception_v3", 299, (1, 2, 8)),
+          ("vit_base_patch16_224", 224, (1, 2, 7)), ("swin_base_patch4_window7_224", 224, (1, 7))]
+
+
+def one_training_step(name, size, mstr):
+    """Forward, backward and one step of the optimiser: every parameter has a gradient, and moves with it."""
+    torch.manual_seed(0)
+    model = ARNet(name, image_size=size, embed_dim=32, mstr=mstr)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    output = model(*torch.rand(4, 3, 3, size, size))
+    loss = arnet_loss(output, torch.arange(3), LossConfig()).total
+    loss.backward()
+    assert [key for key, value in model.named_parameters() if value.grad is None] == []
+    optimizer.step()
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
+    # A ResNet's blocks begin with a last norm of 0, which keeps the gradient from what is before it.
+    assert moved == {key for key, value in model.named_parameters() if value.grad.any()}
+    assert {key for key in before if not key.startswith(("sketch_encoder.backbone", "photo_encoder.backbone"))} <= moved
+    assert loss.isfinite()
+    assert (output.photo.cells is None) == (mstr is None)
+
+
+@pytest.mark.parametrize("recycle", [False, True], ids=["basic", "with MSTR"])
+@pytest.mark.parametrize(("name", "size", "scales"), SIBLINGS, ids=[name for name, *_ in SIBLINGS])
+def test_one_training_step_of_the_papers_families(name, size, scales, recycle):
+    one_training_step(name, size, {"scales": scales, "feedforward": 64} if recycle else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recycle", [False, True], ids=["basic", "with MSTR"])
+@pytest.mark.parametrize(("name", "size", "scales"), PAPERS, ids=[name for name, *_ in PAPERS])
+def test_one_training_step_of_the_papers_backbones(name, size, scales, recycle):
+    one_training_step(name, size, {"scales": scales} if recycle else None)
 
 
 def test_mini_has_no_published_weights():

@@ -1,0 +1,169 @@
+"""Checkpoints of the released code, and backbones that nobody trained."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden.formula import fill, image
+
+from sbirlib.__main__ import main
+from sbirlib.backbones import Backbone, BackboneError
+from sbirlib.checkpoints import RunError, load_frozen, load_released
+from sbirlib.retrieval import evaluate
+
+FOLDER = Path(__file__).parent / "golden"
+KEYS = json.loads((FOLDER / "golden.json").read_text())["keys"]["arnet_basic"]
+GOLDEN = np.load(FOLDER / "golden_arnet_basic.npz")
+REST = {"epoch": 3, "loss": 1.5, "top1": 70.0, "top5": 90.0, "top10": 95.0}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file in the released layout with the weights of the golden numbers."""
+    states = {side: {name: torch.from_numpy(fill(f"{side}.{name}", tuple(shape))) for name, shape in KEYS[side]}
+              for side in ("img_model", "skt_model")}
+    path = tmp_path_factory.mktemp("released") / "model_Best.pth"
+    torch.save(states | REST, path)
+    yield path
+    path.unlink()  # 700 MB
+
+
+@pytest.fixture(scope="module")
+def released(checkpoint):
+    return load_released(checkpoint)
+
+
+def test_a_released_checkpoint_gives_the_released_numbers(released):
+    images = torch.from_numpy(np.stack([image(i) for i in range(3)]))
+    with torch.inference_mode():
+        for side, embed, encoder in (("img_model", released.embed_photos, released.photo_encoder),
+                                     ("skt_model", released.embed_sketches, released.sketch_encoder)):
+            np.testing.assert_allclose(embed(images, normalise=False), GOLDEN[f"{side}_embedding"], atol=2e-4)
+            cls, patches = encoder.backbone(images)
+            np.testing.assert_allclose(cls, GOLDEN[f"{side}_cls"], atol=2e-4)
+            mean = torch.cat([cls[:, None], patches], dim=1).mean(dim=1)
+            np.testing.assert_allclose(mean, GOLDEN[f"{side}_tokens_mean"], atol=2e-4)
+
+
+def test_a_released_checkpoint_is_scored_from_the_command_line(checkpoint, pairs, capsys):
+    assert main(["evaluate", "--released", str(checkpoint), "--data.root", str(pairs.root)]) == 0
+    printed = capsys.readouterr().out
+    assert "/16, 95 % CI" in printed
+    assert "released checkpoint model_Best.pth" in printed
+
+
+def full_states(complete):
+    """The smallest file that is recognised as a full model, or one of ViT-B with everything that was saved."""
+    recycling = {"recycle_model.fc.weight": torch.ones(1, 249), "recycle_model.fc.bias": torch.zeros(1)}
+    if not complete:
+        return {"img_model": recycling, "skt_model": recycling}
+    generator = torch.Generator().manual_seed(0)
+    state = {name: torch.randn(shape, generator=generator) * 0.02 for name, shape in KEYS["img_model"]} | recycling
+    return {"img_model": state, "skt_model": state}
+
+
+def test_a_full_checkpoint_is_refused_with_what_it_lacks(tmp_path, pairs, capsys):
+    path = tmp_path / "full.pth"
+    torch.save(full_states(complete=False) | REST, path)
+    with pytest.raises(RunError, match=r"lacks the MSTR transformers.*transformer_models\.0\.layers\.0"):
+        load_released(path)
+    assert main(["evaluate", "--released", str(path), "--data.root", str(pairs.root)]) == 2
+    assert "--released-transformers random" in capsys.readouterr().err
+
+
+def test_a_full_checkpoint_with_random_transformers_says_so_and_is_another_each_time(tmp_path):
+    path = tmp_path / "full.pth"
+    torch.save(full_states(complete=True) | REST, path)
+    model = load_released(path, transformers="random")
+    assert "MSTR transformers random" in model.origin
+    images = torch.from_numpy(np.stack([image(0)]))
+    with torch.inference_mode():
+        # Dropout stays on, as in the released code.
+        assert not torch.equal(model.embed_photos(images), model.embed_photos(images))
+
+
+def test_other_files_are_refused_by_name(tmp_path, released):
+    path = tmp_path / "file.pth"
+    with pytest.raises(RunError, match=r"file\.pth: no such file"):
+        load_released(path)
+    path.write_bytes(b"no checkpoint at all")
+    with pytest.raises(RunError, match=r"file\.pth: is not a checkpoint of tensors"):
+        load_released(path)
+    torch.save({"state_dict": {}, "epoch": 1}, path)
+    with pytest.raises(RunError, match="needs img_model and skt_model, found state_dict, epoch"):
+        load_released(path)
+    torch.save([1, 2], path)
+    with pytest.raises(RunError, match="found list"):
+        load_released(path)
+    torch.save({"img_model": {"features.0.weight": torch.ones(1)}, "skt_model": {}}, path)
+    with pytest.raises(RunError, match="skt_model is no ViT-B/16 in the released layout: 152 tensors are missing"):
+        load_released(path)
+    other_size = {"encoder.cls_token": torch.zeros(1, 1, 192)}
+    torch.save({"img_model": other_size, "skt_model": other_size}, path)
+    with pytest.raises(RunError, match="skt_model has other shapes than ViT-B/16"):
+        load_released(path)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (Path.touch, (Path("harm-was-done"),))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("harm.pth").write_bytes(pickle.dumps({"img_model": Harmful(), "skt_model": {}}, protocol=2))
+    with pytest.raises(RunError, match="is not a checkpoint of tensors"):
+        load_released("harm.pth")
+    with pytest.raises(BackboneError, match="is not a file of weights"):
+        Backbone("resnet18", weights="harm.pth")
+    torch.save({"img_model": Harmful(), "skt_model": {}}, "harm2.pth")
+    with pytest.raises(RunError, match="is not a checkpoint of tensors"):
+        load_released("harm2.pth")
+    assert not Path("harm-was-done").exists()
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    """Weights of a small ViT of CLIP's kind, in a file."""
+    torch.manual_seed(1)
+    encoder = Backbone("vit_tiny_patch16_224").encoder
+    path = tmp_path_factory.mktemp("tower") / "tower.pth"
+    torch.save(encoder.state_dict(), path)
+    return path
+
+
+def test_a_frozen_backbone_is_scored_like_any_model(tower, pairs, capsys):
+    model = load_frozen("vit_tiny_patch16_224", weights=tower)
+    images = torch.rand(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert torch.equal(model.embed_sketches(images), model.embed_photos(images))
+        own = model.photo_encoder.backbone.encoder((images - 0.5) / 0.5)
+        torch.testing.assert_close(model.embed_photos(images, normalise=False), own)
+    assert "frozen" in evaluate(model, pairs).protocol
+    assert main(["evaluate", "--frozen", "vit_tiny_patch16_224", "--weights", str(tower),
+                 "--data.root", str(pairs.root)]) == 0
+    assert f"backbone vit_tiny_patch16_224, frozen, file {tower}: nothing was trained" in capsys.readouterr().out
+
+
+def test_a_frozen_backbone_that_cannot_be_had(pairs, capsys):
+    for words, message in ((["--frozen", "vit_tiny_patch16_224"], "published weights of 'vit_tiny_patch16_224'"),
+                           (["--frozen", "vit_tinny"], "unknown backbone 'vit_tinny'"),
+                           (["--frozen", "resnet18", "--run", "x"], "found run and frozen"),
+                           ([], "found none")):
+        assert main(["evaluate", *words, "--data.root", str(pairs.root)]) == 2
+        assert message in capsys.readouterr().err
+
+
+# CLIP, SigLIP and DINOv2 pool in three ways: CLS token, attention, CLS token beside registers.
+@pytest.mark.parametrize("name", ["vit_base_patch32_clip_224.openai", "vit_base_patch16_siglip_224.webli",
+                                  "vit_small_patch14_reg4_dinov2.lvd142m"])
+def test_towers_by_name_pool_as_the_model_itself_does(name):
+    size = 224 if "dinov2" not in name else 70
+    backbone = Backbone(name, image_size=size, pool="own").eval()
+    images = torch.rand(1, 3, size, size)
+    with torch.inference_mode():
+        mean, std = backbone.mean[:, None, None], backbone.std[:, None, None]
+        torch.testing.assert_close(backbone(images).cls, backbone.encoder((images - mean) / std))
