@@ -1,4 +1,4 @@
-"""The command line: `python -m sbirlib data demo|check`, `train`, `evaluate`, `search`."""
+"""The command line: `python -m sbirlib data demo|check`, `train`, `evaluate`, `search`, `ablate`, `compare`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ import tyro
 from accelerate import PartialState
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from sbirlib import ablation
+from sbirlib.ablation import GRIDS
 from sbirlib.arnet import ARNet
-from sbirlib.checkpoints import load_run
-from sbirlib.config import Config, InputError
+from sbirlib.checkpoints import load_frozen, load_released, load_run
+from sbirlib.config import Config
+from sbirlib.fields import InputError
 from sbirlib.garments import draw_miniclothes
 from sbirlib.images import read_image
 from sbirlib.pairs import PairFolder
@@ -71,7 +74,8 @@ def train_from(preset: str):
         Args:
             out: Folder for the run: best/, last/, history.csv.
             config: Hyper-parameters.
-            preset: Where the defaults of all other flags come from: mini (CPU, minutes), basic (the paper's), full.
+            preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic and
+                full (the paper's); full with token recycling.
             overwrite: Replace the run that OUT already holds.
         """
         for record in train(config.data.root, config, out=out, overwrite=overwrite):
@@ -82,6 +86,78 @@ def train_from(preset: str):
     return train_command
 
 
+def ablate_from(preset: str):
+    """The `ablate` command with the values of `preset` as defaults of its flags."""
+    base = Config.preset(preset)
+
+    def ablate_command(out: Path, config: Annotated[Config, arg(name="")] = base, preset: str = preset,
+                       grid: Literal[GRIDS] | None = None, vary: tuple[str, ...] = (),
+                       seeds: tuple[int, ...] = (0, 1, 2)) -> int:
+        """Train variants over seeds and compare them; a run that OUT already holds is not done again.
+
+        Args:
+            out: Folder for runs/, results.csv (a row a run) and ablation.png.
+            config: Hyper-parameters of every variant.
+            preset: Where the defaults of all other flags come from.
+            grid: A ready-made grid of variants; the first is what the others are compared with.
+            vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
+            seeds: Seeds of weights, data order, views and validation split.
+        """
+        if (grid is None) == (not vary):
+            raise InputError("name either --grid or --vary")
+        variants = ablation.grid(grid, config) if grid else ablation.vary(vary)
+        for row in ablation.ablate(config, variants, seeds, out=out):
+            print(f"{row.variant}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
+                  f"({row.score['hits@1']}/{row.score['queries']})", flush=True)
+        print(ablation.summary(out))
+        return 0
+
+    return ablate_command
+
+
+def compare_command(out: Positional[Path], first: Positional[str], second: Positional[str], k: int = 1) -> int:
+    """Paired bootstrap between two variants of an ablation, or two runs as variant@seed.
+
+    Args:
+        out: Folder that `ablate --out` wrote.
+        first: What to compare with.
+        second: What is compared.
+        k: Acc@k is compared.
+    """
+    print(f"Acc@{k} of {second!r} less that of {first!r}: {ablation.compare(out, first, second, k)}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model; one of run, released, frozen."""
+
+    run: Path | None = None
+    """Folder that `train --out` wrote."""
+    released: Path | None = None
+    """Checkpoint file of the paper's released code."""
+    released_transformers: Literal["refuse", "random"] = "refuse"
+    """A released full model lacks its MSTR transformers: refuse it, or draw random ones."""
+    frozen: str | None = None
+    """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
+    weights: Path | None = None
+    """With frozen: a local file (.pth, .safetensors) instead of the published weights."""
+
+    def load(self) -> ARNet:
+        """The model where Accelerate would put it: a GPU if there is one. Raises InputError."""
+        given = [name for name in ("run", "released", "frozen") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError("name one model: --run RUN, --released FILE or --frozen BACKBONE; "
+                             f"found {' and '.join(given) or 'none'}")
+        if self.released is not None:
+            model = load_released(self.released, transformers=self.released_transformers)
+        elif self.frozen is not None:
+            model = load_frozen(self.frozen, weights=self.weights or "")
+        else:
+            model = load_run(self.run)
+        return model.to(PartialState().device)
+
+
 @dataclass(frozen=True)
 class EvaluationData:
     """What to score on."""
@@ -90,34 +166,37 @@ class EvaluationData:
     """Folder with the split's A (sketches) and B (photos)."""
     on_fault: Literal["stop", "skip"] = "stop"
     """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+    pattern: Literal["digits", "one_character"] = "digits"
+    """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
 
 
-def evaluate_command(run: Path, data: EvaluationData, split: Literal["train", "test"] = "test",
-                     json: Path | None = None) -> int:
-    """Score a trained model: Acc@1/5/10 with counts and a 95 % interval.
+def evaluate_command(model: Annotated[ModelChoice, arg(name="")], data: EvaluationData,
+                     split: Literal["train", "test"] = "test", json: Path | None = None) -> int:
+    """Score a model: Acc@1/5/10 with counts and a 95 % interval.
 
     Args:
-        run: Folder that `train --out` wrote.
+        model: Which model.
         data: What to score on.
         split: Which split to search.
         json: Also write the result to this file.
     """
     _check_parents(json)
-    scores = evaluate(_load_to_device(run), PairFolder(data.root), split, on_fault=data.on_fault)
+    scorer = model.load()
+    scores = evaluate(scorer, PairFolder(data.root, pattern=data.pattern), split, on_fault=data.on_fault)
     print(scores)
     if json is not None:
         json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int = 10, json: Path | None = None,
-                   figure: Path | None = None,
+def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
+                   json: Path | None = None, figure: Path | None = None,
                    on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop") -> int:
     """Find the photos of a folder that a sketch shows.
 
     Args:
         sketch: Picture file with the drawing: dark strokes on white.
-        run: Folder that `train --out` wrote.
+        model: Which model.
         photos: Any folder of photos.
         top: How many photos to return.
         json: Also write the result to this file.
@@ -125,7 +204,7 @@ def search_command(sketch: Positional[Path], run: Path, photos: Path, top: int =
         on_fault: What to do about photos that cannot be read.
     """
     _check_parents(json, figure)
-    gallery = Gallery.from_folder(_load_to_device(run), photos, on_fault=on_fault)
+    gallery = Gallery.from_folder(model.load(), photos, on_fault=on_fault)
     hits = gallery.search(sketch, top)
     for hit in hits:
         print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
@@ -149,13 +228,21 @@ def _check_parents(*paths: Path | None) -> None:
             raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
 
 
-def _load_to_device(run: Path) -> ARNet:
-    """The trained model where Accelerate would put it: a GPU if there is one."""
-    return load_run(run).to(PartialState().device)
+# Commands whose flags take their defaults from a preset, and the one they start from.
+_PRESET_COMMANDS = {"train": "mini", "ablate": "mini_full"}
 
 
-def _preset_of(preset: str = "mini") -> str:
-    return preset
+def _preset(argv: Sequence[str]) -> str:
+    """The preset that these words ask for."""
+    command = argv[0] if argv else ""
+    if command not in _PRESET_COMMANDS:
+        return "mini"
+
+    def preset_of(preset: str = _PRESET_COMMANDS[command]) -> str:
+        return preset
+
+    flags = [word for word in argv[1:] if word not in ("-h", "--help")]
+    return tyro.cli(preset_of, args=flags, return_unknown_args=True)[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,9 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         # The preset decides the defaults of the other flags, so it is read first.
-        flags = [word for word in argv[1:] if word not in ("-h", "--help")]
-        preset = tyro.cli(_preset_of, args=flags, return_unknown_args=True)[0] if argv[:1] == ["train"] else "mini"
-        commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command}
+        preset = _preset(argv)
+        commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command,
+                    "ablate": ablate_from(preset), "compare": compare_command}
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m sbirlib", description=__doc__, args=argv, config=(OmitSubcommandPrefixes,))
     except BrokenPipeError:

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from sbirlib.config import InputError
+from sbirlib.fields import InputError
 
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, GUIDE_COLOUR = PALETTE[2], "0.55"
@@ -248,6 +248,26 @@ def accuracy_bars(names: Sequence[str], percent: Sequence[float], low: Sequence[
     axes.bar(list(names), percent, color=PALETTE[0], width=0.6)
     axes.errorbar(list(names), percent, yerr=[percent - low, high - percent], fmt="none", ecolor="0.2", capsize=4)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 101))
+    sns.despine(ax=axes)
+    return figure
+
+
+def interval_plot(names: Sequence[str], percent: Sequence[float], low: Sequence[float], high: Sequence[float], *,
+                  points: Sequence[Sequence[float]] = (), title: str = "",
+                  xlabel: str = "Acc@1 (% of queries)") -> Figure:
+    """A line for each name: value with its interval, NaN where there is none, and single `points`; in percent."""
+    figure = _figure(9.0, 1.2 + 0.34 * len(names))
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    percent, low, high = (np.asarray(values, dtype=float) for values in (percent, low, high))
+    for place, values in zip(places, points, strict=False):
+        axes.plot(values, np.full(len(values), place), "o", color=GUIDE_COLOUR, markersize=4, alpha=0.7)
+    axes.errorbar(percent, places, xerr=[percent - low, high - percent], fmt="D", color=PALETTE[0], capsize=4)
+    axes.set(yticks=places, yticklabels=names, xlabel=xlabel)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
     sns.despine(ax=axes)
     return figure
 

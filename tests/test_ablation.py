@@ -1,0 +1,163 @@
+"""Grids, resuming, and comparisons of an ablation."""
+
+import csv
+import itertools
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sbirlib import ablation
+from sbirlib.__main__ import main
+from sbirlib.ablation import Variant, ablate, compare, grid, read_rows, summary, vary
+from sbirlib.config import RELEASED, Config, released_options
+from sbirlib.fields import ConfigError, InputError
+from sbirlib.statistics import paired_bootstrap
+
+VARIANTS = [Variant("one", {}), Variant("other, warmer", {"loss.temperature": 0.5})]
+
+
+@pytest.fixture(scope="module")
+def base(tiny, pairs):
+    return tiny.updated({"run.epochs": 1, "data.root": str(pairs.root)})
+
+
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ablation")
+    assert len(list(ablate(base, VARIANTS, (0, 1), out=out))) == 4
+    return out
+
+
+def test_a_row_a_run_and_a_figure(done):
+    with (done / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["variant"], row["seed"]) for row in rows] == list(
+        itertools.product(["one", "other, warmer"], ["0", "1"]))
+    for row, run in zip(rows, read_rows(done), strict=True):
+        ranks = np.array(run.ranks)
+        assert float(row["acc@1"]) == pytest.approx(100 * (ranks == 1).mean())
+        assert int(row["queries"]) == len(ranks) == 16
+        assert float(row["low@5"]) <= float(row["acc@5"]) <= float(row["high@5"])
+    with Image.open(done / "ablation.png") as picture:
+        assert picture.width > 800
+
+
+def test_finished_runs_are_not_trained_again(done, base, monkeypatch):
+    monkeypatch.setattr(ablation, "train", None)
+    again = list(ablate(base, VARIANTS, (0, 1), out=done))
+    assert sorted(row.variant for row in again) == sorted(row.variant for row in read_rows(done))
+
+
+def test_a_grid_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch):
+    rows = ablate(base, VARIANTS, (0,), out=tmp_path)
+    first = next(rows)
+    rows.close()
+    trained, train = [], ablation.train
+    monkeypatch.setattr(ablation, "train", lambda *a, out, **k: (trained.append(out.name), train(*a, out=out, **k))[1])
+    # What a run that was killed leaves: weights, but no result.
+    (tmp_path / "runs" / "other_warmer@0").mkdir()
+    (tmp_path / "runs" / "other_warmer@0" / "history.csv").write_text("epoch\n")
+    assert [row.variant for row in ablate(base, VARIANTS, (0,), out=tmp_path)] == [first.variant, "other, warmer"]
+    assert trained == ["other_warmer@0"]
+
+
+def test_another_configuration_under_the_same_name_is_refused(done, base):
+    with pytest.raises(InputError, match="one@0 was trained with another configuration"):
+        next(ablate(base.updated({"optim.lr": 1e-5}), VARIANTS, (0,), out=done))
+
+
+def test_compare_pairs_seeds_and_queries(done):
+    rows = read_rows(done)
+    first, second = rows[:2], rows[2:]
+    expected = paired_bootstrap([row.ranks for row in first], [row.ranks for row in second], rows[0].photos, 5)
+    found = compare(done, "one", "other, warmer", 5)
+    assert found.points == pytest.approx(expected.points)
+    assert found.low == pytest.approx(expected.low, abs=1)
+    assert compare(done, "one@0", "one@0").points == 0
+    one, two = (np.array(row.ranks) == 1 for row in first)
+    assert compare(done, "one@0", "one@1").points == pytest.approx(100 * (two.mean() - one.mean()))
+
+
+def test_compare_uses_the_queries_that_both_scored(done, base, tmp_path):
+    for name, keep in (("all", 16), ("some", 10)):
+        result = json.loads((done / "runs" / "one@0" / "result.json").read_text()) | {"variant": name}
+        for key in ("sketches", "photos", "ranks"):
+            result[key] = result[key][:keep]
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "result.json").write_text(json.dumps(result))
+    assert compare(tmp_path, "all", "some").points == 0
+
+
+def test_names_that_are_not_there_are_refused_with_those_that_are(done, tmp_path):
+    with pytest.raises(InputError, match=r"no finished run 'two'; variants: one, other, warmer"):
+        compare(done, "one", "two")
+    with pytest.raises(InputError, match="no seeds or no queries in common"):
+        compare(done, "one", "one@0")
+    with pytest.raises(InputError, match="holds no finished run"):
+        read_rows(tmp_path)
+
+
+def test_the_summary_has_every_variant_with_counts_interval_difference_and_protocol(done):
+    text = summary(done)
+    assert "one: 2 runs x 16 queries, Acc@1 " in text
+    assert "Acc@1 less that of 'one', paired: " in text
+    assert "test split, every sketch against every photo" in text
+
+
+def test_every_change_of_every_grid_fits_the_presets():
+    for preset, name in itertools.product(("mini_full", "full"), ablation.GRIDS):
+        base = Config.preset(preset)
+        variants = grid(name, base)
+        assert len({variant.name for variant in variants}) == len(variants)
+        configs = [base.updated(variant.changes) for variant in variants]
+        assert sum(config == base for config in configs) <= 1
+
+
+def test_the_released_grid_turns_on_one_behaviour_at_a_time():
+    base = Config.preset("mini_full")
+    default, *singles, together = grid("released", base)
+    assert [released_options(base.updated(variant.changes)) for variant in singles] == [
+        [field] for field in RELEASED if field != "data.pattern"]
+    assert default.changes == {}
+    assert len(released_options(base.updated(together.changes))) == len(singles)
+
+
+def test_the_views_are_those_of_the_papers_figure():
+    names = [variant.name for variant in grid("views", Config.preset("full"))]
+    assert names == ["A0", "A1", "A2", "A0+A1", "A0+A2", "A1+A2", "A2+A1"]
+
+
+@pytest.mark.parametrize("name", ["mstr", "released"])
+def test_a_grid_about_recycling_needs_recycling(name):
+    with pytest.raises(ConfigError, match="use preset mini_full or full"):
+        grid(name, Config.preset("mini"))
+
+
+def test_vary_makes_every_combination():
+    variants = vary(["mstr.weight=0.1,0.5", "mstr.scales=[1],[1,2]"])
+    assert [variant.changes for variant in variants] == [
+        {"mstr.weight": weight, "mstr.scales": scales} for weight in (0.1, 0.5) for scales in ([1], [1, 2])]
+    assert variants[0].name == "mstr.weight=0.1 mstr.scales=[1]"
+    assert vary(["optim.lr=1e-3"])[0].changes == {"optim.lr": 1e-3}
+    assert vary(["mstr.enabled=false,true"])[1].name == "mstr.enabled=true"
+
+
+@pytest.mark.parametrize("setting", ["mstr.weight", "mstr.weight=", "mstr.weight=[1"])
+def test_what_vary_cannot_read_is_refused(setting):
+    with pytest.raises(ConfigError, match="expected field=value,value"):
+        vary([setting])
+
+
+def test_from_the_command_line(base, tmp_path, capsys):
+    out, flags = tmp_path / "out", ["--model.image-size", "48", "--run.epochs", "1", "--run.tracker", "none",
+                                    "--mstr.scales", "1", "2", "--data.root", base.data.root]
+    assert main(["ablate", "--out", str(out), "--vary", "mstr.enabled=false,true", "--seeds", "3", *flags]) == 0
+    assert "mstr.enabled=true, seed 3: Acc@1" in capsys.readouterr().out
+    assert main(["compare", str(out), "mstr.enabled=false", "mstr.enabled=true", "--k", "5"]) == 0
+    assert "Acc@5 of 'mstr.enabled=true' less that of 'mstr.enabled=false'" in capsys.readouterr().out
+    assert main(["ablate", "--out", str(out), *flags]) == 2
+    assert "name either --grid or --vary" in capsys.readouterr().err
+    assert main(["ablate", "--out", str(out), "--vary", "mstr.wight=1", *flags]) == 2
+    assert "unknown field 'mstr.wight'" in capsys.readouterr().err
