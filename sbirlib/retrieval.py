@@ -91,11 +91,15 @@ class Scores(NamedTuple):
 
 
 def accuracy_at(ranks: np.ndarray, k: int) -> Accuracy:
-    """Acc@k of `ranks` (q,) with its Wilson 95 % interval.
+    """Acc@k of `ranks` (q,) with its interval, as `accuracy_of` gives it."""
+    return accuracy_of(int((ranks <= k).sum()), len(ranks), k)
+
+
+def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
+    """Acc@k of so many hits with its Wilson 95 % interval.
 
     The interval takes queries as independent; several sketches of one photo are not quite so.
     """
-    hits, queries = int((ranks <= k).sum()), len(ranks)
     interval = binomtest(hits, queries).proportion_ci(0.95, method="wilson")
     return Accuracy(k, 100 * hits / queries, hits, queries, 100 * interval.low, 100 * interval.high)
 

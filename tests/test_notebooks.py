@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-FIGURES = {"01_explore_data": 5, "02_train": 4, "03_evaluate": 5, "05_paper_and_code": 9}
+FIGURES = {"01_explore_data": 5, "02_train": 4, "03_evaluate": 6, "05_paper_and_code": 9}
 NAMES = sorted(FIGURES)
 
 
