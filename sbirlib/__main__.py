@@ -15,8 +15,7 @@ import tyro
 from accelerate import PartialState
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from sbirlib import ablation
-from sbirlib.ablation import GRIDS
+from sbirlib import ablation, grids
 from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_frozen, load_released, load_run
 from sbirlib.config import Config
@@ -91,7 +90,7 @@ def ablate_from(preset: str):
     base = Config.preset(preset)
 
     def ablate_command(out: Path, config: Annotated[Config, arg(name="")] = base, preset: str = preset,
-                       grid: Literal[GRIDS] | None = None, vary: tuple[str, ...] = (),
+                       grid: Literal[grids.GRIDS] | None = None, vary: tuple[str, ...] = (),
                        seeds: tuple[int, ...] = (0, 1, 2)) -> int:
         """Train variants over seeds and compare them; a run that OUT already holds is not done again.
 
@@ -105,10 +104,11 @@ def ablate_from(preset: str):
         """
         if (grid is None) == (not vary):
             raise InputError("name either --grid or --vary")
-        variants = ablation.grid(grid, config) if grid else ablation.vary(vary)
+        variants = grids.grid(grid, config) if grid else grids.vary(vary)
         for row in ablation.ablate(config, variants, seeds, out=out):
             print(f"{row.variant}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
-                  f"({row.score['hits@1']}/{row.score['queries']})", flush=True)
+                  f"({row.score['hits@1']}/{row.score['queries']})"
+                  f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}", flush=True)
         print(ablation.summary(out))
         return 0
 
@@ -125,6 +125,9 @@ def compare_command(out: Positional[Path], first: Positional[str], second: Posit
         k: Acc@k is compared.
     """
     print(f"Acc@{k} of {second!r} less that of {first!r}: {ablation.compare(out, first, second, k)}")
+    for protocol in dict.fromkeys(row.score["protocol"] for row in ablation.read_rows(out)
+                                  if {row.variant, f"{row.variant}@{row.seed}"} & {first, second}):
+        print(protocol)
     return 0
 
 
@@ -149,6 +152,10 @@ class ModelChoice:
         if len(given) != 1:
             raise InputError("name one model: --run RUN, --released FILE or --frozen BACKBONE; "
                              f"found {' and '.join(given) or 'none'}")
+        if self.weights is not None and self.frozen is None:
+            raise InputError("--weights goes with --frozen; a run and a released checkpoint hold their own")
+        if self.released_transformers != "refuse" and self.released is None:
+            raise InputError("--released-transformers goes with --released")
         if self.released is not None:
             model = load_released(self.released, transformers=self.released_transformers)
         elif self.frozen is not None:

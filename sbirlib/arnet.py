@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.backbones import Backbone, Fit, Pool, Tokens, fit_square
+from sbirlib.backbones import Backbone, BackboneError, Fit, Pool, Tokens, fit_square
 from sbirlib.config import Config
 from sbirlib.mstr import MSTR
 
@@ -95,6 +95,9 @@ class ARNet(nn.Module):
         def encoder() -> Encoder:
             trunk = Backbone(backbone, image_size=image_size, pretrained=pretrained, weights=weights, pool=pool,
                              normalise=normalise, drop_path=drop_path)
+            if mstr is not None and trunk.dim != trunk.encoder.num_features:
+                raise BackboneError(f"backbone {backbone!r} pools to {trunk.dim} channels, its tokens have "
+                                    f"{trunk.encoder.num_features}: MSTR cannot mix them; use pool mean")
             recycle = None if mstr is None else MSTR(trunk.dim, trunk.grid, **mstr)
             return Encoder(trunk, recycle, nn.Identity() if embed_dim is None else nn.Linear(trunk.dim, embed_dim))
 

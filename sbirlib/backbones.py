@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import timm
 import torch
 from einops import rearrange, reduce
-from safetensors import SafetensorError
-from timm.models import build_model_with_cfg, generate_default_cfgs, load_state_dict, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, load_state_dict, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,8 +37,9 @@ class Backbone(nn.Module):
     The global token is the CLS token where there is one and `pool="cls"`, else the mean of the
     patch tokens, or with `pool="own"` whatever the model itself pools to; a CNN's or Swin's last
     feature map is its grid. `weights` is a local file to start from, instead of the published
-    weights of `pretrained`. Attributes: `dim` d, `grid` (h, w), `source` of the weights in words,
-    `mean` and `std` (3,) from timm's data config, or 0 and 1 without `normalise`.
+    weights of `pretrained`. Attributes: `dim` d of the global token, which may differ from that of
+    the patch tokens with `pool="own"` only, `grid` (h, w), `source` of the weights in words, `mean`
+    and `std` (3,) from timm's data config, or 0 and 1 without `normalise`.
 
     Raises BackboneError for an unknown name, an image size the model refuses, or weights that
     cannot be had.
@@ -53,13 +52,12 @@ class Backbone(nn.Module):
         self.pool = pool
         if pool != "own":
             _drop_own_pooling(self.encoder)
-        self.dim = self.encoder.num_features
         cfg = self.encoder.pretrained_cfg
         self.source = (f"file {weights}" if weights else
                        f"published weights {cfg.get('hf_hub_id') or cfg.get('url')}" if pretrained else "from scratch")
         self.register_buffer("mean", torch.tensor(cfg["mean"] if normalise else (0.0,) * 3), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"] if normalise else (1.0,) * 3), persistent=False)
-        self.grid = self._measure_grid(name, image_size)
+        self.dim, self.grid = self._measure(name, image_size)
 
     def forward(self, images: Tensor) -> Tokens:
         """(b, 3, s, s) in [0, 1] -> Tokens; normalisation with the backbone's mean and std is inside."""
@@ -70,7 +68,7 @@ class Backbone(nn.Module):
             patches = features[:, prefix:]
             if self.pool == "cls" and prefix:
                 return Tokens(features[:, 0], patches)
-        elif features.shape[1] == self.dim:
+        elif features.shape[1] == self.encoder.num_features:
             patches = rearrange(features, "b d h w -> b (h w) d")
         else:
             patches = rearrange(features, "b h w d -> b (h w) d")
@@ -79,7 +77,7 @@ class Backbone(nn.Module):
         return Tokens(reduce(patches, "b n d -> b d", "mean"), patches)
 
     @torch.no_grad()
-    def _measure_grid(self, name: str, image_size: int) -> tuple[int, int]:
+    def _measure(self, name: str, image_size: int) -> tuple[int, tuple[int, int]]:
         # timm has no common attribute for the size of the last map; one small batch tells it for all.
         was_training = self.training
         try:
@@ -92,14 +90,11 @@ class Backbone(nn.Module):
         finally:
             self.train(was_training)
         _, count, width = patches.shape
-        side = round(count**0.5)
-        if width != self.dim or side * side != count:
+        side, expected = round(count**0.5), self.encoder.num_features
+        if width != expected or side * side != count:
             raise BackboneError(f"backbone {name!r} gives {count} tokens of size {width}, which is no square "
-                                f"grid of size {self.dim}; choose a plain ViT, CNN or Swin")
-        if cls.shape != (1, self.dim):
-            raise BackboneError(f"backbone {name!r} pools to {tuple(cls.shape[1:])}, its tokens are of size "
-                                f"{self.dim}; use --model.pool mean")
-        return side, side
+                                f"grid of size {expected}; choose a plain ViT, CNN or Swin")
+        return cls.shape[1], (side, side)
 
 
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
@@ -126,14 +121,15 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, d
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "."
         raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all")
-    if pretrained and not weights and not timm.get_pretrained_cfg(name).has_weights:
-        raise BackboneError(f"backbone {name!r} has no published weights; use --model.no-pretrained")
+    cfg = pretrained_config(name)
+    if pretrained and not weights and not cfg.has_weights:
+        raise BackboneError(f"backbone {name!r} has no published weights; train it from scratch "
+                            "(--model.no-pretrained) or give a file of weights")
     options: dict = {"num_classes": 0}
     if drop_path:
         options["drop_path_rate"] = drop_path
     # Only models built for one size take (and need) the argument; the others adapt by themselves.
-    wants_size = timm.get_pretrained_cfg(name).fixed_input_size
-    if wants_size:
+    if cfg.fixed_input_size:
         options["img_size"] = image_size
     try:
         if weights:
@@ -147,6 +143,16 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, d
         raise BackboneError(_no_weights(name, error)) from error
 
 
+def pretrained_config(name: str) -> PretrainedCfg:
+    """timm's data config of a backbone. Raises BackboneError for an unknown tag, with those that it has."""
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        architecture, _, tag = name.partition(".")
+        tags = ", ".join(known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*"))
+        raise BackboneError(f"backbone {architecture!r} has no weights tagged {tag!r}; it has: {tags}") from None
+
+
 def _from_file(name: str, path: Path, options: dict) -> nn.Module:
     state = _read_weights(path)
     try:
@@ -156,7 +162,8 @@ def _from_file(name: str, path: Path, options: dict) -> nn.Module:
     except (RuntimeError, KeyError) as error:
         raise BackboneError(f"{path}: does not hold the weights of {name!r} ({first_line(error)}); "
                             "name the backbone that it was made with") from error
-    # timm passes over what a file lacks; a weight that comes out different the second time is still random.
+    # timm passes over what a file lacks; a weight that comes out different the second time is still random
+    # (one that starts as a constant cannot be told from one that was read).
     drawn = [key for key, value in again.state_dict().items() if not torch.equal(value, model.state_dict()[key])]
     if drawn:
         raise BackboneError(f"{path}: does not hold the weights of {name!r}: it lacks {len(drawn)} tensors "
@@ -175,8 +182,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if not state:
             raise ValueError("it is empty")
         return state
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError,
-            AttributeError) as error:
+    except Exception as error:  # what reads a pickle raises almost anything over a damaged one
         raise BackboneError(f"{path}: is not a file of weights ({first_line(error)}); a .safetensors file, or a "
                             "checkpoint (.pth) that holds tensors only, is needed") from None
 
@@ -199,8 +205,8 @@ def _no_weights(name: str, error: Exception) -> str:
 
     return (f"the published weights of {name!r} cannot be had ({first_line(error)}). "
             f"They are looked for in {HF_HUB_CACHE} and then on the model hub. Either run once with a network, or "
-            "copy that cache folder from a machine that has them (or one file of it: --model.weights FILE); "
-            "--model.no-pretrained trains from scratch")
+            "copy that cache folder from a machine that has them, or one file of it (train: --model.weights FILE; "
+            "evaluate --frozen: --weights FILE). To train from scratch: --model.no-pretrained")
 
 
 class ConvStem(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +14,10 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from sbirlib.arnet import ARNet
-from sbirlib.backbones import first_line
+from sbirlib.backbones import first_line, pretrained_config
 from sbirlib.config import RELEASED, Config, released_options
 from sbirlib.fields import ConfigError, InputError
+from sbirlib.mstr import MSTR
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
@@ -112,7 +112,7 @@ def load_frozen(backbone: str, *, weights: str | Path = "") -> ARNet:
     `weights` is a local file, instead of the published ones. Raises BackboneError. Source: ours.
     """
     # For an unknown name the backbone has the better message.
-    size = timm.get_pretrained_cfg(backbone).input_size[-1] if timm.is_model(backbone) else 224
+    size = pretrained_config(backbone).input_size[-1] if timm.is_model(backbone) else 224
     model = ARNet(backbone, image_size=size, embed_dim=None, pool="own", pretrained=True, weights=weights,
                   share_encoders=True)
     model.origin = f"backbone {backbone}, frozen, {model.photo_encoder.backbone.source}: nothing was trained"
@@ -120,10 +120,16 @@ def load_frozen(backbone: str, *, weights: str | Path = "") -> ARNet:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256, in hexadecimal, of every weight of `module`, in the order of its state dict."""
+    """SHA-256, in hexadecimal, of every weight of `module`, in the order of its state dict.
+
+    Transformers that a MSTR hides from torch come last.
+    """
     digest = hashlib.sha256()
-    for weight in module.state_dict().values():
-        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    hidden = [transformer for part in module.modules() if isinstance(part, MSTR) and isinstance(part.transformers, list)
+              for transformer in part.transformers]
+    for part in (module, *hidden):
+        for weight in part.state_dict().values():
+            digest.update(weight.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -147,13 +153,16 @@ def _read_released(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what reads a pickle raises almost anything over a damaged one
         raise RunError(f"{path}: is not a checkpoint of tensors ({first_line(error)}); it is damaged or holds "
                        "something else") from None
     sides = ("skt_model", "img_model")
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(side), dict) for side in sides):
         found = ", ".join(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise RunError(f"{path}: is not in the released layout: it needs img_model and skt_model, found {found[:200]}")
+    for side in sides:
+        if not all(isinstance(name, str) and torch.is_tensor(value) for name, value in checkpoint[side].items()):
+            raise RunError(f"{path}: {side} holds something else than named tensors")
     return {side: checkpoint[side] for side in sides}
 
 

@@ -223,10 +223,11 @@ class Config:
         return Config.from_dict(values)
 
 
-_MINI = {
+_MINI: dict[str, dict] = {
     "data": {"first_view": "A2", "second_view": "A1", "rotation": 10.0, "enlarge": 1.1, "flip": 0.0,
              "crop": 0.7, "hue": 180.0},
     "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "pool": "mean"},
+    "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256},
     "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
               "schedule": "cosine"},
     "run": {"epochs": 26},
@@ -234,7 +235,7 @@ _MINI = {
 PRESETS: dict[str, dict] = {
     # From scratch on a CPU, in minutes; without and with token recycling.
     "mini": _MINI,
-    "mini_full": _MINI | {"mstr": {"enabled": True, "scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256}},
+    "mini_full": _MINI | {"mstr": _MINI["mstr"] | {"enabled": True}},
     # The paper's recipe (section 4): the defaults above, without and with token recycling.
     "basic": {},
     "full": {"mstr": {"enabled": True}},

@@ -74,8 +74,9 @@ class MSTR(nn.Module):
             for _ in self.scales)
         self.mix = nn.Linear(sum(self.cells_by_scale), 1)
         self.weight = nn.Parameter(torch.tensor(float(weight))) if learn_weight else weight
-        make_map = contrast_map if contrast == "overlap" else slipped_contrast_map
-        self.register_buffer("contrast", make_map(grid, self.scales, pooling), persistent=False)
+        wanted = (contrast_map(grid, self.scales, pooling) if contrast == "overlap" else
+                  slipped_contrast_map(grid, self.scales))
+        self.register_buffer("contrast", wanted, persistent=False)
 
     @property
     def cells_by_scale(self) -> list[int]:
@@ -145,7 +146,7 @@ def contrast_map(grid: tuple[int, int], scales: Sequence[int], pooling: Pooling 
     return torch.cat(rows)
 
 
-def slipped_contrast_map(grid: tuple[int, int], scales: Sequence[int], pooling: Pooling = "strips") -> Tensor:
+def slipped_contrast_map(grid: tuple[int, int], scales: Sequence[int]) -> Tensor:
     """The contrast map of the released code: for strips, all or nothing, and asymmetric.
 
     Between two scales that are both pooled, one side is left empty and the strips of the other run

@@ -55,7 +55,8 @@ class Scores(NamedTuple):
     """What `evaluate` measured.
 
     ranks (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by
-    k; `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words.
+    k; `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words;
+    `sketches` and `photos` (q,) the file name and the photo id of each query, where they are known.
     """
 
     ranks: np.ndarray
@@ -67,6 +68,8 @@ class Scores(NamedTuple):
     gallery: int
     skipped: int
     protocol: str
+    sketches: tuple[str, ...] = ()
+    photos: tuple[str, ...] = ()
 
     def as_dict(self) -> dict:
         """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
@@ -144,9 +147,11 @@ def score_split(model: ARNet, data: LoadedSplit, *, device: torch.device | str =
     photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")
     sketches = embed(model.embed_sketches, data.sketches, device=device, batch=batch, what="sketches")
     model.train(was_training)
-    return score(sketches.numpy() @ photos.numpy().T, data.photo_index.numpy(),
-                 [sketch.designer for sketch in data.split.sketches],
-                 skipped=len(data.split.left_out), protocol=protocol)
+    queries = data.split.sketches
+    scores = score(sketches.numpy() @ photos.numpy().T, data.photo_index.numpy(), [query.designer for query in queries],
+                   skipped=len(data.split.left_out), protocol=protocol)
+    return scores._replace(sketches=tuple(query.path.name for query in queries),
+                           photos=tuple(query.photo_id for query in queries))
 
 
 def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", *,

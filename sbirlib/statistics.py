@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 DRAWS = 10_000
 
@@ -41,20 +41,30 @@ def bootstrap_accuracy(ranks: ArrayLike, photos: ArrayLike, k: int = 1, *, draws
 
     Runs and photos are both drawn with replacement, photos with all their sketches: two sketches of
     one photo are not independent, and another seed would have given another model. One run gives an
-    interval for photos alone. Raises ValueError if the shapes do not fit. Source: ours.
+    interval for photos alone, and with fewer than about five the interval is still too narrow. If
+    all or none are hits, it is Wilson's for as many queries as there are photos. Raises ValueError if
+    the shapes do not fit. Source: ours.
     """
     hits, sizes = _by_photo(ranks, photos, k)
+    share = hits.mean(axis=0).sum() / sizes.sum()
+    if share in (0, 1):
+        # Nothing to draw from differs, which does not make the result certain.
+        interval = binomtest(int(share) * len(sizes), len(sizes)).proportion_ci(0.95, method="wilson")
+        return Estimate(100 * share, 100 * interval.low, 100 * interval.high)
     samples = _resample(hits, sizes, draws, seed)
-    return Estimate(100 * hits.mean(axis=0).sum() / sizes.sum(), *np.percentile(samples, (2.5, 97.5)))
+    return Estimate(100 * share, *np.percentile(samples, (2.5, 97.5)).clip(0, 100))
 
 
 def paired_bootstrap(first: ArrayLike, second: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = DRAWS,
                      seed: int = 0) -> Difference:
     """How much better the second of two variants is: ranks (runs, q) each, of the same seeds and queries.
 
-    Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`; what
-    makes a seed or a photo easy for both cancels out. Raises ValueError if the shapes do not fit.
+    Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with
+    the same limits; what makes a seed or a photo easy for both cancels out. Raises ValueError if the
+    shapes do not fit or k < 1. Source: ours.
     """
+    if k < 1:
+        raise ValueError(f"k = {k}: Acc@k needs a k of at least 1")
     if np.shape(first) != np.shape(second):
         raise ValueError(f"expected ranks of the same runs and queries, found {np.shape(first)}, {np.shape(second)}")
     one, sizes = _by_photo(first, photos, k)
@@ -78,6 +88,10 @@ def _resample(hits: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.
     """(draws,) percent: hits (runs, photos) summed over drawn runs and photos, per drawn query."""
     rng = np.random.default_rng(seed)
     runs, photos = hits.shape
+    if runs > 1:
+        # Drawing from n runs shows (n - 1) / n of their variance.
+        mean = hits.mean(axis=0)
+        hits = mean + (hits - mean) * np.sqrt(runs / (runs - 1))
     run_weight = rng.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs
     photo_weight = rng.multinomial(photos, np.full(photos, 1 / photos), size=draws)
     return 100 * np.einsum("dr,rp,dp->d", run_weight, hits, photo_weight, optimize=True) / (photo_weight @ sizes)

@@ -88,8 +88,10 @@ def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
     number. One run at a time in a process.
     Source: paper, section 4; the validation split by photo is ours.
     """
-    pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs, pattern=config.data.pattern)
-    config = config.updated({"data.root": str(pairs.root), "data.pattern": pairs.pattern})
+    if not isinstance(pairs, PairFolder) or pairs.pattern != config.data.pattern:
+        # The configuration decides: it is what the run records.
+        pairs = PairFolder(pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=config.data.pattern)
+    config = config.updated({"data.root": str(pairs.root)})
     out = Path(out)
     present = [name for name in _OUTPUTS if (out / name).exists()]
     if present and not overwrite:

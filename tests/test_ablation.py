@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from PIL import Image
 
 from sbirlib import ablation
 from sbirlib.__main__ import main
-from sbirlib.ablation import Variant, ablate, compare, grid, read_rows, summary, vary
+from sbirlib.ablation import ablate, compare, read_rows, summary
 from sbirlib.config import RELEASED, Config, released_options
 from sbirlib.fields import ConfigError, InputError
+from sbirlib.grids import GRIDS, Variant, grid, vary
 from sbirlib.statistics import paired_bootstrap
+from sbirlib.train import TrainingError
 
 VARIANTS = [Variant("one", {}), Variant("other, warmer", {"loss.temperature": 0.5})]
 
@@ -64,8 +68,74 @@ def test_a_grid_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch):
 
 
 def test_another_configuration_under_the_same_name_is_refused(done, base):
-    with pytest.raises(InputError, match="one@0 was trained with another configuration"):
-        next(ablate(base.updated({"optim.lr": 1e-5}), VARIANTS, (0,), out=done))
+    for seeds in ((0,), (5,)):  # of another seed too: both would be averaged
+        with pytest.raises(InputError, match=r"one@0 was trained with another .* \(optim.lr 0.002, now 1e-05"):
+            next(ablate(base.updated({"optim.lr": 1e-5}), VARIANTS, seeds, out=done))
+
+
+def test_what_would_stop_a_grid_half_way_is_found_first(base, tmp_path, monkeypatch, clothes):
+    monkeypatch.setattr(ablation, "train", None)
+    with pytest.raises(InputError, match="3 does not divide"):
+        next(ablate(base.updated({"mstr.enabled": True}), vary(["mstr.scales=[1,2],[1,3]"]), (0,), out=tmp_path))
+    with pytest.raises(ConfigError, match="names that make the same folder"):
+        next(ablate(base, [Variant("a b", {}), Variant("a/b", {})], (0,), out=tmp_path))
+    with pytest.raises(ConfigError, match="nothing to do"):
+        next(ablate(base, VARIANTS, (), out=tmp_path))
+    for side in ("trainA", "trainB"):
+        shutil.copytree(clothes / side, tmp_path / "half" / side)
+    with pytest.raises(InputError, match="no test split"):
+        next(ablate(base.updated({"data.root": str(tmp_path / "half")}), VARIANTS, (0,), out=tmp_path))
+
+
+def test_a_training_that_diverges_is_passed_over_and_named_at_the_end(base, tmp_path, monkeypatch):
+    train = ablation.train
+
+    def diverge(root, config, **options):
+        if config.loss.temperature != base.loss.temperature:
+            raise TrainingError("the loss is no longer a number")
+        return train(root, config, **options)
+
+    monkeypatch.setattr(ablation, "train", diverge)
+    rows = ablate(base, VARIANTS[::-1], (0,), out=tmp_path)
+    assert next(rows).variant == "one"
+    with pytest.raises(TrainingError, match="other_warmer@0: the loss is no longer a number"):
+        next(rows)
+
+
+def test_files_left_out_of_the_test_split_leave_ranks_and_names_in_step(base, clothes, tmp_path):
+    shutil.copytree(clothes, tmp_path / "data")
+    spoilt = sorted((tmp_path / "data" / "testA").iterdir())[3]
+    spoilt.write_text("no image")
+    config = base.updated({"data.root": str(tmp_path / "data"), "data.on_fault": "skip"})
+    [row] = ablate(config, [Variant("one", {})], (0,), out=tmp_path / "out")
+    assert len(row.ranks) == len(row.sketches) == len(row.photos) == 15
+    assert spoilt.name not in row.sketches
+    assert "15 queries" in summary(tmp_path / "out")
+
+
+def test_the_reference_is_the_first_variant_of_the_grid_whatever_the_dates(done, tmp_path):
+    shutil.copytree(done, tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("runs/one*/result.json"):
+        os.utime(path, (2e9, 2e9))
+    assert summary(tmp_path / "copy") == summary(done)
+
+
+def test_a_damaged_result_is_named(done, tmp_path):
+    shutil.copytree(done, tmp_path / "copy")
+    for text in ('{"variant"', "[]", '{"variant": "one"}'):
+        (tmp_path / "copy" / "runs" / "one@0" / "result.json").write_text(text)
+        with pytest.raises(InputError, match=r"result.json cannot be read .*; remove it"):
+            read_rows(tmp_path / "copy")
+
+
+def test_scores_that_the_test_set_chose_are_marked_wherever_they_stand(base, tmp_path, capsys):
+    variants = [Variant("honest", {}), Variant("chosen", {"run.protocol": "released"})]
+    assert len(list(ablate(base, variants, (0,), out=tmp_path))) == 2
+    text = summary(tmp_path)
+    assert "chosen [TEST SET chose the epoch]: 1 runs" in text
+    assert "honest: 1 runs" in text
+    assert main(["compare", str(tmp_path), "honest", "chosen"]) == 0
+    assert "CHOSEN ON THE TEST SET" in capsys.readouterr().out
 
 
 def test_compare_pairs_seeds_and_queries(done):
@@ -97,6 +167,8 @@ def test_names_that_are_not_there_are_refused_with_those_that_are(done, tmp_path
         compare(done, "one", "one@0")
     with pytest.raises(InputError, match="holds no finished run"):
         read_rows(tmp_path)
+    with pytest.raises(InputError, match="k = 0"):
+        compare(done, "one", "one", 0)
 
 
 def test_the_summary_has_every_variant_with_counts_interval_difference_and_protocol(done):
@@ -107,7 +179,7 @@ def test_the_summary_has_every_variant_with_counts_interval_difference_and_proto
 
 
 def test_every_change_of_every_grid_fits_the_presets():
-    for preset, name in itertools.product(("mini_full", "full"), ablation.GRIDS):
+    for preset, name in itertools.product(("mini_full", "full"), GRIDS):
         base = Config.preset(preset)
         variants = grid(name, base)
         assert len({variant.name for variant in variants}) == len(variants)
@@ -142,6 +214,11 @@ def test_vary_makes_every_combination():
     assert variants[0].name == "mstr.weight=0.1 mstr.scales=[1]"
     assert vary(["optim.lr=1e-3"])[0].changes == {"optim.lr": 1e-3}
     assert vary(["mstr.enabled=false,true"])[1].name == "mstr.enabled=true"
+
+
+def test_vary_takes_a_field_once():
+    with pytest.raises(ConfigError, match=r"names optim.lr twice.*optim.lr=value,value"):
+        vary(["optim.lr=1e-3", "optim.lr=1e-4"])
 
 
 @pytest.mark.parametrize("setting", ["mstr.weight", "mstr.weight=", "mstr.weight=[1"])

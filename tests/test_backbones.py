@@ -40,6 +40,11 @@ def test_normalises_with_the_models_own_mean_and_std():
     torch.testing.assert_close(backbone(images).cls, expected)
 
 
+def test_unknown_tag_names_those_there_are():
+    with pytest.raises(BackboneError, match=r"'vit_base_patch16_clip_224' has no weights tagged 'opanai'.*openai"):
+        Backbone("vit_base_patch16_clip_224.opanai", pretrained=True)
+
+
 def test_unknown_name_suggests_near_ones():
     with pytest.raises(BackboneError, match=r"unknown backbone 'resnet19'; did you mean resnet18"):
         Backbone("resnet19")
@@ -90,7 +95,8 @@ def test_the_minis_own_weights_are_not_drawn_over(tmp_path):
 
 def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
     _, folder = weights
-    for name, content in (("text.pth", b"words"), ("text.safetensors", b"words"), ("empty.pth", b"")):
+    for name, content in (("text.pth", b"words"), ("text.safetensors", b"words"), ("empty.pth", b""),
+                          ("key.pth", b"hello world"), ("index.pth", b"s")):
         (folder / name).write_bytes(content)
         with pytest.raises(BackboneError, match=rf"{name}: is not a file of weights"):
             Backbone("resnet18", weights=folder / name)

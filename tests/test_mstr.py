@@ -8,6 +8,7 @@ import torch
 from golden.formula import fill, uniform
 
 from sbirlib import ARNet, Config
+from sbirlib.checkpoints import fingerprint
 from sbirlib.config import RELEASED, LossConfig
 from sbirlib.losses import arnet_loss
 from sbirlib.mstr import MSTR, MSTRError, contrast_map, pool, slipped_contrast_map
@@ -244,3 +245,9 @@ def test_bf16_computes_the_loss_in_full_precision():
         loss = mstr.loss(cells)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(mstr.loss(cells).item(), abs=1e-7)
+
+
+def test_hidden_transformers_count_for_a_fingerprint():
+    models = [MSTR(64, (4, 4), **SMALL, registered=False) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    assert fingerprint(models[0]) != fingerprint(models[1])

@@ -158,7 +158,8 @@ def test_the_released_pattern_overlooks_all_but_one_character_and_png(folder):
     with_digits = PairFolder(folder, pattern="digits").splits["train"]
     assert ("a_10.png", "10") in [(s.path.name, s.designer) for s in with_digits.sketches]
     released = PairFolder(folder, pattern="one_character").split("train")
-    assert [s.path.name for s in released.sketches] == ["a_1.png", "a_2.png", "a_x.png"]
+    assert [(s.path.name, s.photo_id) for s in released.sketches] == [
+        ("a_1.png", "a"), ("a_2.png", "a"), ("a_x.png", "a")]
     assert [path.name for path in released.overlooked] == ["a_10.png", "b.png", "b_1.jpg"]
     assert "3 train sketches are overlooked" in str(PairFolder(folder, pattern="one_character").report())
 
@@ -167,3 +168,10 @@ def test_the_released_pattern_never_matches_two_digits(folder):
     (folder / "testA/c_1.png").unlink(missing_ok=True)
     with pytest.raises(PairError, match=r"one_character overlooks all 1 sketches of the test split, such as c_01"):
         PairFolder(folder, pattern="one_character").split("test")
+
+
+def test_the_released_pattern_knows_no_sketch_named_like_its_photo(folder):
+    picture(folder / "trainB/a_1.png")
+    assert ("a_1.png", "two photos of one id") in kinds(PairFolder(folder).split("train"))
+    released = PairFolder(folder, pattern="one_character").split("train")
+    assert [(s.path.name, s.photo_id) for s in released.sketches] == [("a_1.png", "a"), ("a_2.png", "a")]

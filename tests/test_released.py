@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from golden.formula import fill, image
 
+from sbirlib import ARNet
 from sbirlib.__main__ import main
 from sbirlib.backbones import Backbone, BackboneError
 from sbirlib.checkpoints import RunError, load_frozen, load_released
@@ -89,11 +91,15 @@ def test_other_files_are_refused_by_name(tmp_path, released):
     path = tmp_path / "file.pth"
     with pytest.raises(RunError, match=r"file\.pth: no such file"):
         load_released(path)
-    path.write_bytes(b"no checkpoint at all")
-    with pytest.raises(RunError, match=r"file\.pth: is not a checkpoint of tensors"):
-        load_released(path)
+    for content in (b"no checkpoint at all", b"hello world", b"R1", b"s", b""):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"file\.pth: is not a checkpoint of tensors"):
+            load_released(path)
     torch.save({"state_dict": {}, "epoch": 1}, path)
     with pytest.raises(RunError, match="needs img_model and skt_model, found state_dict, epoch"):
+        load_released(path)
+    torch.save({"img_model": {0: torch.ones(1)}, "skt_model": {}}, path)
+    with pytest.raises(RunError, match="img_model holds something else than named tensors"):
         load_released(path)
     torch.save([1, 2], path)
     with pytest.raises(RunError, match="found list"):
@@ -151,10 +157,24 @@ def test_a_frozen_backbone_is_scored_like_any_model(tower, pairs, capsys):
 def test_a_frozen_backbone_that_cannot_be_had(pairs, capsys):
     for words, message in ((["--frozen", "vit_tiny_patch16_224"], "published weights of 'vit_tiny_patch16_224'"),
                            (["--frozen", "vit_tinny"], "unknown backbone 'vit_tinny'"),
+                           (["--frozen", "resnet18.foo"], "'resnet18' has no weights tagged 'foo'; it has: a1_in1k"),
+                           (["--frozen", "sbir_mini"], "'sbir_mini' has no published weights"),
                            (["--frozen", "resnet18", "--run", "x"], "found run and frozen"),
+                           (["--run", "x", "--weights", "y"], "--weights goes with --frozen"),
+                           (["--run", "x", "--released-transformers", "random"], "goes with --released"),
                            ([], "found none")):
         assert main(["evaluate", *words, "--data.root", str(pairs.root)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_backbone_that_pools_to_another_width_is_scored_frozen_but_not_recycled(tmp_path):
+    torch.manual_seed(0)
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "w.pth")
+    model = load_frozen("mobilenetv3_small_050", weights=tmp_path / "w.pth")
+    embedding = model.embed_photos(torch.rand(1, 3, 224, 224))
+    assert embedding.shape[1] != model.photo_encoder.backbone.encoder.num_features
+    with pytest.raises(BackboneError, match="MSTR cannot mix them"):
+        ARNet("mobilenetv3_small_050", pool="own", mstr={"scales": (1,)})
 
 
 # CLIP, SigLIP and DINOv2 pool in three ways: CLS token, attention, CLS token beside registers.

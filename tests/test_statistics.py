@@ -41,10 +41,12 @@ def test_acc_at_k_is_the_mean_over_runs_of_all_queries():
 def test_resampling_equals_a_plain_loop():
     rng = np.random.default_rng(5)
     hits, photos = rng.random((3, 12)) < 0.5, np.repeat(np.arange(4), 3)
+    # Deviations of runs from their mean, larger by sqrt(3 / 2), as a sample of three shows too little.
+    spread = hits.mean(axis=0) + (hits - hits.mean(axis=0)) * 1.5**0.5
     samples = []
     for _ in range(4000):
         runs, drawn = rng.integers(3, size=3), rng.integers(4, size=4)
-        samples.append(100 * np.mean([[hits[run, photos == photo] for photo in drawn] for run in runs]))
+        samples.append(100 * np.mean([[spread[run, photos == photo] for photo in drawn] for run in runs]))
     estimate = bootstrap_accuracy([ranks_of(row) for row in hits], photos)
     # Both are discrete in steps of about 3 points.
     np.testing.assert_allclose((estimate.low, estimate.high), np.percentile(samples, (2.5, 97.5)), atol=3)
@@ -63,6 +65,21 @@ def test_pairing_sees_a_difference_that_intervals_alone_do_not():
     assert paired_bootstrap(second, first, photos).points == -difference.points
 
 
+def test_all_hits_are_not_taken_for_certainty():
+    estimate = bootstrap_accuracy(np.ones((3, 40)), np.repeat(np.arange(20), 2))
+    assert estimate.percent == 100
+    assert estimate.low == pytest.approx(accuracy_at(np.ones(20), 1).low)
+    assert bootstrap_accuracy(np.full((1, 40), 9), np.repeat(np.arange(20), 2)).high > 10
+
+
+def test_runs_that_differ_widen_the_interval():
+    rng = np.random.default_rng(0)
+    alike = [ranks_of(rng.random(2000) < 0.5) for _ in range(5)]
+    apart = [ranks_of(rng.random(2000) < p) for p in (0.4, 0.45, 0.5, 0.55, 0.6)]
+    narrow, wide = (bootstrap_accuracy(ranks, np.arange(2000)) for ranks in (alike, apart))
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
 def test_no_difference_is_no_difference():
     ranks = np.ones((2, 9), dtype=int)
     difference = paired_bootstrap(ranks, ranks, np.arange(9))
@@ -74,6 +91,8 @@ def test_no_difference_is_no_difference():
 def test_shapes_that_do_not_fit_are_refused(ranks, photos):
     with pytest.raises(ValueError, match=r"expected ranks"):
         bootstrap_accuracy(ranks, photos)
+    with pytest.raises(ValueError, match=r"k = 0"):
+        paired_bootstrap(np.ones((1, 3)), np.ones((1, 3)), [1, 2, 3], 0)
     with pytest.raises(ValueError, match=r"of the same runs"):
         paired_bootstrap(np.ones((2, 3)), np.ones((1, 3)), [1, 2, 3])
 

@@ -302,3 +302,10 @@ def test_the_released_protocol_selects_on_test_and_says_so(pairs, tiny, tmp_path
 def test_released_behaviours_of_a_run_are_named_with_its_score(pairs, tiny, tmp_path):
     list(train(pairs, tiny.updated({"loss.mask_duplicates": False, "run.epochs": 1}), out=tmp_path / "run"))
     assert "as in the released code: loss.mask_duplicates" in str(evaluate(load_run(tmp_path / "run"), pairs))
+
+
+def test_the_file_pattern_of_the_configuration_is_used_and_recorded(tiny, clothes, tmp_path):
+    config = tiny.updated({"data.pattern": "one_character"})
+    # MiniClothes numbers its sketches with two digits.
+    with pytest.raises(PairError, match="one_character overlooks all"):
+        train(PairFolder(clothes), config, out=tmp_path / "run")
