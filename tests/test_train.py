@@ -277,9 +277,9 @@ def test_full_trains_its_transformers_and_saves_them(pairs, tiny, tmp_path):
     [record] = train(pairs, full, out=tmp_path / "run")
     assert record.losses["recyc_sketch"] > 0
     weights = load_file(tmp_path / "run" / "last" / "model.safetensors")
-    trained = weights["photo_encoder.mstr.transformers.2.layers.1.linear1.weight"]
+    trained = weights["photo_encoder.mstr.transformers.2.layers.0.linear1.weight"]
     set_seed(0)
-    first = ARNet.from_config(full).photo_encoder.mstr.transformers[2].layers[1].linear1.weight
+    first = ARNet.from_config(full).photo_encoder.mstr.transformers[2].layers[0].linear1.weight
     assert not torch.allclose(trained, first)
     images = torch.rand(2, 3, 48, 48)
     assert torch.equal(load_run(tmp_path / "run").embed_photos(images), load_run(tmp_path / "run").embed_photos(images))
