@@ -9,8 +9,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_run
 from sbirlib.config import Config
+from sbirlib.mstr import MSTR
 from sbirlib.pairs import PairFolder
 from sbirlib.retrieval import Gallery, evaluate
 from sbirlib.train import train
 
-__all__ = ["ARNet", "Config", "Gallery", "PairFolder", "evaluate", "load_run", "train"]
+__all__ = ["MSTR", "ARNet", "Config", "Gallery", "PairFolder", "evaluate", "load_run", "train"]

@@ -23,7 +23,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
 # Names of the released layout and ours; the classifier of the pretrained ViT is carried along there unused.
 _RELEASED_NAMES = {"encoder.head.": None, "encoder.": "backbone.encoder.", "mlp_head.0.": "embed.",
-                   "recycle_model.fc.": "mstr.mix."}
+                   "recycle_model.fc.": "mstr.mix.", "recycle_model.transformer_models.": "mstr.transformers."}
 _RELEASED_MSTR = {name.partition(".")[2]: value for name, value in RELEASED.items() if name.startswith("mstr.")}
 
 
@@ -84,13 +84,14 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
     path = Path(path)
     states = _read_released(path)
     is_full = any(name.startswith("recycle_model.") for state in states.values() for name in state)
-    if is_full and transformers == "refuse":
+    lacking = _lacking_transformers(states) if is_full else []
+    if lacking and transformers == "refuse":
         raise RunError(
-            f"{path} is a full model, but lacks the MSTR transformers of both encoders (every tensor "
-            "recycle_model.transformer_models.0.layers.0.self_attn.in_proj_weight ... .2.layers.1.norm2.bias): the "
-            "released code never saves them. With random ones, as it draws them at each start, its score is another "
-            "each time; ask for that with --released-transformers random")
-    model = ARNet("vit_base_patch16_224", fit="stretch", normalise=False, mstr=_RELEASED_MSTR if is_full else None)
+            f"{path} is a full model, but lacks {len(lacking)} tensors, the MSTR transformers ({lacking[0]} ... "
+            f"{lacking[-1]}): the released code never saves them. With random ones, as it draws them at each start, "
+            "the score is another each time; ask for that with --released-transformers random")
+    mstr = _RELEASED_MSTR | {"registered": not lacking} if is_full else None
+    model = ARNet("vit_base_patch16_224", fit="stretch", normalise=False, mstr=mstr)
     for side, encoder in (("skt_model", model.sketch_encoder), ("img_model", model.photo_encoder)):
         try:
             missing, unexpected = encoder.load_state_dict(_our_names(states[side]), strict=False)
@@ -101,7 +102,8 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
             raise RunError(f"{path}: {side} is no ViT-B/16 in the released layout: {len(missing)} tensors are missing "
                            f"({', '.join(missing[:3])}), {len(unexpected)} are unknown ({', '.join(unexpected[:3])})")
     model.origin = f"released checkpoint {path.name}" + (
-        "; MSTR transformers random, dropout on, attention over the batch" if is_full else "")
+        "; MSTR as released, attention over the batch" if is_full else "") + (
+        ", transformers random and dropout on" if lacking else "")
     return model.eval()
 
 
@@ -164,6 +166,14 @@ def _read_released(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         if not all(isinstance(name, str) and torch.is_tensor(value) for name, value in checkpoint[side].items()):
             raise RunError(f"{path}: {side} holds something else than named tensors")
     return {side: checkpoint[side] for side in sides}
+
+
+def _lacking_transformers(states: dict[str, dict[str, torch.Tensor]]) -> list[str]:
+    """The names of the MSTR transformers' tensors that either side of a full checkpoint is without."""
+    with torch.device("meta"):  # names only, no memory
+        names = MSTR(768, (14, 14)).transformers.state_dict()
+    return [f"{side}.recycle_model.transformer_models.{name}" for side, state in states.items() for name in names
+            if f"recycle_model.transformer_models.{name}" not in state]
 
 
 def _our_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from sbirlib import ARNet
 from sbirlib.__main__ import main
 from sbirlib.backbones import Backbone, BackboneError
 from sbirlib.checkpoints import RunError, load_frozen, load_released
+from sbirlib.mstr import MSTR
 from sbirlib.retrieval import evaluate
 
 FOLDER = Path(__file__).parent / "golden"
@@ -70,7 +71,9 @@ def full_states(complete):
 def test_a_full_checkpoint_is_refused_with_what_it_lacks(tmp_path, pairs, capsys):
     path = tmp_path / "full.pth"
     torch.save(full_states(complete=False) | REST, path)
-    with pytest.raises(RunError, match=r"lacks the MSTR transformers.*transformer_models\.0\.layers\.0"):
+    # Two encoders, three scales, two layers of twelve tensors.
+    first, last = r"skt_model\.\S*models\.0\.layers\.0\.self_attn", r"img_model\.\S*models\.2\.layers\.1\.norm2"
+    with pytest.raises(RunError, match=rf"lacks 144 tensors, the MSTR transformers \({first}.* \.\.\. {last}"):
         load_released(path)
     assert main(["evaluate", "--released", str(path), "--data.root", str(pairs.root)]) == 2
     assert "--released-transformers random" in capsys.readouterr().err
@@ -80,11 +83,26 @@ def test_a_full_checkpoint_with_random_transformers_says_so_and_is_another_each_
     path = tmp_path / "full.pth"
     torch.save(full_states(complete=True) | REST, path)
     model = load_released(path, transformers="random")
-    assert "MSTR transformers random" in model.origin
+    assert "transformers random and dropout on" in model.origin
     images = torch.from_numpy(np.stack([image(0)]))
     with torch.inference_mode():
         # Dropout stays on, as in the released code.
         assert not torch.equal(model.embed_photos(images), model.embed_photos(images))
+
+
+def test_a_full_checkpoint_that_holds_its_transformers_is_loaded_whole(tmp_path):
+    states = full_states(complete=True)
+    transformers = {f"recycle_model.transformer_models.{name}": value
+                    for name, value in MSTR(768, (14, 14)).transformers.state_dict().items()}
+    torch.save({side: state | transformers for side, state in states.items()}, tmp_path / "full.pth")
+    model = load_released(tmp_path / "full.pth")
+    assert "random" not in model.origin
+    images = torch.from_numpy(np.stack([image(0)]))
+    with torch.inference_mode():
+        assert torch.equal(model.embed_photos(images), model.embed_photos(images))
+    name = "0.layers.1.linear1.weight"
+    loaded = model.sketch_encoder.mstr.transformers.state_dict()[name]
+    assert torch.equal(loaded, transformers[f"recycle_model.transformer_models.{name}"])
 
 
 def test_other_files_are_refused_by_name(tmp_path, released):
