@@ -205,7 +205,9 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     for name, colour, marker in zip(terms, PALETTE, "osD^v<>", strict=False):
         left.plot(epochs, history[name], color=colour, marker=marker, markersize=3,
                   label="L_" + name.removeprefix("loss_"))
-    left.set(title="training loss by term", xlabel="epoch", ylabel="InfoNCE (nats); recyc: MSE")
+    has_recycling = any("recyc" in name for name in terms)
+    left.set(title="training loss by term", xlabel="epoch",
+             ylabel="InfoNCE (nats); recyc: mean square" if has_recycling else "InfoNCE (nats)")
     left.set_ylim(bottom=0)
     for k, colour, marker in zip((1, 5, 10), PALETTE, "osD", strict=False):
         values = np.asarray(history[f"val_acc@{k}"], dtype=float)
