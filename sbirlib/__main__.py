@@ -91,7 +91,8 @@ def ablate_from(preset: str):
 
     def ablate_command(out: Path, config: Annotated[Config, arg(name="")] = base, preset: str = preset,
                        grid: Literal[grids.GRIDS] | None = None, vary: tuple[str, ...] = (),
-                       seeds: tuple[int, ...] = (0, 1, 2)) -> int:
+                       seeds: tuple[int, ...] = (0, 1, 2), frozen: str | None = None,
+                       weights: Path | None = None) -> int:
         """Train variants over seeds and compare them; a run that OUT already holds is not done again.
 
         Args:
@@ -101,11 +102,15 @@ def ablate_from(preset: str):
             grid: A ready-made grid of variants; the first is what the others are compared with.
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
+            frozen: Also a row for this timm backbone as it is, without any training.
+            weights: With frozen: a local file instead of the published weights.
         """
-        if (grid is None) == (not vary):
-            raise InputError("name either --grid or --vary")
-        variants = grids.grid(grid, config) if grid else grids.vary(vary)
-        for row in ablation.ablate(config, variants, seeds, out=out):
+        if (grid is not None) + bool(vary) != 1 and not (frozen and grid is None and not vary):
+            raise InputError("name either --grid or --vary (or --frozen alone)")
+        if frozen is not None:
+            ablation.score_frozen(config, frozen, weights=weights or "", out=out)
+        variants = grids.grid(grid, config) if grid else grids.vary(vary) if vary else []
+        for row in ablation.ablate(config, variants, seeds, out=out) if variants else ():
             print(f"{row.variant}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
                   f"({row.score['hits@1']}/{row.score['queries']})"
                   f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}", flush=True)

@@ -20,7 +20,7 @@ import numpy as np
 from accelerate import PartialState
 
 from sbirlib.arnet import ARNet
-from sbirlib.checkpoints import load_run
+from sbirlib.checkpoints import load_frozen, load_run
 from sbirlib.config import Config, knobs
 from sbirlib.fields import ConfigError, InputError
 from sbirlib.grids import Variant
@@ -31,6 +31,8 @@ from sbirlib.statistics import Difference, Estimate, bootstrap_accuracy, paired_
 from sbirlib.train import TrainingError, train
 
 RESULT = "result.json"
+UNTRAINED = -1  # the seed of a row that no training made
+_LAST = 10**6  # its place: never what others are compared with
 
 
 class Row(NamedTuple):
@@ -73,6 +75,26 @@ def ablate(base: Config, variants: Sequence[Variant], seeds: Sequence[int], *, o
         yield row
     if diverged:
         raise TrainingError("; ".join(diverged))
+
+
+def score_frozen(base: Config, backbone: str, *, weights: str | Path = "", out: str | Path) -> Row:
+    """Adds the row of a timm backbone that nobody trained, scored on the data of `base`.
+
+    `weights` is a local file instead of the published ones. The row has no seed: compared with a
+    variant, it stands beside each of its runs. Raises what `load_frozen` and `evaluate` do, and
+    InputError if `out` holds that row for other data.
+    """
+    out = Path(out)
+    job = _Job(Variant(f"frozen {backbone}", {}), _LAST, UNTRAINED, base,
+               _folder(out, Variant(f"frozen {backbone}", {}), UNTRAINED))
+    row = _finished(job)
+    if row is not None and _read(job.folder / RESULT)["config"]["data"] != base.to_dict()["data"]:
+        raise InputError(f"{job.folder} was scored with other settings of the data; choose another --out, or remove it")
+    if row is None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        row = _score(job, load_frozen(backbone, weights=weights), 0.0)
+    write_tables(out)
+    return row
 
 
 class _Job(NamedTuple):
@@ -130,7 +152,12 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
     """
     rows = read_rows(out)
     one, two = _pick(rows, first), _pick(rows, second)
-    if "@" not in first and "@" not in second:
+    # What was not trained has no seed, and stands beside every run of the other.
+    if {row.seed for row in one} == {UNTRAINED}:
+        one = one * len(two)
+    elif {row.seed for row in two} == {UNTRAINED}:
+        two = two * len(one)
+    elif "@" not in first and "@" not in second:
         seeds = {row.seed for row in one} & {row.seed for row in two}
         one, two = ([row for row in chosen if row.seed in seeds] for chosen in (one, two))
     shared = sorted(set.intersection(*(set(row.sketches) for row in one + two))) if one and len(one) == len(two) else []
@@ -169,7 +196,8 @@ def summary(out: str | Path) -> str:
     for name, runs in variants.items():
         scores = ", ".join(f"Acc@{k} {_estimate(runs, k)}" for k in (1, 5, 10))
         lines.append(f"{name}{_warning(runs)}: {len(runs)} runs x {len(runs[0].ranks)} queries, {scores}")
-        if name != first and {run.seed for run in runs} & {run.seed for run in variants[first]}:
+        seeds = {run.seed for run in runs}
+        if name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
             lines.append(f"  Acc@1 less that of {first!r}, paired: {compare(out, first, name)}")
     return "\n".join([*lines, *dict.fromkeys(row.score["protocol"] for row in rows)])
 
@@ -178,10 +206,15 @@ def _run(job: _Job) -> Row:
     started, config = time.perf_counter(), job.config
     for _ in train(config.data.root, config, out=job.folder, overwrite=True):
         pass
-    seconds = time.perf_counter() - started
+    return _score(job, load_run(job.folder), time.perf_counter() - started)
+
+
+def _score(job: _Job, model: ARNet, seconds: float) -> Row:
+    """Scores on the test split and leaves the result in the job's folder."""
+    config = job.config
     device = "cpu" if config.run.device == "cpu" else PartialState().device
     pairs = PairFolder(config.data.root, pattern=config.data.pattern)
-    scores = evaluate(load_run(job.folder).to(device), pairs, on_fault=config.data.on_fault)
+    scores = evaluate(model.to(device), pairs, on_fault=config.data.on_fault)
     score = {}
     for k, accuracy in scores.accuracy.items():
         score |= {f"acc@{k}": accuracy.percent, f"hits@{k}": accuracy.hits, f"low@{k}": accuracy.low,

@@ -8,11 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 
-from sbirlib import ablation
+from sbirlib import ablation, evaluate
 from sbirlib.__main__ import main
-from sbirlib.ablation import ablate, compare, read_rows, summary
+from sbirlib.ablation import ablate, compare, read_rows, score_frozen, summary
+from sbirlib.checkpoints import load_frozen
 from sbirlib.config import RELEASED, Config, released_options
 from sbirlib.fields import ConfigError, InputError
 from sbirlib.grids import GRIDS, Variant, grid, vary
@@ -225,6 +228,40 @@ def test_vary_takes_a_field_once():
 def test_what_vary_cannot_read_is_refused(setting):
     with pytest.raises(ConfigError, match="expected field=value,value"):
         vary([setting])
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tower") / "weights.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
+    return path
+
+
+def test_a_frozen_backbone_has_a_row_beside_every_run(done, base, tower, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(done, out)
+    row = score_frozen(base, "vit_tiny_patch16_224", weights=tower, out=out)
+    expected = evaluate(load_frozen("vit_tiny_patch16_224", weights=tower), base.data.root)
+    assert row.ranks == expected.ranks.tolist()
+    assert read_rows(out)[-1] == row
+    text = summary(out)
+    assert "frozen vit_tiny_patch16_224: 1 runs x 16 queries" in text
+    trained = np.mean([np.array(run.ranks) == 1 for run in read_rows(out)[:2]])
+    points = 100 * (np.mean(np.array(row.ranks) == 1) - trained)
+    assert compare(out, "one", "frozen vit_tiny_patch16_224").points == pytest.approx(points)
+    assert compare(out, "frozen vit_tiny_patch16_224", "one@1").points == pytest.approx(
+        100 * np.mean(np.array(read_rows(out)[1].ranks) == 1) - row.score["acc@1"])
+    # A second time nothing is scored again; for other data it is refused.
+    assert score_frozen(base, "vit_tiny_patch16_224", weights="gone.pth", out=out) == row
+    with pytest.raises(InputError, match="other settings of the data"):
+        score_frozen(base.updated({"data.fit": "stretch"}), "vit_tiny_patch16_224", out=out)
+
+
+def test_a_frozen_row_alone_from_the_command_line(base, tower, tmp_path, capsys):
+    words = ["ablate", "--out", str(tmp_path), "--data.root", base.data.root]
+    assert main([*words, "--frozen", "vit_tiny_patch16_224", "--weights", str(tower)]) == 0
+    assert "frozen vit_tiny_patch16_224: 1 runs x 16 queries" in capsys.readouterr().out
 
 
 def test_from_the_command_line(base, tmp_path, capsys):
