@@ -85,7 +85,7 @@ class ARNet(nn.Module):
     def __init__(self, backbone: str = "vit_base_patch16_224", *, image_size: int = 224,
                  embed_dim: int | None = 512, pool: Pool = "cls", fit: Fit = "pad", normalise: bool = True,
                  pretrained: bool = False, weights: str | Path = "", share_encoders: bool = False,
-                 drop_path: float = 0.0, mstr: Mapping[str, Any] | None = None) -> None:
+                 drop_path: float = 0.0, early_patches: int = 0, mstr: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.image_size, self.fit = image_size, fit
         # Of the run that trained the weights, and in words where the weights come from.
@@ -94,7 +94,7 @@ class ARNet(nn.Module):
 
         def encoder() -> Encoder:
             trunk = Backbone(backbone, image_size=image_size, pretrained=pretrained, weights=weights, pool=pool,
-                             normalise=normalise, drop_path=drop_path)
+                             normalise=normalise, drop_path=drop_path, early_patches=early_patches)
             if mstr is not None and trunk.dim != trunk.encoder.num_features:
                 raise BackboneError(f"backbone {backbone!r} pools to {trunk.dim} channels, its tokens have "
                                     f"{trunk.encoder.num_features}: MSTR cannot mix them; use pool mean")

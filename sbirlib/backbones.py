@@ -36,7 +36,8 @@ class Backbone(nn.Module):
 
     The global token is the CLS token where there is one and `pool="cls"`, else the mean of the
     patch tokens, or with `pool="own"` whatever the model itself pools to; a CNN's or Swin's last
-    feature map is its grid. `weights` is a local file to start from, instead of the published
+    feature map is its grid. `early_patches` takes a ViT's patch tokens that many blocks before the
+    last, through the same norm. `weights` is a local file to start from, instead of the published
     weights of `pretrained`. Attributes: `dim` d of the global token, which may differ from that of
     the patch tokens with `pool="own"` only, `grid` (h, w), `source` of the weights in words, `mean`
     and `std` (3,) from timm's data config, or 0 and 1 without `normalise`.
@@ -46,10 +47,14 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, name: str, *, image_size: int = 224, pretrained: bool = False, weights: str | Path = "",
-                 pool: Pool = "cls", normalise: bool = True, drop_path: float = 0.0) -> None:
+                 pool: Pool = "cls", normalise: bool = True, drop_path: float = 0.0, early_patches: int = 0) -> None:
         super().__init__()
         self.encoder = _create(name, image_size, pretrained, weights, drop_path)
-        self.pool = pool
+        self.pool, self.early_patches = pool, early_patches
+        most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
+        if not 0 <= early_patches <= most:
+            raise BackboneError(f"early_patches = {early_patches}: backbone {name!r} has no tokens of that many blocks "
+                                f"before its last; possible: 0 to {most} (more than 0 needs a plain ViT)")
         if pool != "own":
             _drop_own_pooling(self.encoder)
         cfg = self.encoder.pretrained_cfg
@@ -62,19 +67,29 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tokens:
         """(b, 3, s, s) in [0, 1] -> Tokens; normalisation with the backbone's mean and std is inside."""
         mean, std = (rearrange(value, "c -> c 1 1") for value in (self.mean, self.std))
-        features = self.encoder.forward_features((images - mean) / std)
+        features, early = self._features((images - mean) / std)
         if features.ndim == 3:
             prefix = getattr(self.encoder, "num_prefix_tokens", 0)
             patches = features[:, prefix:]
-            if self.pool == "cls" and prefix:
-                return Tokens(features[:, 0], patches)
         elif features.shape[1] == self.encoder.num_features:
-            patches = rearrange(features, "b d h w -> b (h w) d")
+            prefix, patches = 0, rearrange(features, "b d h w -> b (h w) d")
         else:
-            patches = rearrange(features, "b h w d -> b (h w) d")
+            prefix, patches = 0, rearrange(features, "b h w d -> b (h w) d")
         if self.pool == "own":
-            return Tokens(self.encoder.forward_head(features, pre_logits=True), patches)
-        return Tokens(reduce(patches, "b n d -> b d", "mean"), patches)
+            cls = self.encoder.forward_head(features, pre_logits=True)
+        elif self.pool == "cls" and prefix:
+            cls = features[:, 0]
+        else:
+            cls = reduce(patches, "b n d -> b d", "mean")
+        return Tokens(cls, patches if early is None else early)
+
+    def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What timm gives for normalised images, and the patch tokens of an earlier block if they are asked for."""
+        if not self.early_patches:
+            return self.encoder.forward_features(images), None
+        block = len(self.encoder.blocks) - 1 - self.early_patches
+        features, (early,) = self.encoder.forward_intermediates(images, indices=[block], norm=True, output_fmt="NLC")
+        return features, early
 
     @torch.no_grad()
     def _measure(self, name: str, image_size: int) -> tuple[int, tuple[int, int]]:
@@ -95,6 +110,11 @@ class Backbone(nn.Module):
             raise BackboneError(f"backbone {name!r} gives {count} tokens of size {width}, which is no square "
                                 f"grid of size {expected}; choose a plain ViT, CNN or Swin")
         return cls.shape[1], (side, side)
+
+
+def is_plain_vit(name: str) -> bool:
+    """Whether a timm name is that of a plain ViT, which has tokens of one size after every block."""
+    return timm.models.is_model_in_modules(name.partition(".")[0], ("vision_transformer", __name__.rpartition(".")[2]))
 
 
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:

@@ -71,6 +71,8 @@ class ModelConfig:
     """One encoder for sketches and photos instead of two."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
     """Stochastic depth of the backbone, for those that have it."""
+    early_patches: int = knob(0, ge=0, le=1000, unit="blocks")
+    """Take the patch tokens that MSTR recycles this many blocks before the last one (plain ViTs only)."""
 
 
 @group

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sbirlib.backbones import is_plain_vit
 from sbirlib.config import RELEASED, Config
 from sbirlib.fields import ConfigError
 
@@ -25,9 +26,9 @@ def grid(name: str, base: Config) -> list[Variant]:
     """The variants of a ready-made grid; the first is what the others are compared with.
 
     `losses`: each term off; `views`: one and two views as in the paper's figure; `mstr`: recycling
-    off, its scales, share, loss and similarity; `released`: each behaviour of the released code alone,
-    but for its file pattern, which changes the queries. Raises ConfigError for another name, or where
-    `base` does not use what the grid is about.
+    off, its scales, share, loss and similarity, and for a plain ViT the place of its tokens;
+    `released`: each behaviour of the released code alone, but for its file pattern, which changes
+    the queries. Raises ConfigError for another name, or where `base` does not use what the grid is about.
     """
     if name in ("mstr", "released") and not base.mstr.enabled:
         raise ConfigError(f"grid {name!r} needs token recycling: use preset mini_full or full")
@@ -50,7 +51,9 @@ def grid(name: str, base: Config) -> list[Variant]:
                 *(Variant(f"weight {weight}", {"mstr.weight": weight}) for weight in (0.3, 0.5, 1.0)),
                 Variant("learned weight", {"mstr.learn_weight": True}),
                 Variant("without L_recyc", {"loss.recyc_sketch": 0, "loss.recyc_photo": 0}),
-                Variant("dot similarity", {"mstr.similarity": "dot"})]
+                Variant("dot similarity", {"mstr.similarity": "dot"}),
+                *([Variant("tokens one block earlier", {"model.early_patches": 1})]
+                  if is_plain_vit(base.model.backbone) else [])]
     if name == "released":
         options = {field: value for field, value in RELEASED.items() if field != "data.pattern"}
         return [Variant("default", {}), *(Variant(field, {field: value}) for field, value in options.items()),
