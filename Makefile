@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
-	$(BIN)/python -m sbirlib train --preset mini --data.root data/MiniClothes --out outputs/demo --overwrite
+	$(BIN)/python -m sbirlib train --preset mini_full --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
 	PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html --execute --output-dir outputs $(STATIC) $(NOTEBOOKS)
 	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."

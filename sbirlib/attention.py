@@ -112,18 +112,18 @@ def global_attention(attention: Attention, pool: str = "cls") -> Tensor:
     return _as_grid(reduce(rows, "layer b head i j -> layer b head j", "mean"), attention.grid)
 
 
-def rollout(attention: Attention, pool: str = "cls") -> Tensor:
-    """Attention followed through all layers, with the skip connection as half of each -> (b, h, w).
+def rollout(attention: Attention) -> Attention:
+    """Attention followed through all layers, as one layer with one head: what each last token is made of.
 
-    What the global token is made of, as in `global_attention`, if heads are averaged. Source: attention
-    rollout (Abnar and Zuidema, arXiv 2005.00928).
+    Heads are averaged, and half of every layer is the skip connection. `global_attention` and
+    `patch_attention` read the result. Source: attention rollout (Abnar and Zuidema, arXiv 2005.00928).
     """
     layers = reduce(attention.maps, "layer b head i j -> layer b i j", "mean")
-    followed = torch.eye(layers.shape[-1], device=layers.device)
+    itself = torch.eye(layers.shape[-1], device=layers.device)
+    followed = itself
     for layer in layers:
-        followed = (0.5 * layer + 0.5 * torch.eye(layer.shape[-1], device=layer.device)) @ followed
-    whole = rearrange(followed, "b i j -> 1 b 1 i j")
-    return global_attention(attention._replace(maps=whole), pool)[0, :, 0]
+        followed = (0.5 * layer + 0.5 * itself) @ followed
+    return attention._replace(maps=rearrange(followed, "b i j -> 1 b 1 i j"))
 
 
 def attention_distance(attention: Attention, image_size: int) -> Distance:

@@ -49,9 +49,9 @@ def demo_pairs(folder: str | Path = "../data") -> PairFolder:
     return PairFolder(draw_miniclothes(Path(folder) / "MiniClothes"))
 
 
-def demo_config(epochs: int | None = None) -> Config:
-    """The preset `mini`, with another number of epochs if given; smaller in every way if `fast()`."""
-    config = Config.preset("mini")
+def demo_config(epochs: int | None = None, preset: str = "mini_full") -> Config:
+    """A small preset, with another number of epochs if given; smaller in every way if `fast()`."""
+    config = Config.preset(preset)
     epochs = epochs or config.run.epochs
     if not fast():
         return config.updated({"run.epochs": epochs})
@@ -179,7 +179,7 @@ class InfoNCEPanel(Panel):
         return info_nce_example(self.sketches, self.photos, self.temperature.value)
 
 
-class QueryBrowser(Panel):
+class RetrievalBrowser(Panel):
     """A query sketch, the ten photos found first, and where the true one is."""
 
     def __init__(self, model: ARNet, data: LoadedSplit, scores: Scores, *, k: int = 10) -> None:

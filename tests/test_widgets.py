@@ -20,7 +20,7 @@ from sbirlib.widgets import (
     InfoNCEPanel,
     PairBrowser,
     Panel,
-    QueryBrowser,
+    RetrievalBrowser,
     ViewExplorer,
     demo_config,
 )
@@ -214,9 +214,9 @@ def test_the_panel_works_again_after_an_error(train_panel):
     assert (train_panel.finish() / "best").is_dir()
 
 
-def test_query_browser_names_the_rank_and_leafs_through_failures_and_designers(searched):
+def test_retrieval_browser_names_the_rank_and_leafs_through_failures_and_designers(searched):
     model, data, scores = searched
-    panel = QueryBrowser(model, data, scores)
+    panel = RetrievalBrowser(model, data, scores)
     assert panel.query.max == len(scores.ranks) - 1
     assert picture_changes(panel, panel.query, 3)
     texts = [text.get_text() for text in panel.figure().axes[0].texts]
@@ -230,18 +230,18 @@ def test_query_browser_names_the_rank_and_leafs_through_failures_and_designers(s
     assert {data.split.sketches[row].designer for row in panel.rows} <= {designer}
 
 
-def test_query_browser_adds_the_true_photo_where_it_is_not_among_the_first(searched):
+def test_retrieval_browser_adds_the_true_photo_where_it_is_not_among_the_first(searched):
     model, data, scores = searched
-    panel = QueryBrowser(model, data, scores, k=2)
+    panel = RetrievalBrowser(model, data, scores, k=2)
     panel.query.value = int(np.flatnonzero(scores.ranks > 2)[0])
     titles = [text.get_text() for text in panel.figure().axes[0].texts][2:]
     assert len(titles) == 3
     assert "true" in titles[2]
 
 
-def test_query_browser_says_so_where_no_query_is_left(searched):
+def test_retrieval_browser_says_so_where_no_query_is_left(searched):
     model, data, scores = searched
-    panel = QueryBrowser(model, data, scores._replace(ranks=np.ones_like(scores.ranks)))
+    panel = RetrievalBrowser(model, data, scores._replace(ranks=np.ones_like(scores.ranks)))
     assert picture_changes(panel, panel.failures, True)
 
 
@@ -277,9 +277,10 @@ def test_near_twins_point_at_each_other(pairs):
         assert 1 <= len(twin.differs) <= 2
 
 
-def test_demo_config_is_mini_unless_time_is_short(monkeypatch):
+def test_demo_config_is_a_small_preset_and_smaller_where_time_is_short(monkeypatch):
     monkeypatch.delenv("SBIR_FAST", raising=False)
-    assert demo_config() == Config.preset("mini")
+    assert demo_config() == Config.preset("mini_full")
+    assert demo_config(preset="mini") == Config.preset("mini")
     assert demo_config(epochs=3).run.epochs == 3
     monkeypatch.setenv("SBIR_FAST", "1")
     threads = torch.get_num_threads()

@@ -1,0 +1,61 @@
+"""Read run folders back: their curves, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sbirlib.checkpoints import CONFIG, RunError
+from sbirlib.config import Config, knobs
+
+HISTORY = "history.csv"
+
+
+def find_runs(folder: str | Path) -> list[Path]:
+    """Every run below a folder that has finished an epoch, sorted by path; empty if there is none."""
+    return sorted(path.parent for path in Path(folder).rglob(HISTORY))
+
+
+def read_history(run: str | Path) -> dict[str, list[Any]]:
+    """The columns of a run's history.csv, one entry an epoch, as `plots.training_curves` takes them.
+
+    Numbers are floats, NaN where nothing was measured. Raises RunError if the file is not there or
+    cannot be read.
+    """
+    path = Path(run) / HISTORY
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+        return {name: values if name == "selected_on" else [float(value or "nan") for value in values]
+                for name, values in columns.items()}
+    except OSError:
+        raise RunError(f"{path}: no such file; a run writes it after its first epoch") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path}: cannot be read ({error}); train again, or leave this run out") from None
+
+
+def read_config(run: str | Path) -> Config:
+    """The configuration of a run folder. Raises RunError if it is not a run, ConfigError if it cannot be read."""
+    for folder in (Path(run) / "best", Path(run) / "last", Path(run)):
+        if (folder / CONFIG).is_file():
+            return Config.from_yaml(folder / CONFIG)
+    raise RunError(f"{run} is not a run: it has no {CONFIG} in best/ or last/")
+
+
+def differences(configs: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
+    """The fields in which configurations differ, each with its value by name of the configuration."""
+    values = {name: {field.name: field.default for field in knobs(config)} for name, config in configs.items()}
+    return {field.name: {name: values[name][field.name] for name in configs} for field in knobs()
+            if len({repr(values[name][field.name]) for name in configs}) > 1}
+
+
+def short_names(runs: Sequence[Path]) -> dict[str, Path]:
+    """Runs by the last parts of their path, as many as it takes to tell them apart."""
+    for parts in range(1, max(len(run.parts) for run in runs) + 1) if runs else ():
+        names = {"/".join(run.parts[-parts:]): run for run in runs}
+        if len(names) == len(runs):
+            return names
+    return {}
