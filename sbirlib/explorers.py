@@ -25,10 +25,9 @@ from sbirlib.plots_tokens import discard_card, token_overlay
 from sbirlib.retrieval import embed, true_ranks
 from sbirlib.runs import differences, find_runs, read_config, read_history, short_names
 from sbirlib.views import LoadedSplit, to_float
-from sbirlib.widgets import STYLE, Panel
+from sbirlib.widgets import STYLE, WIDE, Panel
 
 GLOBAL, ROLLOUT = "global token", "all (rollout)"
-_WIDE = Layout(width="26em")
 
 
 class AttentionExplorer(Panel):
@@ -40,15 +39,16 @@ class AttentionExplorer(Panel):
         self.attention = lru_cache(maxsize=32)(self._attention)
         layers, heads = self.attention("sketch", 0).maps.shape[0], self.attention("sketch", 0).maps.shape[2]
         self.domain = ipywidgets.Dropdown(options=list(self.encoders), description="domain", style=STYLE)
-        self.image = ipywidgets.IntSlider(0, 0, len(data.sketches) - 1, description="image", layout=_WIDE, style=STYLE)
+        self.image = ipywidgets.IntSlider(0, 0, len(data.sketches) - 1, description="image", layout=WIDE, style=STYLE)
         self.layer = ipywidgets.Dropdown(options=[*map(str, range(1, layers + 1)), ROLLOUT], value=str(layers),
                                          description="layer", style=STYLE)
         self.head = ipywidgets.Dropdown(options=["mean and each", *map(str, range(1, heads + 1))], description="head",
                                         style=STYLE)
         height, width = self.encoders["sketch"].backbone.grid
-        self.query = ipywidgets.IntSlider(0, 0, height * width, description="query patch", layout=_WIDE, style=STYLE,
+        self.query = ipywidgets.IntSlider(0, 0, height * width, description="query patch", layout=WIDE, style=STYLE,
                                           tooltip="0 is the global token, then the patches row by row")
-        self.canvas = Canvas(width=240, height=240, layout=Layout(width="240px", height="240px"))
+        self.canvas = Canvas(width=240, height=240, layout=Layout(width="240px", height="240px",
+                                                                  border="1px solid #999"))
         self.canvas.add_class("sbir-pick")
         self.canvas.on_mouse_down(self.pick)
         controls = ipywidgets.VBox([self.domain, self.image, self.layer, self.head, self.query,
@@ -117,12 +117,13 @@ class TokenDiscardExplorer(Panel):
                                                                                   recycle=recycle),
                                       data.photos, device=self.device, what="photos")
                        for recycle in ((True, False) if self.encoder.mstr else (True,))}
-        self.query = ipywidgets.IntSlider(0, 0, len(data.sketches) - 1, description="query", layout=_WIDE, style=STYLE)
-        self.keep = ipywidgets.IntSlider(50, 0, 100, 1, description="tokens kept (%)", layout=_WIDE, style=STYLE)
+        self.query = ipywidgets.IntSlider(0, 0, len(data.sketches) - 1, description="query", layout=WIDE, style=STYLE)
+        self.keep = ipywidgets.IntSlider(50, 0, 100, 1, description="tokens kept (%)", layout=WIDE, style=STYLE)
         rules = [rule for rule in RULES if rule != "recycling" or self.encoder.mstr]
         self.rule = ipywidgets.Dropdown(options=rules, description="keep those by", style=STYLE)
         self.where = ipywidgets.Dropdown(options=list(PLACES), value="output", description="discard at", style=STYLE)
-        self.recycle = ipywidgets.Checkbox(True, description="recycled tokens in the embedding",
+        self.recycle = ipywidgets.Checkbox(True, description="recycled tokens in the embedding", indent=False,
+                                           layout=Layout(width="26em", margin="2px 0 0 2em"),
                                            disabled=self.encoder.mstr is None)
         controls = [self.query, self.keep, self.rule, self.where, self.recycle]
         super().__init__(ipywidgets.HBox([ipywidgets.VBox(controls[:2]), ipywidgets.VBox(controls[2:])]))

@@ -251,6 +251,6 @@ def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Interval]]) ->
     axes.set(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)", ylim=(0, 101))
     axes.set_title("bands: 95 % intervals", fontsize=10, loc="left")
     axes.grid(axis="y", color="0.9")
-    figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
+    figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
     sns.despine(ax=axes)
     return figure

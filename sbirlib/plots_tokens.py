@@ -119,7 +119,7 @@ def _colour_bar(axes: Axes, scale: _Scale, x: float, y: float, width: float) -> 
     norm, thick = scale.norm, 0.11
     axes.imshow(np.linspace(norm.vmin, norm.vmax, 64)[None], cmap=scale.name, norm=norm, alpha=CELL_ALPHA,
                 extent=(x, x + width, y + thick, y), aspect="auto")
-    for tick in MaxNLocator(3 if width < 2 else 5).tick_values(norm.vmin, norm.vmax):
+    for tick in MaxNLocator(2 if width < 2.2 else 5).tick_values(norm.vmin, norm.vmax):
         part = (tick - norm.vmin) / (norm.vmax - norm.vmin)
         # The last tick may pass the end of the scale by a rounding error.
         if -1e-9 < part < 1 + 1e-9:

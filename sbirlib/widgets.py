@@ -35,6 +35,7 @@ from sbirlib.views import LoadedSplit, draws, make_view, to_float
 ALL = "all"
 VIEW_KNOBS = ("data.rotation", "data.enlarge", "data.flip", "data.crop", "data.jitter", "data.hue")
 STYLE = {"description_width": "8.5em"}
+WIDE = Layout(width="30em")
 
 
 def fast() -> bool:
@@ -127,12 +128,15 @@ class ViewExplorer(Panel):
 
     def __init__(self, pairs: PairFolder, config: Config) -> None:
         self.base, self.split = config, pairs.split("train")
-        self.sketch = ipywidgets.IntSlider(0, 0, len(self.split.sketches) - 1, description="sketch", style=STYLE)
-        self.chance = ipywidgets.IntSlider(0, 0, 20, description="another draw", style=STYLE)
+        self.sketch = ipywidgets.IntSlider(0, 0, len(self.split.sketches) - 1, description="sketch", style=STYLE,
+                                          layout=WIDE)
+        self.chance = ipywidgets.IntSlider(0, 0, 20, description="another draw", style=STYLE, layout=WIDE)
         limits = {knob.name: knob for knob in knobs(config) if knob.name in VIEW_KNOBS}
+        # Steps that every default is a multiple of: a browser moves values between two steps, and sends them back.
         self.controls = {name: ipywidgets.FloatSlider(
-            value=knob.default, min=knob.low, max=knob.high, step=(knob.high - knob.low) / 50,
-            description=knob.name.partition(".")[2], tooltip=knob.help, style=STYLE) for name, knob in limits.items()}
+            value=knob.default, min=knob.low, max=knob.high, step=1 if knob.unit == "degrees" else 0.02,
+            description=knob.name.partition(".")[2], tooltip=knob.help, style=STYLE, layout=WIDE)
+            for name, knob in limits.items()}
         controls = [self.sketch, self.chance, *self.controls.values()]
         super().__init__(ipywidgets.HBox([ipywidgets.VBox(controls[i::2]) for i in (0, 1)]))
         self.follow(*controls)
@@ -163,8 +167,9 @@ class InfoNCEPanel(Panel):
 
     def __init__(self, sketch_degrees: Iterable[float], photo_degrees: Iterable[float]) -> None:
         self.sketches, self.photos = _unit_circle(sketch_degrees), _unit_circle(photo_degrees)
-        self.temperature = ipywidgets.FloatLogSlider(1.0, base=10, min=-2, max=1, step=0.05, description="temperature",
-                                                     readout_format=".2f", layout=Layout(width="30em"), style=STYLE)
+        self.temperature = ipywidgets.FloatLogSlider(1.0, base=10, min=-2, max=1, step=0.005,
+                                                     description="temperature", readout_format=".3f", layout=WIDE,
+                                                     style=STYLE)
         super().__init__(self.temperature)
         self.follow(self.temperature)
 
@@ -189,10 +194,11 @@ class RetrievalBrowser(Panel):
         sketches = embed(model.eval().embed_sketches, data.sketches, device=device, what="sketches")
         photos = embed(model.embed_photos, data.photos, device=device, what="photos")
         self.similarity = (sketches @ photos.T).numpy()
-        self.query = ipywidgets.IntSlider(0, 0, 0, description="query", layout=Layout(width="30em"))
+        self.query = ipywidgets.IntSlider(0, 0, 0, description="query", layout=WIDE)
         designers = [ALL, *filter(None, data.split.designers)]
         self.designer = ipywidgets.Dropdown(options=designers, description="designer")
-        self.failures = ipywidgets.Checkbox(description="failures only", indent=False)
+        self.failures = ipywidgets.Checkbox(description="failures only", indent=False,
+                                            layout=Layout(margin="2px 0 0 2em"))
         self._refill()
         super().__init__(ipywidgets.HBox([self.query, self.designer, self.failures]))
         for control in (self.designer, self.failures):
