@@ -65,12 +65,12 @@ def kept_places(scores: Tensor, keep: float) -> Tensor:
     return scores.topk(count, dim=1).indices.sort(dim=1).values
 
 
-def embed_kept(encoder: Encoder, images: Tensor, places: Tensor, *, where: Where = "input",
+def embed_kept(encoder: Encoder, images: Tensor, places: Tensor, *, where: Where = "output",
                recycle: bool = True) -> Tensor:
     """Embeddings (b, e) of unit length of images that keep the patch tokens at `places` (b, k) only.
 
-    `where="input"` discards before the first block, which then never sees them; "output" after the last,
-    so that only what follows the backbone goes without. In the grid that MSTR pools, the mean of the kept
+    `where="output"` discards after the last block, so that only what follows the backbone goes without;
+    "input" before the first, which then never sees them. In the grid that MSTR pools, the mean of the kept
     tokens fills the gaps. `recycle=False` leaves the recycled feature out. Raises InputError for an
     encoder without patch tokens to drop at the input.
     """
@@ -124,7 +124,7 @@ def _take(patches: Tensor, places: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def discard_curve(model: ARNet, data: LoadedSplit, *, rule: Rule = "attention", where: Where = "input",
+def discard_curve(model: ARNet, data: LoadedSplit, *, rule: Rule = "attention", where: Where = "output",
                   recycle: bool = True, fractions: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
                   batch: int = 64, seed: int = 0) -> DiscardCurve:
     """Acc@1 of a loaded split when its sketches keep a fraction of their patch tokens; photos keep all.

@@ -72,11 +72,11 @@ def test_what_is_discarded_at_the_input_is_never_seen(encoder, images):
     places = torch.tensor([[0, 5, 6, 15]] * 2)
     vit = encoder.backbone.encoder
     with torch.no_grad():
-        before = embed_kept(encoder, images, places)
+        before = embed_kept(encoder, images, places, where="input")
         noise = torch.zeros(1, 17, vit.embed_dim)
         noise[:, [1 + place for place in range(16) if place not in (0, 5, 6, 15)]] = 7.0
         handle = vit.patch_embed.register_forward_hook(lambda _layer, _given, tokens: tokens + noise[:, 1:])
-        after = embed_kept(encoder, images, places)
+        after = embed_kept(encoder, images, places, where="input")
         handle.remove()
     torch.testing.assert_close(before, after)
     assert not vit.patch_drop._forward_hooks
@@ -127,7 +127,7 @@ def test_what_cannot_be_ranked_or_dropped_is_named(encoder, images):
     with pytest.raises(InputError, match="does not recycle"):
         token_scores(cnn, pictures, "recycling")
     with pytest.raises(InputError, match="ResNet has no patch tokens.*where=output"):
-        embed_kept(cnn, pictures, torch.tensor([[0]]))
+        embed_kept(cnn, pictures, torch.tensor([[0]]), where="input")
     assert embed_kept(cnn, pictures, torch.tensor([[0]]), where="output").shape == (1, 8)
     with pytest.raises(InputError, match="ranked by attention, norm, recycling, random"):
         token_scores(encoder, images, "best")

@@ -245,19 +245,6 @@ def test_retrieval_browser_says_so_where_no_query_is_left(searched):
     assert picture_changes(panel, panel.failures, True)
 
 
-@pytest.mark.parametrize("make", [
-    lambda pairs, tiny: PairBrowser(pairs), lambda pairs, tiny: ViewExplorer(pairs, tiny),
-    lambda pairs, tiny: InfoNCEPanel((0, 90), (0, 90))])
-def test_a_panel_redraws_while_one_watches(pairs, tiny, make):
-    panel = make(pairs, tiny)
-    times = []
-    for _ in range(4):
-        started = time.process_time()
-        panel.refresh()
-        times.append(time.process_time() - started)
-    assert min(times) < 0.3
-
-
 def test_load_or_train_trains_once(pairs, tiny, tmp_path, capsys):
     config = tiny.updated({"run.epochs": 1})
     first = load_or_train(pairs, config, out=tmp_path / "run")

@@ -1,0 +1,182 @@
+"""Commands that take a trained model: score it, search with it, picture it, time it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from accelerate import PartialState
+from tyro.conf import Positional, arg
+
+from sbirlib.arnet import ARNet
+from sbirlib.checkpoints import load_frozen, load_released, load_run
+from sbirlib.config import DataConfig
+from sbirlib.fields import InputError
+from sbirlib.images import read_image
+from sbirlib.pairs import PairFolder
+from sbirlib.plots import retrieval_strip, save_figure
+from sbirlib.retrieval import Gallery, evaluate
+from sbirlib.views import LoadedSplit, load_split
+
+Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model; one of run, released, frozen."""
+
+    run: Path | None = None
+    """Folder that `train --out` wrote."""
+    released: Path | None = None
+    """Checkpoint file of the paper's released code."""
+    released_transformers: Literal["refuse", "random"] = "refuse"
+    """A released full model lacks its MSTR transformers: refuse it, or draw random ones."""
+    frozen: str | None = None
+    """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
+    weights: Path | None = None
+    """With frozen: a local file (.pth, .safetensors) instead of the published weights."""
+
+    def load(self) -> ARNet:
+        """The model where Accelerate would put it: a GPU if there is one. Raises InputError."""
+        given = [name for name in ("run", "released", "frozen") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError("name one model: --run RUN, --released FILE or --frozen BACKBONE; "
+                             f"found {' and '.join(given) or 'none'}")
+        if self.weights is not None and self.frozen is None:
+            raise InputError("--weights goes with --frozen; a run and a released checkpoint hold their own")
+        if self.released_transformers != "refuse" and self.released is None:
+            raise InputError("--released-transformers goes with --released")
+        if self.released is not None:
+            model = load_released(self.released, transformers=self.released_transformers)
+        elif self.frozen is not None:
+            model = load_frozen(self.frozen, weights=self.weights or "")
+        else:
+            model = load_run(self.run)
+        return model.to(PartialState().device)
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What to score on."""
+
+    root: Path
+    """Folder with the split's A (sketches) and B (photos)."""
+    on_fault: Literal["stop", "skip"] = "stop"
+    """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+    pattern: Literal["digits", "one_character"] = "digits"
+    """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
+
+
+def evaluate_command(model: Annotated[ModelChoice, arg(name="")], data: EvaluationData,
+                     split: Literal["train", "test"] = "test", json: Path | None = None) -> int:
+    """Score a model: Acc@1/5/10 with counts and a 95 % interval.
+
+    Args:
+        model: Which model.
+        data: What to score on.
+        split: Which split to search.
+        json: Also write the result to this file.
+    """
+    _check_parents(json)
+    scorer = model.load()
+    scores = evaluate(scorer, PairFolder(data.root, pattern=data.pattern), split, on_fault=data.on_fault)
+    print(scores)
+    if json is not None:
+        json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
+                   json: Path | None = None, figure: Path | None = None,
+                   on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop") -> int:
+    """Find the photos of a folder that a sketch shows.
+
+    Args:
+        sketch: Picture file with the drawing: dark strokes on white.
+        model: Which model.
+        photos: Any folder of photos.
+        top: How many photos to return.
+        json: Also write the result to this file.
+        figure: Also draw the result into this file (png, pdf, svg).
+        on_fault: What to do about photos that cannot be read.
+    """
+    _check_parents(json, figure)
+    gallery = Gallery.from_folder(model.load(), photos, on_fault=on_fault)
+    hits = gallery.search(sketch, top)
+    for hit in hits:
+        print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
+    if gallery.skipped:
+        print(f"{gallery.skipped} photos were left out because they cannot be read")
+    if json is not None:
+        rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
+        result = {"sketch": str(sketch), "gallery": len(gallery.paths), "skipped": gallery.skipped, "results": rows}
+        json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if figure is not None:
+        pictures = [np.asarray(read_image(hit.path)) for hit in hits]
+        save_figure(retrieval_strip([np.asarray(read_image(sketch))], [pictures],
+                                    similarities=[[hit.similarity for hit in hits]]), figure)
+    return 0
+
+
+def picture_command(kind: Positional[Kind], model: Annotated[ModelChoice, arg(name="")], data: EvaluationData,
+                    figure: Path, split: Literal["train", "test"] = "test", query: int = 0) -> int:
+    """Picture what a model does on a split: embeddings, failures, attention, tokens.
+
+    Args:
+        kind: embeddings: map of sketches and photos; failures: worst ranks, and what was confused; attention: of the
+            global token; distance: average attention distance; similarity: of patch tokens, before and after recycling;
+            recycling: the share of every cell; discarding: Acc@1 by tokens kept.
+        model: Which model.
+        data: What to look at.
+        figure: Write the picture to this file.
+        split: Which split to look at.
+        query: Where to begin: the row of a sketch or photo, or how many of the worst failures to leave out.
+    """
+    # Only this command draws with scikit-learn, which takes a while to import.
+    from sbirlib.pictures import PICTURES
+
+    _check_parents(figure)
+    chosen = model.load()
+    loaded = _loaded(chosen, data, split)
+    most = min(len(loaded.sketches), len(loaded.photos)) - 1
+    if not 0 <= query <= most:
+        raise InputError(f"--query {query}: the {split} split of {data.root} has rows 0 to {most}")
+    save_figure(PICTURES[kind](chosen, loaded, query), figure)
+    print(f"wrote {figure}")
+    return 0
+
+
+def bench_command(part: Positional[Literal["panels"]], model: Annotated[ModelChoice, arg(name="")],
+                  data: EvaluationData, json: Path | None = None) -> int:
+    """Time a part of the kit on this machine, and print a table.
+
+    Args:
+        part: panels: how long each notebook panel takes from a control's move to the new picture.
+        model: Which model.
+        data: What to work on.
+        json: Also write the rows to this file.
+    """
+    from sbirlib.bench import panel_latency, table
+
+    _check_parents(json)
+    chosen = model.load()
+    rows = panel_latency(chosen, _loaded(chosen, data, "test"))
+    print(table(rows))
+    if json is not None:
+        json.write_text(jsonlib.dumps([row._asdict() for row in rows], indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _loaded(model: ARNet, data: EvaluationData, split: str) -> LoadedSplit:
+    config = DataConfig(root=str(data.root), fit=model.fit, on_fault=data.on_fault)
+    return load_split(PairFolder(data.root, pattern=data.pattern).split(split), config, model.image_size)
+
+
+def _check_parents(*paths: Path | None) -> None:
+    """Refuses an output file in a folder that does not exist before any work is done for it."""
+    for path in filter(None, paths):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
