@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from accelerate import PartialState
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from sbirlib import ablation, grids
@@ -18,6 +21,7 @@ from sbirlib.config import Config
 from sbirlib.fields import InputError
 from sbirlib.garments import draw_miniclothes
 from sbirlib.pairs import PairFolder
+from sbirlib.state import saved_config
 from sbirlib.train import train
 
 
@@ -60,19 +64,28 @@ def train_from(preset: str):
     base = Config.preset(preset)
 
     def train_command(out: Path, config: Annotated[Config, arg(name="")] = base, preset: str = preset,
-                      overwrite: bool = False) -> int:
+                      overwrite: bool = False, resume: bool = False) -> int:
         """Train a model on the train split of a folder.
 
         Args:
-            out: Folder for the run: best/, last/, history.csv.
+            out: Folder for the run: best/, last/, history.csv, and state/ to go on from.
             config: Hyper-parameters.
             preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic and
                 full (the paper's); full with token recycling.
             overwrite: Replace the run that OUT already holds.
+            resume: Go on with the run in OUT, with its own settings, as if it had not been stopped.
         """
-        for record in train(config.data.root, config, out=out, overwrite=overwrite):
-            print(record, flush=True)
-        print(f"The run is in {out}")
+        stop = threading.Event()
+        # A scheduler that ends a job sends this first: time for a checkpoint.
+        signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+        if resume and config == base:
+            config = saved_config(out)
+        for record in train(config.data.root, config, out=out, overwrite=overwrite, resume=resume, stop=stop):
+            if PartialState().is_main_process:
+                print(record, flush=True)
+        if PartialState().is_main_process:
+            print(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here" if stop.is_set() else
+                  f"The run is in {out}")
         return 0
 
     return train_command

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,18 +35,63 @@ class RunError(InputError):
 
 
 def save_model_folder(folder: str | Path, model: ARNet, config: Config) -> None:
-    """Writes `model.safetensors` and `config.yaml`; an older folder is replaced only once both are there."""
-    folder = Path(folder)
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    """Writes `model.safetensors`, which also holds the configuration, and `config.yaml`.
+
+    An older folder is replaced only once both are on the disk; it stays as it is if they cannot be
+    written, and RunError says so.
+    """
+    with replacing(folder) as fresh:
+        save_model(model, str(fresh / WEIGHTS), metadata={"config": config.as_yaml()})
+        config.to_yaml(fresh / CONFIG)
+
+
+@contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A new folder to write into that takes the place of `folder` once everything in it is on the disk.
+
+    Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if
+    the disk refuses.
+    """
+    folder = settled(folder)
+    fresh, old = folder.with_name(f".{folder.name}.new"), _old(folder)
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_model(model, str(fresh / WEIGHTS))
-    config.to_yaml(fresh / CONFIG)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        for path in (*fresh.iterdir(), fresh):
+            _sync(path)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        _sync(folder.parent)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch and safetensors each have an error of their own for a disk that is full.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise RunError(f"{folder} cannot be written ({first_line(error)}); what was saved before is kept. Free some "
+                       "space or mend the disk, then go on with resume (--resume)") from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def settled(folder: str | Path) -> Path:
+    """`folder`, brought back where a process was killed between the two renamings that replace it."""
+    folder = Path(folder)
+    if not folder.exists() and _old(folder).exists():
+        _old(folder).rename(folder)
+    return folder
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk, so that a power cut after the renaming finds it whole."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def load_run(run: str | Path, which: str = "best") -> ARNet:
@@ -53,7 +101,7 @@ def load_run(run: str | Path, which: str = "best") -> ARNet:
     Raises RunError if it is not a run, or if its weights are damaged or of another model.
     """
     run = Path(run)
-    folder = run if (run / WEIGHTS).is_file() else run / which
+    folder = run if (run / WEIGHTS).is_file() else settled(run / which)
     missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
     if missing:
         reason = "no such folder" if not run.exists() else f"{which}/ has no {' and no '.join(missing)}"

@@ -142,7 +142,9 @@ class OptimConfig:
     weight_decay: float = knob(1e-4, ge=0, le=1)
     """Weight decay; biases and norms are exempt under adamw."""
     batch_size: int = knob(16, ge=2, le=65536, unit="pairs")
-    """Sketch-photo pairs a step; the other pairs of the batch are the negatives."""
+    """Sketch-photo pairs a step and process; the other pairs of the step are the negatives."""
+    chunk: int = knob(0, ge=0, le=65536, unit="pairs")
+    """Pairs that the encoders see at a time, 0 for all: less memory, the same gradient (gradient caching)."""
     warmup: float = knob(0.0, ge=0, le=1000, unit="epochs")
     """Linear warm-up from zero."""
     schedule: Literal["cosine", "constant"] = knob("constant")
@@ -169,6 +171,8 @@ class RunConfig:
     """How often the photos that choose the checkpoint are searched."""
     eval_batch: int = knob(128, ge=1, le=65536, unit="images")
     """Images embedded at a time when nothing is trained."""
+    save_minutes: float = knob(2.0, ge=0, le=1e6, unit="minutes")
+    """Longest time between two checkpoints that --resume can go on from; 0 makes one after every step."""
     tracker: Literal["tensorboard", "none"] = knob("tensorboard")
     """Where the curves go besides history.csv."""
 
@@ -212,7 +216,11 @@ class Config:
 
     def to_yaml(self, path: str | Path) -> None:
         """Writes every field to `path`."""
-        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+        Path(path).write_text(self.as_yaml(), encoding="utf-8")
+
+    def as_yaml(self) -> str:
+        """Every field, as `to_yaml` writes them."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def updated(self, changes: dict[str, Any]) -> Config:
         """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError."""

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import yaml
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from timm.optim import param_groups_weight_decay
-from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from accelerate.utils import gather_object, set_seed
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
-from sbirlib.checkpoints import fingerprint, load_run, save_model_folder
-from sbirlib.config import Config, OptimConfig
+from sbirlib.checkpoints import RunError, load_run, save_model_folder
+from sbirlib.config import Config
 from sbirlib.fields import ConfigError, InputError
-from sbirlib.losses import LossTerms, arnet_loss
-from sbirlib.pairs import PairError, PairFolder
+from sbirlib.losses import LossTerms
+from sbirlib.pairs import PairFolder
+from sbirlib.provenance import beginning, read_beginning, write_beginning
 from sbirlib.retrieval import score_split
-from sbirlib.views import LoadedSplit, epoch_batches, load_split
+from sbirlib.state import Progress, load_state, save_state
+from sbirlib.steps import backward, random_state, set_random_state
+from sbirlib.train_setup import interrupts_wait, load_data, lr_factor, make_accelerator, make_optimizer
+from sbirlib.views import Epoch
 
 VIEWS_A_PAIR = 4
 HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what the checkpoint is chosen on
 UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
-_OUTPUTS = ("best", "last", "history.csv", "start.yaml", "tensorboard")
+_OUTPUTS = ("best", "last", "state", "history.csv", "start.yaml", "tensorboard")
 
 
 class TrainingError(InputError):
@@ -77,15 +75,20 @@ class EpochRecord(NamedTuple):
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 
-def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
-          overwrite: bool = False) -> Iterator[EpochRecord]:
+def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path, overwrite: bool = False,
+          resume: bool = False, stop: threading.Event | None = None) -> Iterator[EpochRecord]:
     """Trains an ARNet on the train split and yields a record after each epoch.
 
-    `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv`, the hashes of
-    the backbones' first weights in `start.yaml`, and the tracker's files; stopping the iteration keeps
-    what is there. Data, model and folder are checked before this returns: PairError, BackboneError,
-    MSTRError, ConfigError, FileExistsError. While iterating, TrainingError if the loss is no longer a
-    number. One run at a time in a process.
+    `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv`, `start.yaml`
+    with what the run began from, `state/` with checkpoints to go on from, and the tracker's files.
+    However the iteration ends, what is there is kept: closing it, an interrupt of the keyboard or
+    setting `stop` leaves a checkpoint after the step under way, and `resume=True` goes on from the
+    newest one as if nothing had happened. In several processes (`accelerate launch`) the batch of a
+    step is that of all processes together.
+
+    Data, model and folder are checked before this returns: PairError, BackboneError, MSTRError,
+    ConfigError, FileExistsError, RunError. While iterating, TrainingError if the loss is no longer a
+    number, RunError if the disk refuses. One run at a time in a process.
     Source: paper, section 4; the validation split by photo is ours.
     """
     if not isinstance(pairs, PairFolder) or pairs.pattern != config.data.pattern:
@@ -94,10 +97,15 @@ def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path,
     config = config.updated({"data.root": str(pairs.root)})
     out = Path(out)
     present = [name for name in _OUTPUTS if (out / name).exists()]
-    if present and not overwrite:
-        raise FileExistsError(f"{out} already holds a run ({', '.join(present)}); choose another folder, "
-                              "or pass overwrite (--overwrite) to replace it")
-    return Trainer(pairs, config, out).epochs()
+    if resume and overwrite:
+        raise ConfigError("resume goes on with a run, overwrite begins it anew: choose one of them")
+    if present and not overwrite and not resume:
+        raise FileExistsError(f"{out} already holds a run ({', '.join(present)}); go on with it by resume (--resume), "
+                              "choose another folder, or pass overwrite (--overwrite) to replace it")
+    trainer = Trainer(pairs, config, out, stop)
+    if resume:
+        trainer.resume()
+    return trainer.epochs()
 
 
 def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> ARNet:
@@ -115,65 +123,132 @@ def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | 
 class Trainer:
     """Everything one run needs; made and driven by `train`."""
 
-    def __init__(self, pairs: PairFolder, config: Config, out: Path) -> None:
+    def __init__(self, pairs: PairFolder, config: Config, out: Path, stop: threading.Event | None = None) -> None:
         self.config, self.out = config, out
-        self.data, self.held_out, self.skipped = _load(pairs, config)
+        self.stop = stop or threading.Event()
+        self.data, self.held_out, self.skipped = load_data(pairs, config)
         self.selected_on = (NOTHING if self.held_out is None else
                             TEST_SET if config.run.protocol == "released" else HELD_OUT)
-        self.accelerator = _accelerator(config, out)
+        self.accelerator = make_accelerator(config, out)
         set_seed(config.run.seed)
         model = ARNet.from_config(config)
-        self.start = _start(model, config)
-        optimizer = _optimizer(model, config.optim)
+        self.start = beginning(model, config, self.data)
+        optimizer = make_optimizer(model, config.optim)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.batch_size = min(config.optim.batch_size, len(self.data.sketches))
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
+        if self.batch_size % processes:
+            raise ConfigError(f"{len(self.data.sketches)} sketches are fewer than a batch of "
+                              f"{config.optim.batch_size} in each of {processes} processes; use fewer")
         self.steps = len(self.data.sketches) // self.batch_size
-        self.schedule = LambdaLR(optimizer, _lr_factor(config, self.steps))
-        self.best = UNSCORED
+        self.schedule = LambdaLR(optimizer, lr_factor(config, self.steps))
+        self.progress, self._saved = Progress(), time.monotonic()
+        if rank:
+            # Weights are the same everywhere, dropout is not.
+            set_seed(config.run.seed + rank)
+
+    def resume(self) -> None:
+        """Takes up the newest checkpoint of `out`. Raises RunError if there is none, or if it does not fit."""
+        began = read_beginning(self.out)
+        if began.get("data") != self.start["data"]:
+            raise RunError(f"{self.out} cannot be resumed: its data were {began.get('data')}, those in "
+                           f"{self.config.data.root} are {self.start['data']}")
+        self.start = began
+        self.progress, rest = load_state(self.out, self.config, self.accelerator.unwrap_model(self.model))
+        self.optimizer.load_state_dict(rest["optimizer"])
+        self.schedule.load_state_dict(rest["schedule"])
+        states = rest["random"]
+        if len(states) != self.accelerator.num_processes:
+            raise RunError(f"{self.out} was trained in {len(states)} processes, these are "
+                           f"{self.accelerator.num_processes}; start as many")
+        set_random_state(states[self.accelerator.process_index], self.accelerator.device)
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Runs all epochs; closing the iterator ends the run in good order."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        for name in _OUTPUTS:
-            path = self.out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        (self.out / "start.yaml").write_text(yaml.safe_dump(self.start, sort_keys=False), encoding="utf-8")
-        self.accelerator.init_trackers("tensorboard")
+        self._open()
         try:
-            for epoch in range(1, self.config.run.epochs + 1):
-                record = self._epoch(epoch)
-                self._keep(record)
-                yield record
+            while self.progress.epoch <= self.config.run.epochs and not self._is_asked(self.stop.is_set()):
+                record = self._epoch()
+                if record is not None:
+                    yield record
         finally:
+            if self.progress.rows and not self.progress.step:
+                self._save()
             self.accelerator.end_training()
 
-    def _epoch(self, epoch: int) -> EpochRecord:
-        config, device = self.config, self.accelerator.device
-        started, terms = time.perf_counter(), []
+    def _open(self) -> None:
+        """Clears what another run left, or brings the history to where the checkpoint was."""
+        if self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            is_new = self.progress == Progress()
+            for name in _OUTPUTS if is_new else ():
+                path = self.out / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            write_beginning(self.out, self.start)
+            self._write_history()
+        self.accelerator.wait_for_everyone()
+        self.accelerator.init_trackers("tensorboard")
+
+    def _epoch(self) -> EpochRecord | None:
+        """Trains until the end of the epoch under way; None, and a checkpoint, if asked to stop before."""
+        config, progress = self.config, self.progress
+        plan = Epoch(self.data, config.data, seed=config.run.seed, epoch=progress.epoch)
         self.model.train()
-        batches = epoch_batches(self.data, config.data, seed=config.run.seed, epoch=epoch,
-                                batch_size=self.batch_size, device=device)
-        for *views, photo_ids in tqdm(batches, desc=f"epoch {epoch}/{config.run.epochs}", total=self.steps,
-                                      unit="step", disable=None, leave=False):
-            output = self.model(*views)
-            loss = arnet_loss(output, photo_ids, config.loss)
-            self.accelerator.backward(loss.total)
-            self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            self.schedule.step()
-            terms.append(torch.stack([term.detach() for term in loss]))
-        losses = _mean_terms(terms, epoch)
-        seconds = time.perf_counter() - started
+        steps = tqdm(range(progress.step, self.steps), desc=f"epoch {progress.epoch}/{config.run.epochs}", unit="step",
+                     disable=None if self.accelerator.is_main_process else True, leave=False)
+        with interrupts_wait() as interrupted:
+            for step in steps:
+                started = time.perf_counter()
+                rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
+                terms = backward(self.accelerator, self.model, plan, rows[self.accelerator.process_index], config.loss,
+                                 config.optim.chunk)
+                self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                self.schedule.step()
+                progress.terms.append(terms)
+                progress.step += 1
+                progress.seconds += time.perf_counter() - started
+                if self._is_asked(self.stop.is_set() or interrupted.is_set()) and progress.step < self.steps:
+                    self._save()
+                    break
+                if self._is_asked(time.monotonic() - self._saved > 60 * config.run.save_minutes):
+                    self._save()
+            record = self._finish(plan) if progress.step == self.steps else None
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        return record
+
+    def _finish(self, plan: Epoch) -> EpochRecord:
+        """Scores and keeps an epoch whose steps are all done."""
+        progress, started = self.progress, time.perf_counter()
+        losses = self._mean_terms(plan)
+        seconds = progress.seconds + time.perf_counter() - started
         views = VIEWS_A_PAIR * self.steps * self.batch_size
-        validation = self._validate(epoch)
+        validation = self._validate(progress.epoch)
         score = (validation["acc@1"], validation["mrr"]) if validation else UNSCORED
         # Until a first search there is nothing better than the latest weights, and a run that is
         # stopped then must hold some.
-        best = score > self.best or self.best == UNSCORED
-        self.best = max(self.best, score)
-        return EpochRecord(epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best,
-                           self.selected_on, self.skipped)
+        best = score > progress.best or progress.best == UNSCORED
+        record = EpochRecord(progress.epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds,
+                             validation, best, self.selected_on, self.skipped)
+        self.progress = Progress(epoch=progress.epoch + 1, best=max(progress.best, score),
+                                 rows=[*progress.rows, record.as_row()])
+        self._keep(record)
+        return record
+
+    def _mean_terms(self, plan: Epoch) -> dict[str, float]:
+        # Read once an epoch: a look at each step would make the device wait.
+        terms = torch.stack(self.progress.terms)
+        finite = terms.isfinite().all(dim=1)
+        if not finite.all():
+            step = int((~finite).int().argmax())
+            rows = plan.rows(step, self.batch_size).tolist()
+            files = ", ".join(self.data.split.sketches[row].path.name for row in rows)
+            raise TrainingError(f"the loss is no longer a number in epoch {self.progress.epoch}, step {step + 1}, with "
+                                f"the sketches {files}. What earlier epochs wrote is kept. Look at these files, or try "
+                                "a smaller optim.lr, a longer optim.warmup or fp32")
+        return dict(zip(LossTerms._fields, terms.mean(dim=0).tolist(), strict=True))
 
     def _validate(self, epoch: int) -> dict[str, float]:
         run = self.config.run
@@ -185,102 +260,39 @@ class Trainer:
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
 
     def _keep(self, record: EpochRecord) -> None:
-        row = record.as_row()
-        numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
+        numbers = {k: v for k, v in record.as_row().items() if not isinstance(v, str) and not math.isnan(v)}
         self.accelerator.log(numbers, step=record.epoch)
-        if not self.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
+            model = self.accelerator.unwrap_model(self.model)
+            for name in ("last", "best") if record.best else ("last",):
+                save_model_folder(self.out / name, model, self.config)
+            self._write_history()
+        if self._is_asked(time.monotonic() - self._saved > 60 * self.config.run.save_minutes):
+            self._save()
+
+    def _write_history(self) -> None:
+        rows, fresh = self.progress.rows, self.out / ".history.csv"
+        if not rows:
+            (self.out / "history.csv").unlink(missing_ok=True)
             return
-        model = self.accelerator.unwrap_model(self.model)
-        for name in ("last", "best") if record.best else ("last",):
-            save_model_folder(self.out / name, model, self.config)
-        history = self.out / "history.csv"
-        is_new = not history.exists()
-        with history.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        fresh.replace(self.out / "history.csv")
 
+    def _save(self) -> None:
+        """Leaves a checkpoint; all processes must come here at the same step."""
+        if self.progress.terms and not torch.stack(self.progress.terms).isfinite().all():
+            return  # _mean_terms will say what is wrong; the last good checkpoint is to stay the newest
+        states = gather_object([random_state(self.accelerator.device)])
+        if self.accelerator.is_main_process:
+            rest = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), "random": states}
+            save_state(self.out, self.accelerator.unwrap_model(self.model), self.config, self.progress, rest)
+        self._saved = time.monotonic()
 
-def _load(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
-    """Training and validation pairs in memory (None if nothing is held out), and files left out.
-
-    Under the released protocol nothing is held out and the test split takes the place of validation.
-    """
-    whole = load_split(pairs.split("train"), config.data, config.model.image_size)
-    skipped = len(whole.split.left_out)
-    if len(set(whole.photo_index.tolist())) < 2:
-        raise PairError(f"{pairs.root}: only one photo has a sketch; to learn a difference, two at least are needed")
-    if config.run.protocol == "released":
-        return whole, load_split(pairs.split("test"), config.data, config.model.image_size), skipped
-    if not config.data.val_fraction:
-        return whole, None, skipped
-    kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
-    return whole.part(kept), whole.part(held), skipped
-
-
-def _start(model: ARNet, config: Config) -> dict[str, str]:
-    """What the weights are at the beginning: where they come from, and their hashes."""
-    source = model.sketch_encoder.backbone.source
-    result = {"backbone": config.model.backbone,
-              "weights": f"{source}, seed {config.run.seed}" if source == "from scratch" else source}
-    if config.model.weights:
-        with open(config.model.weights, "rb") as file:
-            result["weights_file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return result | {"sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
-                     "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone)}
-
-
-def _accelerator(config: Config, out: Path) -> Accelerator:
-    if config.run.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device = 'cuda': torch sees no CUDA device here; use auto or cpu")
-    loss = config.loss
-    if not any((loss.multi, loss.inter, loss.intra_sketch, loss.intra_photo)):
-        raise ConfigError("loss.multi, inter, intra_sketch and intra_photo are all 0: nothing would be learnt")
-    # Accelerate keeps one state a process; without this, a second run in a notebook with another
-    # precision or device is refused.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    cpu = config.run.device == "cpu"
-    if PartialState(cpu=cpu).num_processes > 1:
-        raise ConfigError("training in several processes is not supported yet: start one process")
-    precision = "bf16" if _wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
-    tracker = None if config.run.tracker == "none" else config.run.tracker
-    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out)
-
-
-def _wants_bf16(precision: str, device: torch.device) -> bool:
-    if precision != "auto":
-        return precision == "bf16"
-    # Older GPUs only emulate bf16, slower than fp32.
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
-
-
-def _optimizer(model: ARNet, config: OptimConfig) -> Optimizer:
-    if config.name == "adamw":
-        groups = param_groups_weight_decay(model, config.weight_decay)
-        return AdamW(groups, lr=config.lr)
-    return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-
-
-def _lr_factor(config: Config, steps: int):
-    """Factor on the peak learning rate by step: linear warm-up, then constant or half a cosine."""
-    warmup, total = round(config.optim.warmup * steps), config.run.epochs * steps
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if config.optim.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    return factor
-
-
-def _mean_terms(terms: list[Tensor], epoch: int) -> dict[str, float]:
-    # Read once an epoch: a look at each step would make the device wait.
-    means = torch.stack(terms).mean(dim=0).tolist()
-    losses = dict(zip(LossTerms._fields, means, strict=True))
-    if not math.isfinite(losses["total"]):
-        raise TrainingError(f"the loss is no longer a number in epoch {epoch} ({losses}); what earlier epochs wrote "
-                            "is kept. Try a smaller optim.lr, a longer optim.warmup or fp32")
-    return losses
+    def _is_asked(self, here: bool) -> bool:
+        """Whether any process says so; all of them get the same answer."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device)).item())

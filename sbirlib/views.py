@@ -135,24 +135,40 @@ def draws(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, stream]).random((count, DRAWS), dtype=np.float32)
 
 
-def epoch_batches(data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,
-                  device: torch.device | str) -> Iterator[Views]:
-    """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
-    count = len(data.sketches)
-    batch_size = min(batch_size, count)
-    order = torch.from_numpy(epoch_order(seed, epoch, count))
-    tables = [torch.from_numpy(draws(seed, epoch, stream, count))
-              for stream in (_SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND)]
-    for start in range(0, count - batch_size + 1, batch_size):
-        rows = order[start : start + batch_size]
-        photo_ids = data.photo_index[rows]
-        sketches = to_float(data.sketches[rows], device)
-        photos = to_float(data.photos[photo_ids], device)
+class Epoch:
+    """The order and the random numbers of one epoch: which rows a step takes, and what their views are.
+
+    Both depend on seed and epoch alone, so a run that goes on in the middle of an epoch sees what it
+    would have seen, in one process or in several.
+    """
+
+    def __init__(self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int) -> None:
+        self.data, self.config, count = data, config, len(data.sketches)
+        self.order = torch.from_numpy(epoch_order(seed, epoch, count))
+        self._tables = [torch.from_numpy(draws(seed, epoch, stream, count))
+                        for stream in (_SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND)]
+
+    def rows(self, step: int, batch_size: int) -> Tensor:
+        """(b,) the sketches of a step, counted from 0."""
+        return self.order[step * batch_size : (step + 1) * batch_size]
+
+    def views(self, rows: Tensor, device: torch.device | str) -> Views:
+        """The views of these sketches (b,) and their photos, each with the numbers of its own row."""
+        config, photo_ids = self.config, self.data.photo_index[rows]
+        sketches, photos = to_float(self.data.sketches[rows], device), to_float(self.data.photos[photo_ids], device)
         views = [make_view(images, kind, table[rows].to(device), config)
                  for (images, kind), table in zip(
                      [(sketches, config.first_view), (sketches, config.second_view),
-                      (photos, config.first_view), (photos, config.second_view)], tables, strict=True)]
-        yield Views(*views, photo_ids.to(device))
+                      (photos, config.first_view), (photos, config.second_view)], self._tables, strict=True)]
+        return Views(*views, photo_ids.to(device))
+
+
+def epoch_batches(data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,
+                  device: torch.device | str) -> Iterator[Views]:
+    """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
+    plan, batch_size = Epoch(data, config, seed=seed, epoch=epoch), min(batch_size, len(data.sketches))
+    for step in range(len(data.sketches) // batch_size):
+        yield plan.views(plan.rows(step, batch_size), device)
 
 
 def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) -> Tensor:
