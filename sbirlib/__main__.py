@@ -1,4 +1,4 @@
-"""The command line: `python -m sbirlib` and data, train, evaluate, search, picture, ablate, compare or bench."""
+"""The command line: `python -m sbirlib` and data, train, evaluate, search, picture, report, ablate, compare, bench."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sbirlib.config import Config
 from sbirlib.fields import InputError
 from sbirlib.garments import draw_miniclothes
 from sbirlib.pairs import PairFolder
+from sbirlib.report import describe, write_page
 from sbirlib.state import saved_config
 from sbirlib.train import train
 
@@ -126,6 +127,18 @@ def ablate_from(preset: str):
     return ablate_command
 
 
+def report_command(run: Positional[Path]) -> int:
+    """Tell a run on one page: result, settings, data, weights, versions; with its curves in RUN/report.html.
+
+    Args:
+        run: Folder that `train --out` wrote.
+    """
+    text = describe(run)
+    page = write_page(run)
+    print(f"{text}\n\nwrote {page}")
+    return 0
+
+
 def compare_command(out: Positional[Path], first: Positional[str], second: Positional[str], k: int = 1) -> int:
     """Paired bootstrap between two variants of an ablation, or two runs as variant@seed.
 
@@ -166,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The preset decides the defaults of the other flags, so it is read first.
         preset = _preset(argv)
         commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command,
-                    "picture": picture_command, "ablate": ablate_from(preset), "compare": compare_command,
+                    "picture": picture_command, "report": report_command, "ablate": ablate_from(preset), "compare": compare_command,
                     "bench": bench_command}
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m sbirlib", description=__doc__, args=argv, config=(OmitSubcommandPrefixes,))

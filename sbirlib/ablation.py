@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from sbirlib.grids import Variant
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import interval_plot, save_figure
 from sbirlib.retrieval import evaluate
+from sbirlib.state import checkpoints
 from sbirlib.statistics import Difference, Estimate, bootstrap_accuracy, paired_bootstrap
 from sbirlib.train import TrainingError, train
 
@@ -55,7 +57,7 @@ def ablate(base: Config, variants: Sequence[Variant], seeds: Sequence[int], *, o
     """Trains and scores on the test split every variant with every seed that `out` does not hold yet.
 
     Yields a row for each, done before or now; `out` gets `runs/`, `results.csv` with one row a run,
-    and `ablation.png`. A run that was stopped half-way is trained anew. Before anything is trained,
+    and `ablation.png`. A run that was stopped half-way goes on from its checkpoint. Before anything is trained,
     data and models of all variants are tried: raises ConfigError for a change that does not fit,
     InputError if `out` holds runs of that variant with another configuration, and what `train` does.
     A training that diverges is passed over, and named in a TrainingError at the end.
@@ -204,8 +206,11 @@ def summary(out: str | Path) -> str:
 
 def _run(job: _Job) -> Row:
     started, config = time.perf_counter(), job.config
-    for _ in train(config.data.root, config, out=job.folder, overwrite=True):
+    # A run that was stopped goes on exactly, or is refused if its settings are not these.
+    begun = bool(checkpoints(job.folder))
+    for _ in train(config.data.root, config, out=job.folder, overwrite=not begun, resume=begun):
         pass
+    shutil.rmtree(job.folder / "state", ignore_errors=True)
     return _score(job, load_run(job.folder), time.perf_counter() - started)
 
 
