@@ -1,21 +1,28 @@
-"""Time the kit on the machine at hand."""
+"""Time the kit, and measure its memory, on the machine at hand."""
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 
 from sbirlib.arnet import ARNet
 from sbirlib.config import Config
 from sbirlib.draw_panel import DrawPanel
 from sbirlib.explorers import AttentionExplorer, TokenDiscardExplorer
+from sbirlib.fields import InputError
 from sbirlib.pairs import PairFolder
 from sbirlib.retrieval import Gallery, score_split
-from sbirlib.views import LoadedSplit
+from sbirlib.steps import backward
+from sbirlib.views import Epoch, LoadedSplit, load_split
 from sbirlib.widgets import InfoNCEPanel, PairBrowser, RetrievalBrowser, ViewExplorer
 
 UPDATES = 20
@@ -55,12 +62,64 @@ def panel_latency(model: ARNet, data: LoadedSplit) -> list[Latency]:
     return [_time(type(panel).__name__, control, list(_first(actions))) for panel, control, actions in moves]
 
 
-def table(rows: Sequence[Latency]) -> str:
+def panel_table(rows: Sequence[Latency]) -> str:
     """The latencies as a Markdown table, in milliseconds."""
     lines = ["| panel | control | median (ms) | 95th percentile (ms) | updates |", "|---|---|---|---|---|"]
     lines += [f"| `{row.panel}` | {row.control} | {1000 * row.median:.0f} | {1000 * row.p95:.0f} | {row.updates} |"
               for row in rows]
     return "\n".join(lines)
+
+
+class StepCost(NamedTuple):
+    """What one training step of `batch` pairs took: `chunk` pairs at a time (0: all), seconds, and MiB.
+
+    `memory` is what the step needed on top of the model and the data: on a CPU the rise of the
+    process's largest size, on a GPU what torch held at most.
+    """
+
+    batch: int
+    chunk: int
+    memory: float
+    seconds: float
+
+
+def step_memory(config: Config, batch: int, chunk: int) -> list[StepCost]:
+    """One step with the whole batch, and one chunk by chunk, each in a process of its own.
+
+    Raises InputError if the training split has fewer sketches than that. Source: ours.
+    """
+    # A process's largest size never falls: each measurement needs a new one.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return [pool.apply(_one_step, (config.updated({"optim.batch_size": batch}), part)) for part in (0, chunk)]
+
+
+def memory_table(rows: Sequence[StepCost]) -> str:
+    """The costs as a Markdown table."""
+    lines = ["| batch (pairs) | chunk (pairs) | memory of the step (MiB) | seconds |", "|---|---|---|---|"]
+    lines += [f"| {row.batch} | {row.chunk or 'whole batch'} | {row.memory:.0f} | {row.seconds:.1f} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _one_step(config: Config, chunk: int) -> StepCost:
+    accelerator = Accelerator(cpu=config.run.device == "cpu")
+    data = load_split(PairFolder(config.data.root).split("train"), config.data, config.model.image_size)
+    batch = config.optim.batch_size
+    if batch > len(data.sketches):
+        raise InputError(f"{config.data.root} has {len(data.sketches)} sketches to train on, fewer than a batch of "
+                         f"{batch}")
+    model = accelerator.prepare(ARNet.from_config(config)).train()
+    plan = Epoch(data, config.data, seed=0, epoch=1)
+    before, started = _held(accelerator), time.perf_counter()
+    backward(accelerator, model, plan, plan.rows(0, batch), config.loss, chunk)
+    return StepCost(batch, chunk, (_held(accelerator) - before) / 2**20, time.perf_counter() - started)
+
+
+def _held(accelerator: Accelerator) -> int:
+    """The most bytes that were held so far."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(accelerator.device)
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else 1024 * size
 
 
 def _set(control: object, values: Iterable) -> Iterable[Callable[[], None]]:

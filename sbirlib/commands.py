@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from accelerate import PartialState
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, arg, subcommand
 
 from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_frozen, load_released, load_run
-from sbirlib.config import DataConfig
+from sbirlib.config import Config, DataConfig
 from sbirlib.fields import InputError
 from sbirlib.images import read_image
 from sbirlib.pairs import PairFolder
@@ -149,22 +150,60 @@ def picture_command(kind: Positional[Kind], model: Annotated[ModelChoice, arg(na
     return 0
 
 
-def bench_command(part: Positional[Literal["panels"]], model: Annotated[ModelChoice, arg(name="")],
-                  data: EvaluationData, json: Path | None = None) -> int:
-    """Time a part of the kit on this machine, and print a table.
+@dataclass(frozen=True)
+class PanelTimes:
+    """How long each notebook panel takes from a control's move to the new picture."""
 
-    Args:
-        part: panels: how long each notebook panel takes from a control's move to the new picture.
-        model: Which model.
-        data: What to work on.
-        json: Also write the rows to this file.
-    """
-    from sbirlib.bench import panel_latency, table
+    model: Annotated[ModelChoice, arg(name="")]
+    """Which model."""
+    data: EvaluationData
+    """What to show."""
+    json: Path | None = None
+    """Also write the rows to this file."""
 
-    _check_parents(json)
-    chosen = model.load()
-    rows = panel_latency(chosen, _loaded(chosen, data, "test"))
-    print(table(rows))
+    def run(self) -> int:
+        """Prints the table; exit code 0."""
+        from sbirlib.bench import panel_latency, panel_table
+
+        _check_parents(self.json)
+        chosen = self.model.load()
+        rows = panel_latency(chosen, _loaded(chosen, self.data, "test"))
+        return _print_rows(panel_table(rows), rows, self.json)
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Memory and time of one training step, with the whole batch at once and chunk by chunk."""
+
+    root: Path
+    """Folder with trainA/ and trainB/."""
+    preset: str = "mini_full"
+    """Which preset is trained."""
+    batch: int = 512
+    """Pairs in the step."""
+    chunk: int = 32
+    """Pairs that the encoders see at a time."""
+    json: Path | None = None
+    """Also write the rows to this file."""
+
+    def run(self) -> int:
+        """Prints the table; exit code 0."""
+        from sbirlib.bench import memory_table, step_memory
+
+        _check_parents(self.json)
+        config = Config.preset(self.preset).updated({"data.root": str(self.root)})
+        rows = step_memory(config, self.batch, self.chunk)
+        return _print_rows(memory_table(rows), rows, self.json)
+
+
+def bench_command(part: Annotated[PanelTimes, subcommand("panels")] | Annotated[StepMemory, subcommand("memory")]
+                  ) -> int:
+    """Time a part of the kit on this machine, or measure its memory, and print a table."""
+    return part.run()
+
+
+def _print_rows(table: str, rows: Sequence[NamedTuple], json: Path | None) -> int:
+    print(table)
     if json is not None:
         json.write_text(jsonlib.dumps([row._asdict() for row in rows], indent=2) + "\n", encoding="utf-8")
     return 0

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sbirlib import ARNet, Config, pictures
 from sbirlib.__main__ import main
-from sbirlib.bench import UPDATES, Latency, panel_latency, table
+from sbirlib.bench import UPDATES, Latency, panel_latency, panel_table
 from sbirlib.checkpoints import save_model_folder
 from sbirlib.config import DataConfig
 from sbirlib.fields import InputError
@@ -118,4 +118,16 @@ def test_every_panel_is_timed(model, data, folder, pairs, tmp_path, monkeypatch,
 
 
 def test_the_table_is_in_milliseconds():
-    assert table([Latency("Panel", "slider", 0.0123, 0.2, 20)]).endswith("| `Panel` | slider | 12 | 200 | 20 |")
+    assert panel_table([Latency("Panel", "slider", 0.0123, 0.2, 20)]).endswith("| `Panel` | slider | 12 | 200 | 20 |")
+
+
+def test_a_step_in_chunks_is_measured_beside_the_whole(pairs, tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    words = ["bench", "memory", "--root", str(pairs.root), "--chunk", "8", "--json", str(out), "--batch"]
+    assert main([*words, "32"]) == 0
+    assert "| 32 | whole batch |" in capsys.readouterr().out
+    whole, chunked = json.loads(out.read_text())
+    assert (whole["chunk"], chunked["chunk"]) == (0, 8)
+    assert 0 < chunked["memory"] < whole["memory"]
+    assert main([*words, "33"]) == 2
+    assert "32 sketches to train on, fewer than a batch of 33" in capsys.readouterr().err
