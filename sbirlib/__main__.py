@@ -22,6 +22,7 @@ from sbirlib.fields import InputError
 from sbirlib.garments import draw_miniclothes
 from sbirlib.pairs import PairFolder
 from sbirlib.report import describe, write_page
+from sbirlib.sources import Source, import_dataset
 from sbirlib.state import saved_config
 from sbirlib.train import train
 
@@ -55,8 +56,30 @@ class Check:
         return 1 if report.left_out or report.empty else 0
 
 
-def data(command: Annotated[Demo, subcommand("demo")] | Annotated[Check, subcommand("check")]) -> int:
-    """Draw the embedded data set, or check a folder of one's own."""
+@dataclass(frozen=True)
+class Import:
+    """Bring in a public data set that you have downloaded, and compare its counts with the published ones."""
+
+    source: Positional[Source]
+    """Which data set."""
+    archive: Positional[Path]
+    """What was downloaded: a .zip, .tar or .tar.gz, or a folder."""
+    out: Path
+    """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
+
+    def run(self) -> int:
+        """Prints the report; exit code 0, also where counts differ."""
+        try:
+            print(import_dataset(self.source, self.archive, self.out))
+        except KeyboardInterrupt:
+            print(f"stopped; nothing was imported to {self.out}", file=sys.stderr)
+            return 130
+        return 0
+
+
+def data(command: Annotated[Demo, subcommand("demo")] | Annotated[Check, subcommand("check")]
+         | Annotated[Import, subcommand("import")]) -> int:
+    """Draw the embedded data set, check a folder of one's own, or bring in a public data set."""
     return command.run()
 
 
@@ -179,8 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The preset decides the defaults of the other flags, so it is read first.
         preset = _preset(argv)
         commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command,
-                    "picture": picture_command, "report": report_command, "ablate": ablate_from(preset), "compare": compare_command,
-                    "bench": bench_command}
+                    "picture": picture_command, "report": report_command, "ablate": ablate_from(preset),
+                    "compare": compare_command, "bench": bench_command}
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m sbirlib", description=__doc__, args=argv, config=(OmitSubcommandPrefixes,))
     except BrokenPipeError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,12 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 OTHER_EXTENSIONS = (".gif", ".tif", ".tiff", ".avif", ".heic", ".jfif", ".jp2", ".svg")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MIN_SIDE = 8  # px: anything smaller carries no drawing
+# A few kilobytes can claim to be any size. Larger than every camera but a few, and small enough to be decoded
+# on all cores at once.
+MAX_PIXELS = 64_000_000
 
+# `warnings` keeps one state for all threads.
+_OPENING = threading.Lock()
 _T = TypeVar("_T")
 
 
@@ -35,11 +42,19 @@ class Fault(NamedTuple):
 
 
 class ImageFacts(NamedTuple):
-    """Pixel mode and size (width, height) of one image file."""
+    """Pixel mode and size (width, height) of one image file.
+
+    The mode of an animation, or of a photo that carries a second one, says that its first frame is used.
+    """
 
     path: Path
     mode: str
     size: tuple[int, int]
+
+
+def printable(text: str) -> str:
+    """A text that holds names of strange files, as it may be printed: what would steer a terminal is escaped."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
@@ -53,8 +68,9 @@ def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
 def read_image(path: str | Path) -> Image.Image:
     """The picture as RGB on white, turned as its EXIF says.
 
-    Transparent pixels become white paper; 16-bit grey keeps its high byte. Raises ImageError that
-    names the file if it is missing, not one of the known formats, damaged, or smaller than 8 x 8 px.
+    Transparent pixels become white paper; 16-bit grey keeps its high byte; of an animation the first
+    frame is taken. Raises ImageError that names the file if it is missing, not one of the known
+    formats, damaged, smaller than 8 x 8 px or larger than 64 million pixels.
     """
     return _decode(Path(path))[0]
 
@@ -85,12 +101,18 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_unread(folder: Path) -> list[Fault]:
-    """Pictures of other formats and links to nowhere, which `list_images` does not name."""
+    """What is named like a picture and `list_images` leaves out: other formats, dead links, folders, devices."""
     other = [Fault(path, "cannot be read", f"save it as one of {', '.join(EXTENSIONS)}")
              for path in _visible(folder) if path.suffix.lower() in OTHER_EXTENSIONS]
-    dead = [Fault(path, "cannot be read", "it links to a file that does not exist")
-            for path in _visible(folder) if path.suffix.lower() in EXTENSIONS and not path.exists()]
-    return other + dead
+    odd = [Fault(path, "cannot be read", _not_a_file(path))
+           for path in _visible(folder) if path.suffix.lower() in EXTENSIONS and not path.is_file()]
+    return other + odd
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder; a readable picture file is needed"
+    return "is a pipe or device, not a file" if path.exists() else "it links to a file that does not exist"
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -99,13 +121,28 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _open(path: Path) -> Image.Image:
+    # Opening a pipe would wait for ever.
+    if not path.is_file():
+        exists = path.exists() or path.is_symlink()
+        raise ImageError(f"{path}: {_not_a_file(path) if exists else 'no such file'}")
+    with _OPENING, warnings.catch_warnings():
+        # Pillow warns of large pictures, which are refused below.
+        warnings.simplefilter("ignore")
+        return Image.open(path, formats=FORMATS)
+
+
 def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            facts = ImageFacts(path, image.mode, image.size)
+        with _open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{path}: {image.width} x {image.height} px is more than {MAX_PIXELS // 1_000_000} "
+                                 "million pixels; save it smaller")
+            frames = getattr(image, "n_frames", 1)
+            facts = ImageFacts(path, image.mode + (f" (first of {frames} frames)" if frames > 1 else ""), image.size)
             if min(image.size) < MIN_SIDE:
                 raise ImageError(f"{path}: {image.width} x {image.height} px is too small to search; "
-                                f"at least {MIN_SIDE} x {MIN_SIDE} is needed")
+                                 f"at least {MIN_SIDE} x {MIN_SIDE} is needed")
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith(("I", "F")):
                 # Pillow clips 16-bit grey at 255 instead of scaling it.
@@ -114,13 +151,16 @@ def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return image.convert("RGB"), facts
     except ImageError:
-        raise  # a ValueError too, but with its reason already
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
+        raise  # with its reason already
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: claims to have more than {MAX_PIXELS // 1_000_000} million pixels; "
+                         "save it smaller") from None
     except UnidentifiedImageError:
+        if not path.stat().st_size:
+            raise ImageError(f"{path}: is empty (0 bytes); copy it again from where it came") from None
         raise ImageError(f"{path}: is not a {', '.join(FORMATS)} image, whatever its name says; "
-                        "save it again as PNG or JPEG") from None
-    except (IsADirectoryError, PermissionError) as error:
+                         "save it again as PNG or JPEG") from None
+    except PermissionError as error:
         raise ImageError(f"{path}: {error.strerror}; a readable picture file is needed") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # what decodes pictures raises almost anything over a damaged one
         raise ImageError(f"{path}: is damaged ({error}); replace the file") from None
