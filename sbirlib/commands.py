@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import torch
 from accelerate import PartialState
+from einops import rearrange
 from tyro.conf import Positional, arg, subcommand
 
 from sbirlib.arnet import ARNet
@@ -20,6 +22,7 @@ from sbirlib.images import read_image
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import retrieval_strip, save_figure
 from sbirlib.retrieval import Gallery, evaluate
+from sbirlib.strokes import frame_picture
 from sbirlib.views import LoadedSplit, load_split
 
 Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
@@ -91,7 +94,7 @@ def evaluate_command(model: Annotated[ModelChoice, arg(name="")], data: Evaluati
 
 
 def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
-                   json: Path | None = None, figure: Path | None = None,
+                   json: Path | None = None, figure: Path | None = None, frame: bool = False,
                    on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop") -> int:
     """Find the photos of a folder that a sketch shows.
 
@@ -102,11 +105,14 @@ def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(n
         top: How many photos to return.
         json: Also write the result to this file.
         figure: Also draw the result into this file (png, pdf, svg).
+        frame: Centre and enlarge the drawing first, as the canvas of notebook 06 does.
         on_fault: What to do about photos that cannot be read.
     """
     _check_parents(json, figure)
-    gallery = Gallery.from_folder(model.load(), photos, on_fault=on_fault)
-    hits = gallery.search(sketch, top)
+    chosen, drawing = model.load(), read_image(sketch)
+    gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
+    query = frame_picture(drawing) if frame else np.array(drawing)
+    hits = gallery.search(rearrange(torch.from_numpy(query), "h w c -> c h w").float() / 255, top)
     for hit in hits:
         print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
     if gallery.skipped:
@@ -117,7 +123,7 @@ def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(n
         json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
     if figure is not None:
         pictures = [np.asarray(read_image(hit.path)) for hit in hits]
-        save_figure(retrieval_strip([np.asarray(read_image(sketch))], [pictures],
+        save_figure(retrieval_strip([query], [pictures],
                                     similarities=[[hit.similarity for hit in hits]]), figure)
     return 0
 

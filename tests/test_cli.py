@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -112,3 +113,20 @@ def test_runs_as_a_module_and_keeps_a_log_file_clean(pairs, tmp_path):
     assert done.returncode == 0, log.read_text()
     assert "\r" not in log.read_text()
     assert log.read_text().count("epoch ") == 2
+
+
+def test_a_small_drawing_is_framed_if_asked(run, pairs, tmp_path, capsys):
+    whole = pairs.split("test").sketches[0].path
+    sketch = Image.open(whole).convert("RGB")
+    page = Image.new("RGB", (400, 300), (235, 235, 230))
+    page.paste(sketch.resize((64, 64)), (20, 200))
+    page.save(tmp_path / "page.png")
+    words = ["--run", str(run), "--photos", str(pairs.root / "testB"), "--top", "8"]
+    found = []
+    for flags in (["search", str(tmp_path / "page.png")], ["search", str(tmp_path / "page.png"), "--frame"],
+                  ["search", str(whole), "--frame"]):
+        assert main([*flags, *words]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        found.append([float(similarity) for _, similarity, _ in sorted(lines, key=lambda line: line[2])])
+    # Framed, the drawing in the corner of grey paper is about what the drawing alone is.
+    assert np.abs(np.subtract(found[1], found[2])).max() < np.abs(np.subtract(found[0], found[2])).max()
