@@ -52,9 +52,9 @@ class ImageFacts(NamedTuple):
     size: tuple[int, int]
 
 
-def printable(text: str) -> str:
-    """A text that holds names of strange files, as it may be printed: what would steer a terminal is escaped."""
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+def printable(line: str) -> str:
+    """A line that holds names of strange files, as it may be printed: what would steer a terminal is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:

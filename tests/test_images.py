@@ -117,7 +117,7 @@ def test_a_palette_with_alpha_is_laid_on_white(tmp_path):
 
 
 def test_names_are_printed_without_what_steers_a_terminal():
-    assert printable("a\x1b[2Jb\r\n\udce9 衣") == "a\\x1b[2Jb\\r\n\\udce9 衣"
+    assert printable("a\x1b[2Jb\r\n\udce9 衣") == "a\\x1b[2Jb\\r\\n\\udce9 衣"
 
 
 def test_the_limit_is_in_pixels_of_the_decoded_picture(tmp_path, monkeypatch):
