@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from sbirlib.commands import bench_command, evaluate_command, picture_command, s
 from sbirlib.config import Config
 from sbirlib.fields import InputError
 from sbirlib.garments import draw_miniclothes
+from sbirlib.images import printable
 from sbirlib.pairs import PairFolder
 from sbirlib.report import describe, write_page
 from sbirlib.sources import Source, import_dataset
@@ -198,6 +200,10 @@ def _preset(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code, 2 for bad input (with one message on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A name of a file may have letters that this terminal has not; a notebook's stream takes all.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         # The preset decides the defaults of the other flags, so it is read first.
         preset = _preset(argv)
@@ -211,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join(map(printable, f"error: {error}".split("\n"))), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what was written stays", file=sys.stderr)

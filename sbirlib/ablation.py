@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate import PartialState
+from pydantic import TypeAdapter
 
 from sbirlib.arnet import ARNet
+from sbirlib.backbones import first_line
 from sbirlib.checkpoints import load_frozen, load_run
 from sbirlib.config import Config, knobs
 from sbirlib.fields import ConfigError, InputError
@@ -33,6 +35,7 @@ from sbirlib.statistics import Difference, Estimate, bootstrap_accuracy, paired_
 from sbirlib.train import TrainingError, train
 
 RESULT = "result.json"
+_SCORED = {"acc@1", "hits@1", "queries", "protocol"}  # what tables and messages take from a score
 UNTRAINED = -1  # the seed of a row that no training made
 _LAST = 10**6  # its place: never what others are compared with
 
@@ -242,11 +245,15 @@ def _finished(job: _Job) -> Row | None:
 def _read(path: Path) -> dict:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if not {*Row._fields, "config"} <= result.keys():
+        if not {*Row._fields, "config"} <= result.keys() or not isinstance(result["config"], dict):
             raise ValueError("it lacks fields")
+        row = TypeAdapter(Row).validate_python(_row(result))
+        lengths = {len(row.sketches), len(row.photos), len(row.ranks)}
+        if len(lengths) > 1 or _SCORED - row.score.keys():
+            raise ValueError("its queries or its score are not complete")
         return result
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); remove it, and its run is done again") from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}); remove it, and its run is done again") from None
 
 
 def _warning(runs: Sequence[Row]) -> str:

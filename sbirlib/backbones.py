@@ -216,6 +216,9 @@ def _drop_own_pooling(encoder: nn.Module) -> None:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its kind where it has none."""
+    if "weights_only" in str(error):
+        # torch goes on to say how to run what is in the file.
+        return "it holds more than tensors, which could run a program; it was not read"
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(":.") if lines else type(error).__name__
 

@@ -18,7 +18,7 @@ from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_frozen, load_released, load_run
 from sbirlib.config import Config, DataConfig
 from sbirlib.fields import InputError
-from sbirlib.images import read_image
+from sbirlib.images import printable, read_image
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import retrieval_strip, save_figure
 from sbirlib.retrieval import Gallery, evaluate
@@ -114,7 +114,7 @@ def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(n
     query = frame_picture(drawing) if frame else np.array(drawing)
     hits = gallery.search(rearrange(torch.from_numpy(query), "h w c -> c h w").float() / 255, top)
     for hit in hits:
-        print(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}")
+        print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
     if gallery.skipped:
         print(f"{gallery.skipped} photos were left out because they cannot be read")
     if json is not None:

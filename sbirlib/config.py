@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import PositiveInt
 
-from sbirlib.fields import LIMITS, ConfigError, Knob, group, knob
+from sbirlib.fields import LIMITS, ConfigError, Knob, brief, group, knob
 
 
 @group
@@ -199,16 +199,20 @@ class Config:
     def from_dict(values: dict) -> Config:
         """A Config from nested dicts; what is absent keeps its default. Raises ConfigError."""
         if not isinstance(values, dict):
-            raise ConfigError(f"expected groups {', '.join(_group_names())}, found {values!r}")
+            raise ConfigError(f"expected groups {', '.join(_group_names())}, found {brief(values)}")
         return Config(**{str(key): value for key, value in values.items()})
 
     @staticmethod
     def from_yaml(path: str | Path) -> Config:
         """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
         try:
+            if Path(path).stat().st_size > 2**18:
+                raise ConfigError("is larger than 256 KiB; no configuration is")
             return Config.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
-        except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+        except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); mend it, or train again") from None
 
     def to_dict(self) -> dict:
         """Nested dicts of plain values."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import reprlib
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
+# Of what was found a message shows the beginning: a few lines of YAML can hold a billion values.
+_BEGINNING = reprlib.Repr()
+_BEGINNING.maxstring, _BEGINNING.maxother, _BEGINNING.maxlevel = 80, 80, 2
+brief = _BEGINNING.repr
 LIMITS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
 
 
@@ -55,7 +60,7 @@ def group(cls: type) -> type:
     checked_init = cls.__init__
 
     @functools.wraps(checked_init)
-    def __init__(self: Any, **values: Any) -> None:
+    def __init__(self: Any, /, **values: Any) -> None:
         try:
             checked_init(self, **values)
         except ValidationError as error:
@@ -78,10 +83,10 @@ def _explain(cls: type, error: ValidationError) -> str:
             fields, field = nested, nested.get(part)
         name = ".".join([cls.__name__.removesuffix("Config").lower(), *path]).lstrip(".")
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            lines.append(f"unknown field {name!r}; known here: {', '.join(fields)}")
+            lines.append(f"unknown field {brief(name)}; known here: {', '.join(fields)}")
             continue
         rules = [LIMITS[sign].format(getattr(rule, sign)) for rule in getattr(field, "metadata", ())
                  for sign in LIMITS if hasattr(rule, sign)]
         allowed = f" (allowed: {' and '.join(rules)})" if rules else ""
-        lines.append(f"{name} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}")
+        lines.append(f"{name} = {brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}")
     return "; ".join(lines)

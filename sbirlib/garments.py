@@ -177,7 +177,9 @@ def _holds(root: Path, header: dict) -> bool:
     """Whether `root` is the complete drawing that `header` describes."""
     try:
         found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict):
         return False
     wanted = dict(
         zip(("trainB", "testB", "trainA", "testA"), (*header["photos"], *header["sketches"]), strict=True)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from sbirlib.fields import InputError
-from sbirlib.images import EXTENSIONS, Fault, ImageFacts, inspect_image, list_images, list_unread, read_all
+from sbirlib.images import EXTENSIONS, Fault, ImageFacts, inspect_image, list_images, list_unread, printable, read_all
 
 SPLITS = ("train", "test")
 
@@ -202,7 +202,7 @@ class Report(NamedTuple):
             notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB"
                       for fact in facts if fact.mode not in ("RGB", "L")]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
-        return "\n".join(lines + notes)
+        return "\n".join(map(printable, lines + notes))
 
 
 def _read_split(root: Path, name: str, pattern: Pattern) -> Split:

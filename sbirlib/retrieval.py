@@ -242,9 +242,11 @@ class Gallery:
         try:
             with safe_open(str(path), "pt") as file:
                 embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-                paths, owner = json.loads(metadata["paths"]), metadata["model"]
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+                paths, owner = [Path(photo) for photo in json.loads(metadata["paths"])], metadata["model"]
+            if embeddings.dtype != torch.float32 or embeddings.ndim != 2 or len(embeddings) != len(paths):
+                raise ValueError(f"{len(paths)} names for {embeddings.dtype} of shape {tuple(embeddings.shape)}")
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise PairError(f"{path}: not a saved gallery ({error})") from None
         if owner != fingerprint(model.photo_encoder):
             raise PairError(f"{path}: was embedded by another model; embed the photos again")
-        return Gallery(model, [Path(photo) for photo in paths], embeddings)
+        return Gallery(model, paths, embeddings)
