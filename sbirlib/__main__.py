@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +25,7 @@ from sbirlib.garments import draw_miniclothes
 from sbirlib.images import printable
 from sbirlib.pairs import PairFolder
 from sbirlib.report import describe, write_page
+from sbirlib.runs import HISTORY, read_history
 from sbirlib.sources import Source, import_dataset
 from sbirlib.state import saved_config
 from sbirlib.train import train
@@ -85,9 +87,8 @@ def data(command: Annotated[Demo, subcommand("demo")] | Annotated[Check, subcomm
     return command.run()
 
 
-def train_from(preset: str):
-    """The `train` command with the values of `preset` as defaults of its flags."""
-    base = Config.preset(preset)
+def train_from(preset: str, base: Config):
+    """The `train` command with the values of `base` as defaults of its flags."""
 
     def train_command(out: Path, config: Annotated[Config, arg(name="")] = base, preset: str = preset,
                       overwrite: bool = False, resume: bool = False) -> int:
@@ -101,20 +102,31 @@ def train_from(preset: str):
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had not been stopped.
         """
-        stop = threading.Event()
-        # A scheduler that ends a job sends this first: time for a checkpoint.
-        signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-        if resume and config == base:
-            config = saved_config(out)
-        for record in train(config.data.root, config, out=out, overwrite=overwrite, resume=resume, stop=stop):
-            if PartialState().is_main_process:
-                print(record, flush=True)
+        with _terminated() as stop:
+            for record in train(config.data.root, config, out=out, overwrite=overwrite, resume=resume, stop=stop):
+                if PartialState().is_main_process:
+                    print(record, flush=True)
         if PartialState().is_main_process:
-            print(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here" if stop.is_set() else
-                  f"The run is in {out}")
+            done = len(read_history(out)["epoch"]) if (out / HISTORY).is_file() else 0
+            print(f"The run is in {out}" if done >= config.run.epochs else
+                  f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
         return 0
 
     return train_command
+
+
+@contextmanager
+def _terminated() -> Iterator[threading.Event]:
+    """Set when a scheduler ends the job (SIGTERM): time for a checkpoint."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread is sent signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def ablate_from(preset: str):
@@ -197,6 +209,16 @@ def _preset(argv: Sequence[str]) -> str:
     return tyro.cli(preset_of, args=flags, return_unknown_args=True)[0]
 
 
+def _base(argv: Sequence[str], preset: str) -> Config:
+    """What the flags of `train` start from: the preset, or with --resume the settings of the run."""
+    def run_of(out: Path = Path(), resume: bool = False) -> Path | None:
+        return out if resume else None
+
+    flags = [word for word in argv[1:] if word not in ("-h", "--help")]
+    run = tyro.cli(run_of, args=flags, return_unknown_args=True)[0] if argv and argv[0] == "train" else None
+    return Config.preset(preset) if run is None else saved_config(run)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code, 2 for bad input (with one message on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -207,9 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # The preset decides the defaults of the other flags, so it is read first.
         preset = _preset(argv)
-        commands = {"data": data, "train": train_from(preset), "evaluate": evaluate_command, "search": search_command,
-                    "picture": picture_command, "report": report_command, "ablate": ablate_from(preset),
-                    "compare": compare_command, "bench": bench_command}
+        commands = {"data": data, "train": train_from(preset, _base(argv, preset)), "evaluate": evaluate_command,
+                    "search": search_command, "picture": picture_command, "report": report_command,
+                    "ablate": ablate_from(preset), "compare": compare_command, "bench": bench_command}
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="python -m sbirlib", description=__doc__, args=argv, config=(OmitSubcommandPrefixes,))
     except BrokenPipeError:

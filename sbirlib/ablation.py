@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from sbirlib.grids import Variant
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import interval_plot, save_figure
 from sbirlib.retrieval import evaluate
+from sbirlib.runs import read_history
 from sbirlib.state import checkpoints
 from sbirlib.statistics import Difference, Estimate, bootstrap_accuracy, paired_bootstrap
 from sbirlib.train import TrainingError, train
@@ -208,13 +208,14 @@ def summary(out: str | Path) -> str:
 
 
 def _run(job: _Job) -> Row:
-    started, config = time.perf_counter(), job.config
+    config = job.config
     # A run that was stopped goes on exactly, or is refused if its settings are not these.
     begun = bool(checkpoints(job.folder))
     for _ in train(config.data.root, config, out=job.folder, overwrite=not begun, resume=begun):
         pass
+    row = _score(job, load_run(job.folder), sum(read_history(job.folder)["seconds"]))
     shutil.rmtree(job.folder / "state", ignore_errors=True)
-    return _score(job, load_run(job.folder), time.perf_counter() - started)
+    return row
 
 
 def _score(job: _Job, model: ARNet, seconds: float) -> Row:

@@ -100,13 +100,13 @@ def patch_attention(attention: Attention, query: int) -> Tensor:
     return _as_grid(attention.maps[..., attention.prefix + query, attention.prefix :], attention.grid)
 
 
-def global_attention(attention: Attention, pool: str = "cls") -> Tensor:
+def global_attention(attention: Attention, *, uses_cls: bool = True) -> Tensor:
     """What the global token attends to -> (layers, b, heads, h, w).
 
-    With `pool="cls"` the row of the CLS token. Where the mean of the patch tokens is the global token,
-    CLS is never trained: the mean of the patches' rows stands for it.
+    The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where the global token
+    is made of the patch tokens, CLS is never trained: the mean of the patches' rows stands for it.
     """
-    if pool == "cls" and attention.prefix:
+    if uses_cls and attention.prefix:
         return _as_grid(attention.maps[..., 0, attention.prefix :], attention.grid)
     rows = attention.maps[..., attention.prefix :, attention.prefix :]
     return _as_grid(reduce(rows, "layer b head i j -> layer b head j", "mean"), attention.grid)
@@ -139,7 +139,7 @@ def attention_distance(attention: Attention, image_size: int) -> Distance:
     apart = torch.cdist(places, places).to(attention.maps.device)
     rows = attention.maps[..., attention.prefix :, attention.prefix :]
     rows = rows / rows.sum(dim=-1, keepdim=True)
-    heads = reduce(rows * apart, "layer b head i j -> layer head i", "sum").mean(dim=-1) / rows.shape[1]
+    heads = einsum(rows, apart, "layer b head i j, i j -> layer head") / (rows.shape[1] * len(places))
     return Distance(heads, heads.mean(dim=1), heads.var(dim=1, correction=0))
 
 

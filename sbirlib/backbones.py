@@ -64,6 +64,13 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(cfg["std"] if normalise else (1.0,) * 3), persistent=False)
         self.dim, self.grid = self._measure(name, image_size)
 
+    @property
+    def uses_cls(self) -> bool:
+        """Whether the global token is the CLS token, or else made of the patch tokens."""
+        has_cls = getattr(self.encoder, "num_prefix_tokens", 0) > 0
+        own = getattr(self.encoder, "global_pool", "") == "token"
+        return has_cls and (self.pool == "cls" or (self.pool == "own" and own))
+
     def forward(self, images: Tensor) -> Tokens:
         """(b, 3, s, s) in [0, 1] -> Tokens; normalisation with the backbone's mean and std is inside."""
         mean, std = (rearrange(value, "c -> c 1 1") for value in (self.mean, self.std))

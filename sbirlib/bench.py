@@ -22,6 +22,7 @@ from sbirlib.fields import InputError
 from sbirlib.pairs import PairFolder
 from sbirlib.retrieval import Gallery, score_split
 from sbirlib.steps import backward
+from sbirlib.train_setup import make_accelerator
 from sbirlib.views import Epoch, LoadedSplit, load_split
 from sbirlib.widgets import InfoNCEPanel, PairBrowser, RetrievalBrowser, ViewExplorer
 
@@ -101,7 +102,7 @@ def memory_table(rows: Sequence[StepCost]) -> str:
 
 
 def _one_step(config: Config, chunk: int) -> StepCost:
-    accelerator = Accelerator(cpu=config.run.device == "cpu")
+    accelerator = make_accelerator(config, Path())
     data = load_split(PairFolder(config.data.root).split("train"), config.data, config.model.image_size)
     batch = config.optim.batch_size
     if batch > len(data.sketches):
@@ -111,6 +112,8 @@ def _one_step(config: Config, chunk: int) -> StepCost:
     plan = Epoch(data, config.data, seed=0, epoch=1)
     before, started = _held(accelerator), time.perf_counter()
     backward(accelerator, model, plan, plan.rows(0, batch), config.loss, chunk)
+    if accelerator.device.type == "cuda":
+        torch.cuda.synchronize(accelerator.device)
     return StepCost(batch, chunk, (_held(accelerator) - before) / 2**20, time.perf_counter() - started)
 
 

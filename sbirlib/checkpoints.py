@@ -87,7 +87,9 @@ def _old(folder: Path) -> Path:
 
 def _sync(path: Path) -> None:
     """Waits until a file or folder is on the disk, so that a power cut after the renaming finds it whole."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no such thing for a folder
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

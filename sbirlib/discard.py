@@ -40,7 +40,7 @@ def token_scores(encoder: Encoder, images: Tensor, rule: Rule, *, seed: int = 0)
     InputError where the encoder has no attention or does not recycle. Source: ours.
     """
     if rule == "attention":
-        maps = global_attention(attention_maps(encoder.backbone, images), encoder.backbone.pool)
+        maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=encoder.backbone.uses_cls)
         return rearrange(reduce(maps[-1], "b head h w -> b h w", "mean"), "b h w -> b (h w)")
     if rule == "norm":
         return encoder.backbone(images).patches.norm(dim=-1)
@@ -112,11 +112,10 @@ def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
 def _at_output(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
     if encoder.backbone.pool == "own" or encoder.backbone.early_patches:
         raise InputError("this backbone makes its global token of something else than the patch tokens that it gives "
-                         "(model.pool own, model.early_patches): choose where=input")
+                         "(model.pool own, model.early_patches): discard at the input (where='input')")
     cls, patches = encoder.backbone(images)
     kept = _take(patches, places)
-    has_cls = encoder.backbone.pool == "cls" and getattr(encoder.backbone.encoder, "num_prefix_tokens", 0)
-    return Tokens(cls if has_cls else reduce(kept, "b k d -> b d", "mean"), kept)
+    return Tokens(cls if encoder.backbone.uses_cls else reduce(kept, "b k d -> b d", "mean"), kept)
 
 
 def _take(patches: Tensor, places: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class AttentionExplorer(Panel):
     def __init__(self, model: ARNet, data: LoadedSplit) -> None:
         self.encoders = {"sketch": model.eval().sketch_encoder, "photo": model.photo_encoder}
         self.pixels = {"sketch": data.sketches, "photo": data.photos}
-        self.attention = lru_cache(maxsize=32)(self._attention)
+        self.attention = lru_cache(maxsize=4)(self._attention)
         layers, heads = self.attention("sketch", 0).maps.shape[0], self.attention("sketch", 0).maps.shape[2]
         self.domain = ipywidgets.Dropdown(options=list(self.encoders), description="domain", style=STYLE)
         self.image = ipywidgets.IntSlider(0, 0, len(data.sketches) - 1, description="image", layout=WIDE, style=STYLE)
@@ -85,8 +85,9 @@ class AttentionExplorer(Panel):
         who = f"patch in row {asked[0] + 1}, column {asked[1] + 1}" if asked else f"the {GLOBAL}"
         rolled = self.layer.value == ROLLOUT
         attention = rollout(attention) if rolled else attention
-        pool = self.encoders[domain].backbone.pool
-        every = global_attention(attention, pool) if asked is None else patch_attention(attention, query - 1)
+        uses_cls = self.encoders[domain].backbone.uses_cls
+        every = (global_attention(attention, uses_cls=uses_cls) if asked is None else
+                 patch_attention(attention, query - 1))
         heads = every[0 if rolled else int(self.layer.value) - 1, 0]
         if rolled:
             shown = {"through all layers": heads[0]}

@@ -67,7 +67,8 @@ def failures(model: ARNet, data: LoadedSplit, query: int = 0, *, rows: int = 4, 
 def attention(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
     """What the global token of one sketch attends to in each layer, mean of heads."""
     backbone = model.eval().sketch_encoder.backbone
-    maps = global_attention(attention_maps(backbone, _images(model, data.sketches[query : query + 1])), backbone.pool)
+    maps = attention_maps(backbone, _images(model, data.sketches[query : query + 1]))
+    maps = global_attention(maps, uses_cls=backbone.uses_cls)
     layers = maps[:, 0].mean(dim=1).cpu().numpy()
     return token_overlay(picture(data.sketches[query]), list(layers), [f"layer {i + 1}" for i in range(len(layers))],
                          heading="what the global token attends to, mean of heads",
@@ -82,8 +83,11 @@ def distance(model: ARNet, data: LoadedSplit, query: int = 0, *, images: int = 6
     found = {}
     for name, encoder, pixels in (("sketch encoder", model.eval().sketch_encoder, data.sketches),
                                   ("photo encoder", model.photo_encoder, data.photos)):
-        maps = attention_maps(encoder.backbone, _images(model, pixels[query : query + images]))
-        found[name] = attention_distance(maps, model.image_size).heads.cpu().numpy()
+        # A few at a time: the maps of a large ViT take 20 MB an image.
+        parts = pixels[query : query + images].split(8)
+        distances = [attention_distance(attention_maps(encoder.backbone, _images(model, part)), model.image_size).heads
+                     * len(part) for part in parts]
+        found[name] = (torch.stack(distances).sum(dim=0) / sum(map(len, parts))).cpu().numpy()
     return distance_figure(found, pixels=model.image_size)
 
 

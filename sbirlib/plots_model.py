@@ -176,6 +176,7 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
         epochs, percent = (np.asarray(history[key], dtype=float) for key in ("epoch", column))
         seen = np.isfinite(percent)
         kept = np.flatnonzero(np.asarray(history.get("best", ()), dtype=float))
+        kept = kept[seen[kept]]  # without a search there is no place for a star
         colour = PALETTE[place % len(PALETTE)]
         label = f"{name}: kept epoch {epochs[kept[-1]]:.0f}, {percent[kept[-1]]:.1f} %" if len(kept) else name
         axes.plot(epochs[seen], percent[seen], color=colour, marker=MARKERS[place % len(MARKERS)], markersize=5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ START = "start.yaml"
 PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
-def beginning(model: ARNet, config: Config, data: LoadedSplit) -> dict[str, Any]:
+def beginning(model: ARNet, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
     source = model.sketch_encoder.backbone.source
     result = {"backbone": config.model.backbone,
@@ -33,15 +34,16 @@ def beginning(model: ARNet, config: Config, data: LoadedSplit) -> dict[str, Any]
                      "data": data_fingerprint(data), "versions": versions(), "code": code_state()}
 
 
-def data_fingerprint(data: LoadedSplit) -> dict[str, Any]:
-    """Counts, and a hash over names and bytes of the files that are trained on, wherever they lie."""
+def data_fingerprint(data: Sequence[LoadedSplit]) -> dict[str, Any]:
+    """Counts, and a hash over names and bytes of the files that a run learns and chooses from, wherever they lie."""
     total = hashlib.sha256()
-    for path in sorted([item.path for item in (*data.split.sketches, *data.split.photos)],
-                       key=lambda path: (path.parent.name, path.name)):
+    sketches = [sketch.path for part in data for sketch in part.split.sketches]
+    photos = [photo.path for part in data for photo in part.split.photos]
+    for path in sorted(sketches + photos, key=lambda path: (path.parent.name, path.name)):
         total.update(f"{path.parent.name}/{path.name}".encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
-    return {"sketches": len(data.split.sketches), "photos": len(data.split.photos), "sha256": total.hexdigest()}
+    return {"sketches": len(sketches), "photos": len(photos), "sha256": total.hexdigest()}
 
 
 def versions() -> dict[str, str]:
@@ -59,6 +61,8 @@ def code_state() -> str:
     """The git commit of this code and whether it was changed since; in words where there is no git."""
     here = Path(__file__).parent
     try:
+        # Installed inside another checkout, this file is not one of that repository's.
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "--", ".")
     except (OSError, subprocess.SubprocessError):
@@ -68,7 +72,9 @@ def code_state() -> str:
 
 def write_beginning(run: Path, start: dict[str, Any]) -> None:
     """Writes start.yaml."""
-    (run / START).write_text(yaml.safe_dump(start, sort_keys=False), encoding="utf-8")
+    fresh = run / f".{START}"
+    fresh.write_text(yaml.safe_dump(start, sort_keys=False), encoding="utf-8")
+    fresh.replace(run / START)
 
 
 def read_beginning(run: Path) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def read_beginning(run: Path) -> dict[str, Any]:
     try:
         start = yaml.safe_load((run / START).read_text(encoding="utf-8"))
     except OSError:
-        raise RunError(f"{run} is not a run that can be resumed: it has no {START}") from None
+        raise RunError(f"{run} has no {START}: it is not a run, or one of an older version; train again") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{run / START} cannot be read ({error})") from None
     if not isinstance(start, dict):

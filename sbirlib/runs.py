@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbirlib.checkpoints import CONFIG, RunError
+from sbirlib.checkpoints import CONFIG, RunError, settled
 from sbirlib.config import Config, knobs
 
 HISTORY = "history.csv"
@@ -39,7 +39,8 @@ def read_history(run: str | Path) -> dict[str, list[Any]]:
 
 def read_config(run: str | Path) -> Config:
     """The configuration of a run folder. Raises RunError if it is not a run, ConfigError if it cannot be read."""
-    for folder in (Path(run) / "best", Path(run) / "last", Path(run)):
+    # The last model has the settings that the run had last: it may have been trained on for longer.
+    for folder in (settled(Path(run) / "last"), settled(Path(run) / "best"), Path(run)):
         if (folder / CONFIG).is_file():
             return Config.from_yaml(folder / CONFIG)
     raise RunError(f"{run} is not a run: it has no {CONFIG} in best/ or last/")
@@ -54,6 +55,7 @@ def differences(configs: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
 
 def short_names(runs: Sequence[Path]) -> dict[str, Path]:
     """Runs by the last parts of their path, as many as it takes to tell them apart."""
+    runs = list(dict.fromkeys(runs))
     for parts in range(1, max(len(run.parts) for run in runs) + 1) if runs else ():
         names = {"/".join(run.parts[-parts:]): run for run in runs}
         if len(names) == len(runs):

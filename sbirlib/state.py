@@ -63,8 +63,9 @@ def save_state(run: str | Path, model: nn.Module, config: Config, progress: Prog
         torch.save({"progress": content, "config": config.to_dict(), "rest": dict(rest)}, fresh / TRAINER)
         sums = {name: _sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
-    for older in checkpoints(run)[:-KEPT]:
-        shutil.rmtree(older)
+    # Hidden ones are of a process that was killed while it wrote.
+    for useless in (*checkpoints(run)[:-KEPT], *folder.parent.glob(".*")):
+        shutil.rmtree(useless, ignore_errors=True)
     return folder
 
 
@@ -92,7 +93,8 @@ def load_state(run: str | Path, config: Config, model: nn.Module) -> tuple[Progr
             warnings.warn(f"{'; '.join(faults)}; going on from {folder}", CheckpointWarning, stacklevel=2)
         return Progress(**content["progress"]), content["rest"]
     reason = "; ".join(faults) or "it holds no checkpoint"
-    raise RunError(f"{run} cannot be resumed: {reason}. Start anew with overwrite (--overwrite), or another folder")
+    raise RunError(f"{run} cannot be resumed: {reason}. Start anew: remove it, overwrite it (--overwrite), or "
+                   "choose another folder")
 
 
 def saved_config(run: str | Path) -> Config:
@@ -103,7 +105,8 @@ def saved_config(run: str | Path) -> Config:
         except Exception as error:  # as in load_state, which says so when it is passed over
             last = first_line(error)
     damage = f"its checkpoints are damaged ({last})" if checkpoints(run) else "it holds no checkpoint"
-    raise RunError(f"{run} cannot be resumed: {damage}. Start anew with overwrite (--overwrite), or another folder")
+    raise RunError(f"{run} cannot be resumed: {damage}. Start anew: remove it, overwrite it (--overwrite), or "
+                   "choose another folder")
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,27 +10,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from sbirlib.arnet import ARNet
-from sbirlib.checkpoints import RunError, load_run, save_model_folder
+from sbirlib.checkpoints import RunError, load_run, settled
 from sbirlib.config import Config
 from sbirlib.fields import ConfigError, InputError
 from sbirlib.losses import LossTerms
 from sbirlib.pairs import PairFolder
-from sbirlib.provenance import beginning, read_beginning, write_beginning
+from sbirlib.provenance import beginning, read_beginning
 from sbirlib.retrieval import score_split
-from sbirlib.state import Progress, load_state, save_state
-from sbirlib.steps import backward, random_state, set_random_state
-from sbirlib.train_setup import interrupts_wait, load_data, lr_factor, make_accelerator, make_optimizer
+from sbirlib.run_files import OUTPUTS, RunFiles
+from sbirlib.runs import read_history
+from sbirlib.state import Progress, load_state
+from sbirlib.steps import backward, set_random_state
+from sbirlib.train_setup import check_exactness, interrupts_wait, load_data, lr_factor, make_accelerator, make_optimizer
 from sbirlib.views import Epoch
 
 VIEWS_A_PAIR = 4
 HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what the checkpoint is chosen on
 UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
-_OUTPUTS = ("best", "last", "state", "history.csv", "start.yaml", "tensorboard")
 
 
 class TrainingError(InputError):
@@ -96,7 +95,7 @@ def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path, ov
         pairs = PairFolder(pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=config.data.pattern)
     config = config.updated({"data.root": str(pairs.root)})
     out = Path(out)
-    present = [name for name in _OUTPUTS if (out / name).exists()]
+    present = [name for name in OUTPUTS if (out / name).exists()]
     if resume and overwrite:
         raise ConfigError("resume goes on with a run, overwrite begins it anew: choose one of them")
     if present and not overwrite and not resume:
@@ -111,13 +110,19 @@ def train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path, ov
 def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> ARNet:
     """The best model of run `out`; where `out` holds none yet, it is trained first, a line an epoch.
 
-    An unfinished run without `best/` is replaced. Raises what `train` and `load_run` raise.
+    A run that was stopped early is taken as it is, and said to be. An unfinished run without `best/` is
+    replaced. Raises what `train` and `load_run` raise.
     """
-    if not (Path(out) / "best").is_dir():
+    if not settled(Path(out) / "best").is_dir():
         print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
         for record in train(pairs, config, out=out, overwrite=True):
             print(record, flush=True)
-    return load_run(out)
+    model = load_run(out)
+    epochs = len(read_history(out)["epoch"])
+    if epochs < model.config.run.epochs:
+        print(f"{out} was stopped after epoch {epochs} of {model.config.run.epochs}: this is its best so far; "
+              f"`python -m sbirlib train --out {out} --resume` goes on")
+    return model
 
 
 class Trainer:
@@ -132,7 +137,8 @@ class Trainer:
         self.accelerator = make_accelerator(config, out)
         set_seed(config.run.seed)
         model = ARNet.from_config(config)
-        self.start = beginning(model, config, self.data)
+        check_exactness(model, config, self.accelerator.num_processes)
+        self.start = beginning(model, config, [part for part in (self.data, self.held_out) if part])
         optimizer = make_optimizer(model, config.optim)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -142,7 +148,8 @@ class Trainer:
                               f"{config.optim.batch_size} in each of {processes} processes; use fewer")
         self.steps = len(self.data.sketches) // self.batch_size
         self.schedule = LambdaLR(optimizer, lr_factor(config, self.steps))
-        self.progress, self._saved = Progress(), time.monotonic()
+        self.files = RunFiles(self.accelerator, out, config)
+        self.progress, self.resumed = Progress(), False
         if rank:
             # Weights are the same everywhere, dropout is not.
             set_seed(config.run.seed + rank)
@@ -150,11 +157,14 @@ class Trainer:
     def resume(self) -> None:
         """Takes up the newest checkpoint of `out`. Raises RunError if there is none, or if it does not fit."""
         began = read_beginning(self.out)
-        if began.get("data") != self.start["data"]:
-            raise RunError(f"{self.out} cannot be resumed: its data were {began.get('data')}, those in "
-                           f"{self.config.data.root} are {self.start['data']}")
-        self.start = began
-        self.progress, rest = load_state(self.out, self.config, self.accelerator.unwrap_model(self.model))
+        progress, rest = load_state(self.out, self.config, self.accelerator.unwrap_model(self.model))
+        for name, now in self.start["data"].items():
+            before = began.get("data", {}).get(name)
+            if before != now:
+                raise RunError(f"{self.out} cannot be resumed: its data had {name} {before}, {self.config.data.root} "
+                               f"has {now}. Resume with the data of before, or start another run")
+        self.start, self.progress, self.resumed = began, progress, True
+        progress.terms = [term.to(self.accelerator.device) for term in progress.terms]
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
         states = rest["random"]
@@ -165,59 +175,61 @@ class Trainer:
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Runs all epochs; closing the iterator ends the run in good order."""
-        self._open()
-        try:
-            while self.progress.epoch <= self.config.run.epochs and not self._is_asked(self.stop.is_set()):
-                record = self._epoch()
-                if record is not None:
-                    yield record
-        finally:
-            if self.progress.rows and not self.progress.step:
-                self._save()
-            self.accelerator.end_training()
-
-    def _open(self) -> None:
-        """Clears what another run left, or brings the history to where the checkpoint was."""
-        if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
-            is_new = self.progress == Progress()
-            for name in _OUTPUTS if is_new else ():
-                path = self.out / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            write_beginning(self.out, self.start)
-            self._write_history()
-        self.accelerator.wait_for_everyone()
+        if self.resumed:
+            self.files.take_up(self.progress)
+        else:
+            self.files.begin(self.start)
         self.accelerator.init_trackers("tensorboard")
+        try:
+            while self.progress.epoch <= self.config.run.epochs and not self.files.anyone(self.stop.is_set())[0]:
+                record = self._epoch()
+                if record is None:
+                    return
+                try:
+                    yield record
+                except GeneratorExit:
+                    self._save()
+                    raise
+            self._save()
+        finally:
+            self.accelerator.end_training()
 
     def _epoch(self) -> EpochRecord | None:
         """Trains until the end of the epoch under way; None, and a checkpoint, if asked to stop before."""
-        config, progress = self.config, self.progress
+        config, progress, record = self.config, self.progress, None
         plan = Epoch(self.data, config.data, seed=config.run.seed, epoch=progress.epoch)
         self.model.train()
         steps = tqdm(range(progress.step, self.steps), desc=f"epoch {progress.epoch}/{config.run.epochs}", unit="step",
                      disable=None if self.accelerator.is_main_process else True, leave=False)
         with interrupts_wait() as interrupted:
             for step in steps:
-                started = time.perf_counter()
-                rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
-                terms = backward(self.accelerator, self.model, plan, rows[self.accelerator.process_index], config.loss,
-                                 config.optim.chunk)
-                self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                self.schedule.step()
-                progress.terms.append(terms)
-                progress.step += 1
-                progress.seconds += time.perf_counter() - started
-                if self._is_asked(self.stop.is_set() or interrupted.is_set()) and progress.step < self.steps:
+                self._step(plan, step)
+                stopped, due = self.files.anyone(self.stop.is_set() or interrupted.is_set(), self.files.due)
+                if due or (stopped and progress.step < self.steps):
                     self._save()
+                if stopped and progress.step < self.steps:
                     break
-                if self._is_asked(time.monotonic() - self._saved > 60 * config.run.save_minutes):
-                    self._save()
-            record = self._finish(plan) if progress.step == self.steps else None
-        if interrupted.is_set():
+            else:
+                record = self._finish(plan)
+            stopped, = self.files.anyone(interrupted.is_set())
+        if stopped:
+            self._save()
             raise KeyboardInterrupt
         return record
+
+    def _step(self, plan: Epoch, step: int) -> None:
+        config, progress, started = self.config, self.progress, time.perf_counter()
+        rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
+        terms = backward(self.accelerator, self.model, plan, rows[self.accelerator.process_index], config.loss,
+                         config.optim.chunk)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        # A gradient that is no number spoils the weights though the loss was one.
+        progress.terms.append(torch.where(norm.isfinite(), terms, torch.nan))
+        progress.step += 1
+        progress.seconds += time.perf_counter() - started
 
     def _finish(self, plan: Epoch) -> EpochRecord:
         """Scores and keeps an epoch whose steps are all done."""
@@ -245,9 +257,9 @@ class Trainer:
             step = int((~finite).int().argmax())
             rows = plan.rows(step, self.batch_size).tolist()
             files = ", ".join(self.data.split.sketches[row].path.name for row in rows)
-            raise TrainingError(f"the loss is no longer a number in epoch {self.progress.epoch}, step {step + 1}, with "
-                                f"the sketches {files}. What earlier epochs wrote is kept. Look at these files, or try "
-                                "a smaller optim.lr, a longer optim.warmup or fp32")
+            raise TrainingError(f"the loss or its gradient is no longer a number in epoch {self.progress.epoch}, step "
+                                f"{step + 1}, with the sketches {files}. What earlier epochs wrote is kept. Look at "
+                                "these files, or try a smaller optim.lr, a longer optim.warmup or fp32")
         return dict(zip(LossTerms._fields, terms.mean(dim=0).tolist(), strict=True))
 
     def _validate(self, epoch: int) -> dict[str, float]:
@@ -262,37 +274,10 @@ class Trainer:
     def _keep(self, record: EpochRecord) -> None:
         numbers = {k: v for k, v in record.as_row().items() if not isinstance(v, str) and not math.isnan(v)}
         self.accelerator.log(numbers, step=record.epoch)
-        if self.accelerator.is_main_process:
-            model = self.accelerator.unwrap_model(self.model)
-            for name in ("last", "best") if record.best else ("last",):
-                save_model_folder(self.out / name, model, self.config)
-            self._write_history()
-        if self._is_asked(time.monotonic() - self._saved > 60 * self.config.run.save_minutes):
+        self.files.keep_epoch(self.model, self.progress, best=record.best)
+        if self.files.anyone(self.files.due)[0]:
             self._save()
 
-    def _write_history(self) -> None:
-        rows, fresh = self.progress.rows, self.out / ".history.csv"
-        if not rows:
-            (self.out / "history.csv").unlink(missing_ok=True)
-            return
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        fresh.replace(self.out / "history.csv")
-
     def _save(self) -> None:
-        """Leaves a checkpoint; all processes must come here at the same step."""
-        if self.progress.terms and not torch.stack(self.progress.terms).isfinite().all():
-            return  # _mean_terms will say what is wrong; the last good checkpoint is to stay the newest
-        states = gather_object([random_state(self.accelerator.device)])
-        if self.accelerator.is_main_process:
-            rest = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), "random": states}
-            save_state(self.out, self.accelerator.unwrap_model(self.model), self.config, self.progress, rest)
-        self._saved = time.monotonic()
-
-    def _is_asked(self, here: bool) -> bool:
-        """Whether any process says so; all of them get the same answer."""
-        if self.accelerator.num_processes == 1:
-            return here
-        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device)).item())
+        rest = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        self.files.save(self.model, self.progress, rest)

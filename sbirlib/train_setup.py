@@ -13,10 +13,13 @@ from types import FrameType
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from timm.optim import param_groups_weight_decay
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam, AdamW, Optimizer
 
 from sbirlib.arnet import ARNet
+from sbirlib.backbones import is_plain_vit
 from sbirlib.config import Config, OptimConfig
 from sbirlib.fields import ConfigError
 from sbirlib.pairs import PairError, PairFolder
@@ -52,7 +55,23 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
     cpu = config.run.device == "cpu"
     precision = "bf16" if wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
     tracker = None if config.run.tracker == "none" else config.run.tracker
-    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out)
+    # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out,
+                       kwargs_handlers=[unused])
+
+
+def check_exactness(model: ARNet, config: Config, processes: int) -> None:
+    """Refuses to split a batch where its images see each other outside the loss. Raises ConfigError."""
+    if processes == 1 and not config.optim.chunk:
+        return
+    way = f"optim.chunk = {config.optim.chunk}" if config.optim.chunk else f"{processes} processes"
+    if config.mstr.enabled and config.mstr.attention == "batch":
+        raise ConfigError(f"mstr.attention = 'batch' lets the images of a batch see each other; {way} would split it")
+    # Each process keeps statistics of its own, as is usual; a chunk would count its images twice.
+    if config.optim.chunk and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ConfigError(f"{config.model.backbone} has BatchNorm, whose statistics {way} would change; use "
+                          "optim.chunk = 0, or a backbone with LayerNorm or GroupNorm such as a ViT")
 
 
 def wants_bf16(precision: str, device: torch.device) -> bool:

@@ -36,13 +36,13 @@ BROKEN = 3  # exit code of a child that could not go on
 
 
 class Fault(NamedTuple):
-    """A kind of fault: how often it was tried, how often the run was resumed, and how many runs came out different."""
+    """A kind of fault: how often tried, then gone on with from a checkpoint, or begun again; runs that came out other."""
 
     kind: str
     tried: int
     resumed: int
+    begun_again: int
     different: int
-    lost: str
 
 
 def config_of(root: Path) -> Config:
@@ -94,7 +94,7 @@ def until_done(config: Config, out: Path) -> None:
 
 def signalled(config: Config, whole: Path, folder: Path, number: int, tries: int, duration: float, kind: str) -> Fault:
     """Sends a signal at random moments of runs, each of which is resumed until it is done."""
-    chance, sent, different, runs = random.Random(0), 0, 0, 0
+    chance, sent, resumed, different, runs = random.Random(0), 0, 0, 0, 0
     while sent < tries:
         out = folder / f"{kind.replace(' ', '_')}-{runs}"
         runs += 1
@@ -102,31 +102,40 @@ def signalled(config: Config, whole: Path, folder: Path, number: int, tries: int
             child = FORK.Process(target=work, args=(config, out))
             child.start()
             child.join(chance.uniform(0, duration))
-            if child.is_alive():
+            hit = child.is_alive()
+            if hit:
                 os.kill(child.pid, number)
                 sent += 1
             child.join(60)
+            if child.is_alive():
+                raise RuntimeError(f"{out}: still running a minute after {kind}")
+            # Hit before its first checkpoint, a run has nothing to go on from and begins again.
+            resumed += hit and bool(checkpoints(out))
         until_done(config, out)
         different += not same(whole, out)
-    return Fault(kind, sent, sent, different, "nothing" if not different else "the run differs")
+    return Fault(kind, sent, resumed, sent - resumed, different)
 
 
 def damaged(config: Config, whole: Path, folder: Path, tries: int, kind: str,
             damage: Callable[[bytes, random.Random], bytes]) -> Fault:
-    """Damages a random file of the newest checkpoint; the one before it is to be used, and that to be said."""
+    """Damages the newest checkpoint of a run that was stopped half-way; the one before is to be used, and that said."""
     chance, different, said = random.Random(1), 0, 0
+    half = folder / f"{kind.split()[0]}-half"
+    records = train(config.data.root, config, out=half)
+    next(records)
+    records.close()
     for number in range(tries):
         out = folder / f"{kind.split()[0]}-{number}"
-        shutil.copytree(whole, out)
+        shutil.copytree(half, out)
         path = checkpoints(out)[-1] / chance.choice(["model.safetensors", "trainer.pt"])
         path.write_bytes(damage(path.read_bytes(), chance))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CheckpointWarning)
-            for _ in train(config.data.root, config, out=out, resume=True):
-                pass
+            if len(list(train(config.data.root, config, out=out, resume=True))) != 3:
+                raise RuntimeError(f"{out}: the first epoch was not done again")
         said += any(issubclass(warning.category, CheckpointWarning) for warning in caught)
         different += not same(whole, out)
-    return Fault(kind, tries, said, different, "the steps since the checkpoint before; done again")
+    return Fault(kind, tries, said, 0, different)
 
 
 def full_disk(config: Config, whole: Path, folder: Path, tries: int) -> Fault | None:
@@ -150,13 +159,15 @@ def full_disk(config: Config, whole: Path, folder: Path, tries: int) -> Fault | 
             different += not same(whole, small / "run")
         finally:
             subprocess.run(["umount", str(small)], check=True)
-    return Fault(f"full disk ({refused} refused)", tries, resumed, different, "the step under way; done again")
+    if not refused:
+        raise RuntimeError("no disk was full: nothing was tried")
+    return Fault("full disk", refused, resumed - (tries - refused), 0, different)
 
 
 def dead_process(config: Config, folder: Path, tries: int) -> Fault:
     """Two processes, one is killed: the other must not wait for ever, and the run goes on."""
     folder.mkdir()
-    chance, resumed, different = random.Random(2), 0, 0
+    chance, killed, resumed, different = random.Random(2), 0, 0, 0
     config.to_yaml(folder / "config.yaml")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__,
              str(folder / "config.yaml")]
@@ -172,11 +183,12 @@ def dead_process(config: Config, folder: Path, tries: int) -> Fault:
         workers = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
         if workers:
             os.kill(int(workers[-1]), signal.SIGKILL)
+            killed += 1
         launcher.wait(120)
+        resumed += bool(workers) and bool(checkpoints(out))
         subprocess.run([*start, str(out)], check=True, capture_output=True, env=env, timeout=300)
-        resumed += 1
         different += not same(folder / "whole", out)
-    return Fault("one of two processes killed", tries, resumed, different, "nothing but the time")
+    return Fault("one of two processes killed", killed, resumed, 0, different)
 
 
 def _size(folder: Path) -> int:
@@ -213,8 +225,10 @@ def every_fault(folder: Path, kills: int = 100, others: int = 20) -> list[Fault]
 
 def table(faults: list[Fault]) -> str:
     """The faults as a Markdown table."""
-    lines = ["| fault | tried | resumed | runs that came out different | lost |", "|---|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {f.kind} | {f.tried} | {f.resumed} | {f.different} | {f.lost} |" for f in faults)])
+    lines = ["| fault | tried | gone on with | before the first checkpoint: begun again | came out different |",
+             "|---|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {f.kind} | {f.tried} | {f.resumed} | {f.begun_again} | {f.different} |"
+                                for f in faults)])
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def test_rows_are_found_by_their_place():
     torch.testing.assert_close(patch_attention(attention, 4)[1, 2, 0].flatten(), attention.maps[1, 2, 0, 5, 1:])
     torch.testing.assert_close(global_attention(attention)[0, 0, 1].flatten(), attention.maps[0, 0, 1, 0, 1:])
     mean = sum(attention.maps[0, 0, 1, row, 1:] for row in range(1, 7)) / 6
-    torch.testing.assert_close(global_attention(attention, "mean")[0, 0, 1].flatten(), mean)
+    torch.testing.assert_close(global_attention(attention, uses_cls=False)[0, 0, 1].flatten(), mean)
 
 
 def test_average_distance_equals_a_plain_loop():

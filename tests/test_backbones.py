@@ -52,6 +52,14 @@ def test_early_patches_that_a_backbone_does_not_have(name, blocks, possible):
         Backbone(name, image_size=96 if name == "sbir_mini" else 224, early_patches=blocks)
 
 
+@pytest.mark.parametrize(("name", "pool", "uses"), [
+    ("vit_tiny_patch16_224", "cls", True), ("vit_tiny_patch16_224", "mean", False),
+    ("vit_tiny_patch16_224", "own", True),
+    ("vit_base_patch16_siglip_224", "own", False), ("resnet18", "cls", False)])
+def test_which_global_token_is_the_cls_token(name, pool, uses):
+    assert Backbone(name, pool=pool).uses_cls == uses
+
+
 def test_normalises_with_the_models_own_mean_and_std():
     backbone = Backbone("vit_tiny_patch16_224").eval()
     assert backbone.mean.tolist() == pytest.approx(backbone.encoder.pretrained_cfg["mean"])

@@ -43,7 +43,7 @@ def test_the_best_places_are_kept_in_the_order_of_the_grid():
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_attention_scores_are_the_last_layers(images, pool):
     encoder = model_of(**{"model.pool": pool}).sketch_encoder
-    maps = global_attention(attention_maps(encoder.backbone, images), pool)
+    maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=pool == "cls")
     torch.testing.assert_close(token_scores(encoder, images, "attention"), maps[-1].mean(dim=1).flatten(1))
 
 
@@ -134,5 +134,5 @@ def test_what_cannot_be_ranked_or_dropped_is_named(encoder, images):
     with pytest.raises(InputError, match="discarded at input or output"):
         embed_kept(encoder, images, ALL["sketch"], where="middle")
     early = model_of(**{"model.early_patches": 1}).sketch_encoder
-    with pytest.raises(InputError, match="choose where=input"):
+    with pytest.raises(InputError, match="discard at the input"):
         embed_kept(early, images, ALL["sketch"], where="output")

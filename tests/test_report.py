@@ -58,7 +58,7 @@ def test_what_is_not_a_run_is_named(tmp_path, capsys):
 def test_the_data_are_known_by_their_bytes_and_names_not_by_their_place(pairs, tmp_path):
     def fingerprint(root):
         from sbirlib import PairFolder
-        return data_fingerprint(load_split(PairFolder(root).split("train"), Config().data, 32))
+        return data_fingerprint([load_split(PairFolder(root).split("train"), Config().data, 32)])
 
     shutil.copytree(pairs.root, tmp_path / "moved")
     found = fingerprint(pairs.root)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 from sbirlib import ARNet, evaluate, load_run
 from sbirlib.config import DataConfig
@@ -132,7 +133,13 @@ def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path
         torch.testing.assert_close(second.state_dict()[name], weights, atol=1e-4, rtol=1e-3)
     assert evaluate(first, pairs).ranks.tolist() == evaluate(second, pairs).ranks.tolist()
     assert (two / "history.csv").read_text().splitlines()[0] == (one / "history.csv").read_text().splitlines()[0]
-    launch(2, "-m", "sbirlib", "train", "--out", str(two), "--resume")
+    # Stopped in the middle, and gone on with: the same.
+    cut = tmp_path / "cut"
+    launch(2, str(Path(__file__).parent / "stopped.py"), "3", *train_words(config, cut, 4))
+    assert not (cut / "history.csv").exists() or len((cut / "history.csv").read_text().splitlines()) < 3
+    assert "The run is in" in launch(2, "-m", "sbirlib", "train", "--out", str(cut), "--resume")
+    for name, weights in load_file(two / "last" / "model.safetensors").items():
+        assert torch.equal(load_file(cut / "last" / "model.safetensors")[name], weights)
     # Random numbers are those of each process: another number of them cannot go on.
     done = subprocess.run([sys.executable, "-m", "sbirlib", "train", "--out", str(two), "--resume"],
                           capture_output=True, text=True)

@@ -15,7 +15,8 @@ from sbirlib.checkpoints import RunError, fingerprint
 from sbirlib.config import OptimConfig
 from sbirlib.fields import ConfigError
 from sbirlib.pairs import PairError
-from sbirlib.train import Trainer, TrainingError
+from sbirlib.state import checkpoints
+from sbirlib.train import Trainer, TrainingError, load_or_train
 from sbirlib.train_setup import lr_factor, make_optimizer
 
 
@@ -180,6 +181,39 @@ def _nan_loss(output, photo_ids, config):
 
     loss = arnet_loss(output, photo_ids, config)
     return loss._replace(total=loss.total * math.nan)
+
+
+def test_a_gradient_that_is_no_number_stops_training_though_the_loss_was_one(pairs, tiny, tmp_path):
+    out = tmp_path / "run"
+    trainer = Trainer(pairs, tiny.updated({"run.epochs": 3, "data.root": str(pairs.root), "run.save_minutes": 0}), out)
+    records = trainer.epochs()
+    next(records)
+    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(TrainingError, match=r"the loss or its gradient is no longer a number in epoch 2, step 1,"):
+        next(records)
+    for name in ("best", "last"):
+        assert all(weight.isfinite().all() for weight in load_run(out, name).state_dict().values())
+    newest = checkpoints(out)[-1]
+    assert newest.name == "000002-000000"
+    assert all(weight.isfinite().all() for weight in load_file(newest / "model.safetensors").values())
+
+
+def test_a_run_that_was_stopped_early_is_taken_as_it_is_and_said_to_be(pairs, tiny, tmp_path, capsys):
+    records = train(pairs, tiny.updated({"run.epochs": 9}), out=tmp_path / "run")
+    next(records)
+    records.close()
+    (tmp_path / "run" / "best").rename(tmp_path / "run" / ".best.old")  # as a process killed in between leaves it
+    model = load_or_train(pairs, tiny, out=tmp_path / "run")
+    assert model.config.run.epochs == 9
+    assert "was stopped after epoch 1 of 9" in capsys.readouterr().out
+
+
+def test_a_batch_is_not_split_where_its_images_see_each_other(pairs, tiny, tmp_path):
+    for changes, message in (({"model.backbone": "resnet18"}, "resnet18 has BatchNorm, whose statistics optim.chunk"),
+                             ({"mstr.enabled": True, "mstr.scales": (1,), "mstr.attention": "batch"},
+                              "lets the images of a batch see each other")):
+        with pytest.raises(ConfigError, match=message):
+            train(pairs, tiny.updated({**changes, "optim.chunk": 4}), out=tmp_path / "run")
 
 
 def test_warm_up_then_half_a_cosine():
