@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import resource
 import sys
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from sbirlib.arnet import ARNet
 from sbirlib.config import Config
 from sbirlib.draw_panel import DrawPanel
-from sbirlib.explorers import AttentionExplorer, TokenDiscardExplorer
+from sbirlib.explorers import AttentionExplorer, RunComparer, TokenDiscardExplorer
 from sbirlib.fields import InputError
 from sbirlib.pairs import PairFolder
 from sbirlib.retrieval import Gallery, score_split
@@ -39,10 +40,11 @@ class Latency(NamedTuple):
     updates: int
 
 
-def panel_latency(model: ARNet, data: LoadedSplit) -> list[Latency]:
+def panel_latency(model: ARNet, data: LoadedSplit, run: Path | None = None) -> list[Latency]:
     """How long the panels of the notebooks take to redraw on `data`, `UPDATES` moves of each control.
 
-    In the kernel, without what the browser takes to show the picture. Source: ours.
+    In the kernel, without what the browser takes to show the picture. `run` is the run folder that
+    RunComparer shows; without it that panel is left out. Source: ours.
     """
     attention, discard = AttentionExplorer(model, data), TokenDiscardExplorer(model, data)
     browser = RetrievalBrowser(model, data, score_split(model, data))
@@ -60,6 +62,9 @@ def panel_latency(model: ARNet, data: LoadedSplit) -> list[Latency]:
         (discard, "query", _set(discard.query, range(1, discard.query.max + 1))),
         (drawing, "stroke", (lambda k=k: drawing.stroke([(40, 10 * k), (200, 12 * k)]) for k in range(1, 99))),
     ]
+    if run is not None:
+        comparer = RunComparer([run])
+        moves.append((comparer, "K", _set(comparer.k, itertools.cycle((5, 10, 1)))))
     return [_time(type(panel).__name__, control, list(_first(actions))) for panel, control, actions in moves]
 
 

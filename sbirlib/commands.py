@@ -173,7 +173,7 @@ class PanelTimes:
 
         _check_parents(self.json)
         chosen = self.model.load()
-        rows = panel_latency(chosen, _loaded(chosen, self.data, "test"))
+        rows = panel_latency(chosen, _loaded(chosen, self.data, "test"), self.model.run)
         return _print_rows(panel_table(rows), rows, self.json)
 
 

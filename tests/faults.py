@@ -36,7 +36,7 @@ BROKEN = 3  # exit code of a child that could not go on
 
 
 class Fault(NamedTuple):
-    """A kind of fault: how often tried, then gone on with from a checkpoint, or begun again; runs that came out other."""
+    """A kind of fault: how often tried, then gone on with, or begun again; and runs that came out different."""
 
     kind: str
     tried: int

@@ -103,7 +103,7 @@ def test_the_command_names_what_is_wrong(folder, pairs, tmp_path, capsys):
     assert "does not exist; make it first" in capsys.readouterr().err
 
 
-def test_every_panel_is_timed(model, data, folder, pairs, tmp_path, monkeypatch, capsys):
+def test_every_panel_is_timed(model, data, run, pairs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sbirlib.bench.UPDATES", 2)
     assert UPDATES == 20
     rows = panel_latency(model, data)
@@ -112,9 +112,11 @@ def test_every_panel_is_timed(model, data, folder, pairs, tmp_path, monkeypatch,
     assert all(0 < row.median <= row.p95 for row in rows)
     assert {row.updates for row in rows} == {2}
     out = tmp_path / "rows.json"
-    assert main(["bench", "panels", "--run", str(folder), "--data.root", str(pairs.root), "--json", str(out)]) == 0
-    assert "| `AttentionExplorer` | query patch |" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())) == len(rows)
+    assert main(["bench", "panels", "--run", str(run), "--data.root", str(pairs.root), "--json", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "| `AttentionExplorer` | query patch |" in printed
+    assert "| `RunComparer` | K |" in printed
+    assert len(json.loads(out.read_text())) == len(rows) + 1
 
 
 def test_the_table_is_in_milliseconds():
