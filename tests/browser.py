@@ -223,8 +223,9 @@ def cell(page: Page, text: str) -> Locator:
 
 
 def panel(page: Page, kind: str) -> Locator:
-    """The live panel that a cell makes by calling the class `kind`."""
-    return cell(page, f"{kind}(").locator(".jp-Cell-outputWrapper").filter(has=page.locator("img.widget-image"))
+    """The live panel that the first cell to call the class `kind` makes."""
+    panels = cell(page, f"{kind}(").locator(".jp-Cell-outputWrapper").filter(has=page.locator("img.widget-image"))
+    return panels.first
 
 
 @contextmanager
