@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from sbirlib.views import Epoch, LoadedSplit, load_split
 from sbirlib.widgets import InfoNCEPanel, PairBrowser, RetrievalBrowser, ViewExplorer
 
 UPDATES = 20
+STATUS = Path("/proc/self/status")
 
 
 class Latency(NamedTuple):
@@ -80,7 +80,7 @@ class StepCost(NamedTuple):
     """What one training step of `batch` pairs took: `chunk` pairs at a time (0: all), seconds, and MiB.
 
     `memory` is what the step needed on top of the model and the data: on a CPU the rise of the
-    process's largest size, on a GPU what torch held at most.
+    process's size (on macOS of its largest size so far), on a GPU of what torch held.
     """
 
     batch: int
@@ -94,7 +94,7 @@ def step_memory(config: Config, batch: int, chunk: int) -> list[StepCost]:
 
     Raises InputError if the training split has fewer sketches than that. Source: ours.
     """
-    # A process's largest size never falls: each measurement needs a new one.
+    # What one step freed is not given back to the system: each measurement needs a new process.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         return [pool.apply(_one_step, (config.updated({"optim.batch_size": batch}), part)) for part in (0, chunk)]
 
@@ -115,6 +115,7 @@ def _one_step(config: Config, chunk: int) -> StepCost:
                          f"{batch}")
     model = accelerator.prepare(ARNet.from_config(config)).train()
     plan = Epoch(data, config.data, seed=0, epoch=1)
+    _forget_peak(accelerator)
     before, started = _held(accelerator), time.perf_counter()
     backward(accelerator, model, plan, plan.rows(0, batch), config.loss, chunk)
     if accelerator.device.type == "cuda":
@@ -123,11 +124,20 @@ def _one_step(config: Config, chunk: int) -> StepCost:
 
 
 def _held(accelerator: Accelerator) -> int:
-    """The most bytes that were held so far."""
+    """The most bytes that were held since `_forget_peak`, or, where the system cannot forget it, ever."""
     if accelerator.device.type == "cuda":
         return torch.cuda.max_memory_allocated(accelerator.device)
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else 1024 * size
+    if STATUS.is_file():
+        peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(peak.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _forget_peak(accelerator: Accelerator) -> None:
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
+    elif STATUS.is_file():
+        STATUS.with_name("clear_refs").write_text("5")  # Linux: the largest size so far is the present one
 
 
 def _set(control: object, values: Iterable) -> Iterable[Callable[[], None]]:
