@@ -100,16 +100,16 @@ def _cached(accelerator: Accelerator, model: nn.Module, plan: Epoch, parts: Sequ
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """What dropout draws from, on the CPU and on `device`."""
+    """What dropout draws from, on the CPU and on `device`, whichever kind it is."""
     state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+    return state if device.type == "cpu" else state | {"device": getattr(torch, device.type).get_rng_state()}
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     """Goes back to where `random_state` was taken."""
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type != "cpu" and "device" in state:
+        getattr(torch, device.type).set_rng_state(state["device"])
 
 
 def _features(output: ARNetOutput) -> list[Tensor]:
