@@ -21,10 +21,9 @@ from accelerate import PartialState
 from pydantic import TypeAdapter
 
 from sbirlib.arnet import ARNet
-from sbirlib.backbones import first_line
 from sbirlib.checkpoints import load_frozen, load_run
 from sbirlib.config import Config, knobs
-from sbirlib.fields import ConfigError, InputError
+from sbirlib.fields import ConfigError, InputError, first_line
 from sbirlib.grids import Variant
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import interval_plot, save_figure

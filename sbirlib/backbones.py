@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.fields import InputError
+from sbirlib.fields import InputError, first_line
 
 Pool = Literal["cls", "mean", "own"]
 Fit = Literal["pad", "stretch"]
@@ -219,15 +219,6 @@ def _drop_own_pooling(encoder: nn.Module) -> None:
     for name in ("pre_logits", "attn_pool"):
         if isinstance(getattr(encoder, name, None), nn.Module):
             setattr(encoder, name, nn.Identity())
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind where it has none."""
-    if "weights_only" in str(error):
-        # torch goes on to say how to run what is in the file.
-        return "it holds more than tensors, which could run a program; it was not read"
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(":.") if lines else type(error).__name__
 
 
 def _no_weights(name: str, error: Exception) -> str:

@@ -17,9 +17,9 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from sbirlib.arnet import ARNet
-from sbirlib.backbones import first_line, pretrained_config
+from sbirlib.backbones import pretrained_config
 from sbirlib.config import RELEASED, Config, released_options
-from sbirlib.fields import ConfigError, InputError
+from sbirlib.fields import ConfigError, InputError, first_line
 from sbirlib.mstr import MSTR
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"

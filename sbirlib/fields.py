@@ -90,3 +90,12 @@ def _explain(cls: type, error: ValidationError) -> str:
         allowed = f" (allowed: {' and '.join(rules)})" if rules else ""
         lines.append(f"{name} = {brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}")
     return "; ".join(lines)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    if "weights_only" in str(error):
+        # torch goes on to say how to run what is in the file.
+        return "it holds more than tensors, which could run a program; it was not read"
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(":.") if lines else type(error).__name__

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from sbirlib.backbones import first_line
 from sbirlib.checkpoints import WEIGHTS, RunError, replacing
 from sbirlib.config import Config, knobs
+from sbirlib.fields import first_line
 
 TRAINER, CHECKSUMS = "trainer.pt", "checksums.json"
 KEPT = 2  # the newest, and the one to fall back on if that is damaged
