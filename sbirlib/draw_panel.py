@@ -6,7 +6,6 @@ can draw and search in the same way. Source: ours.
 
 from __future__ import annotations
 
-import html
 import io
 import math
 import tempfile
@@ -30,7 +29,7 @@ from sbirlib.images import EXTENSIONS, ImageError, read_image
 from sbirlib.plots import image_grid, message, png_bytes, retrieval_card
 from sbirlib.retrieval import Gallery, Hit
 from sbirlib.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
-from sbirlib.widgets import Panel
+from sbirlib.widgets import Panel, notice
 
 THUMBNAIL = 270  # px, twice what is shown: sharp on fine screens, and large photos are decoded only once
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
@@ -231,8 +230,7 @@ class DrawPanel(Panel):
         return button
 
     def _say(self, text: str, *, alert: bool = False) -> None:
-        style = "line-height: 1.4; " + ("color: #b00020; font-weight: bold" if alert else "color: #555")
-        self.status.value = f'<div style="{style}">{html.escape(text)}</div>'
+        self.status.value = notice(text, alert=alert)
 
 
 def _thumbnail(path: Path) -> np.ndarray:

@@ -17,7 +17,7 @@ from sbirlib.fields import Knob
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import message, training_curves
 from sbirlib.train import EpochRecord, train
-from sbirlib.widgets import STYLE, Panel
+from sbirlib.widgets import STYLE, Panel, notice
 
 
 class TrainPanel(Panel):
@@ -144,8 +144,7 @@ class TrainPanel(Panel):
         self.train_button.disabled, self.stop_button.disabled = running, not running
 
     def _say(self, text: str, *, alert: bool = False) -> None:
-        style = "white-space: pre-wrap; line-height: 1.4" + ("; color: #b00020; font-weight: bold" if alert else "")
-        self.status.value = f'<div style="{style}">{html.escape(text)}</div>'
+        self.status.value = notice(text, alert=alert)
 
 
 def _control(knob: Knob) -> ipywidgets.Widget:

@@ -7,6 +7,7 @@ script can make without it. Every panel's picture is a PNG that is drawn anew wh
 from __future__ import annotations
 
 import base64
+import html
 import math
 import os
 from collections import Counter
@@ -227,6 +228,12 @@ class RetrievalBrowser(Panel):
         pictures = _read([sketch.path, *(self.split.photos[photo].path for photo in shown)])
         return retrieval_card(pictures[0], pictures[1:], titles, true_place=shown.index(true), heading=heading,
                               columns=math.ceil(len(shown) / 2))
+
+
+def notice(text: str, *, alert: bool = False) -> str:
+    """A line of text for a panel's status, as HTML; `alert` for what went wrong."""
+    style = "white-space: pre-wrap; line-height: 1.4; " + ("color: #b00020; font-weight: bold" if alert else "")
+    return f'<div style="{style}">{html.escape(text)}</div>'
 
 
 def _offer(control: ipywidgets.Dropdown, options: list[str]) -> None:
