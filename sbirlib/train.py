@@ -20,6 +20,7 @@ from sbirlib.config import Config
 from sbirlib.fields import ConfigError, InputError
 from sbirlib.losses import LossTerms
 from sbirlib.pairs import PairFolder
+from sbirlib.precision import choose_attention
 from sbirlib.provenance import beginning, read_beginning
 from sbirlib.retrieval import score_split
 from sbirlib.run_files import OUTPUTS, RunFiles
@@ -138,8 +139,11 @@ class Trainer:
         set_seed(config.run.seed)
         model = ARNet.from_config(config)
         check_exactness(model, config, self.accelerator.num_processes)
+        # In fp32 nothing is exchanged for speed: it is what the fast path is compared with.
+        bf16 = self.accelerator.mixed_precision == "bf16"
+        choose_attention(model, self.accelerator.device, bf16)
         self.start = beginning(model, config, [part for part in (self.data, self.held_out) if part])
-        optimizer = make_optimizer(model, config.optim)
+        optimizer = make_optimizer(model, config.optim, fused=bf16)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))

@@ -23,6 +23,7 @@ from sbirlib.backbones import is_plain_vit
 from sbirlib.config import Config, OptimConfig
 from sbirlib.fields import ConfigError
 from sbirlib.pairs import PairError, PairFolder
+from sbirlib.precision import wants_bf16
 from sbirlib.views import LoadedSplit, load_split
 
 
@@ -74,18 +75,12 @@ def check_exactness(model: ARNet, config: Config, processes: int) -> None:
                           "optim.chunk = 0, or a backbone with LayerNorm or GroupNorm such as a ViT")
 
 
-def wants_bf16(precision: str, device: torch.device) -> bool:
-    if precision != "auto":
-        return precision == "bf16"
-    # Older GPUs only emulate bf16, slower than fp32.
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
-
-
-def make_optimizer(model: ARNet, config: OptimConfig) -> Optimizer:
+def make_optimizer(model: ARNet, config: OptimConfig, *, fused: bool = False) -> Optimizer:
+    """Adam or AdamW; `fused` does all of a step in one kernel, which rounds otherwise in the last bit."""
     if config.name == "adamw":
         groups = param_groups_weight_decay(model, config.weight_decay)
-        return AdamW(groups, lr=config.lr)
-    return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        return AdamW(groups, lr=config.lr, fused=fused)
+    return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 def lr_factor(config: Config, steps: int) -> Callable[[int], float]:

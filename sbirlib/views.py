@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import einsum, rearrange, reduce
+from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -194,31 +194,39 @@ def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) ->
         x, y = (2 * numbers[:, 3] - 1) * (1 - width), (2 * numbers[:, 4] - 1) * (1 - height)
         zero = torch.zeros_like(area)
         crop = _warp(images, [[width * flip, zero, x], [zero, height, y]])
-        return _jitter(_turn_hue(crop, (2 * numbers[:, 8] - 1) * config.hue), numbers[:, 5:8], config.jitter)
+        return _recolour(crop, numbers[:, 5:9], config.jitter, config.hue)
     raise ValueError(f"unknown view {kind!r}; known: A0, A1, A2")
 
 
 def _warp(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
     """Samples `images` through one affine map each: output coordinates in [-1, 1] to input coordinates."""
-    affine = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
-    # Zeros outside the inverted picture are white outside the picture.
-    return 1 - F.grid_sample(1 - images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    height, width = images.shape[-2:]
+    across, down = _centres(width, images.device), _centres(height, images.device)[:, None]
+    grid = torch.empty(len(images), height, width, 2, device=images.device)
+    for axis, (x, y, shift) in enumerate(rows):
+        # The sum of a row and a column: a product with the coordinates of every pixel takes several times longer.
+        torch.add(x[:, None, None] * across, y[:, None, None] * down + shift[:, None, None], out=grid[..., axis])
+    # Zeros outside the shifted picture are white outside the picture.
+    return F.grid_sample(images - 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False).add_(1)
 
 
-def _turn_hue(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turns colours about the grey axis, which leaves the mean of the channels, and so all greys, alone."""
-    angle = torch.deg2rad(degrees)[:, None, None]
-    eye = torch.eye(3, device=images.device)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=images.device) / math.sqrt(3)
-    rotation = torch.cos(angle) * eye + torch.sin(angle) * cross + (1 - torch.cos(angle)) / 3
-    return einsum(rotation, images, "b out channel, b channel h w -> b out h w")
+def _centres(count: int, device: torch.device) -> Tensor:
+    """(count,) where the centres of so many pixels lie in [-1, 1]."""
+    return (2 * torch.arange(count, device=device) + 1) / count - 1
 
 
-def _jitter(images: Tensor, numbers: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast and saturation, each times a factor in 1 +- strength."""
-    brightness, contrast, saturation = rearrange(1 + strength * (2 * numbers - 1), "b f -> f b 1 1 1")
-    images = images * brightness
-    images = torch.lerp(reduce(images, "b c h w -> b 1 1 1", "mean"), images, contrast)
-    images = torch.lerp(reduce(images, "b c h w -> b 1 h w", "mean"), images, saturation)
-    return images.clamp(0, 1)
+def _recolour(images: Tensor, numbers: Tensor, jitter: float, hue: float) -> Tensor:
+    """Turns the hue by up to `hue` degrees, then brightness, contrast and saturation times a factor in 1 +- `jitter`.
+
+    The hue turns about the grey axis, which leaves the mean of the channels, and so all greys, alone. All
+    four are linear in the channels of a pixel, so they are done as one.
+    """
+    brightness, contrast, saturation = rearrange(1 + jitter * (2 * numbers[:, :3] - 1), "b f -> f b 1 1 1")
+    angle = torch.deg2rad((2 * numbers[:, 3] - 1) * hue)[:, None, None, None]
+    scale, cos = brightness * contrast, torch.cos(angle)
+    grey = reduce(images, "b c h w -> b 1 h w", "mean")
+    level = reduce(grey, "b 1 h w -> b 1 1 1", "mean") * brightness * (1 - contrast)
+    rest = torch.addcmul(level, grey, scale * (1 - saturation * cos))
+    # At right angles to a colour and to grey: each channel less the one before it.
+    turned = (images[:, [2, 0, 1]] - images[:, [1, 2, 0]]).mul_(scale * saturation * torch.sin(angle) / 3**0.5)
+    return turned.addcmul_(images, scale * saturation * cos).add_(rest).clamp_(0, 1)

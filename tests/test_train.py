@@ -248,7 +248,7 @@ def _norm(model):
 
 
 def test_the_model_in_a_run_is_the_model_that_was_trained(pairs, tiny, tmp_path):
-    config = tiny.updated({"data.root": str(pairs.root), "run.epochs": 1})
+    config = tiny.updated({"data.root": str(pairs.root), "run.epochs": 1, "run.precision": "fp32"})
     trainer = Trainer(PairFolder(pairs.root), config, tmp_path / "run")
     list(trainer.epochs())
     loaded = load_run(tmp_path / "run", "last")

@@ -1,6 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from PIL import Image
 
 from sbirlib.config import DataConfig
@@ -172,3 +175,23 @@ def test_a_third_of_a_turn_of_the_hue_passes_red_to_green_to_blue():
     torch.testing.assert_close(turned, torch.tensor([0.0, 1.0, 0.0]), atol=1e-5, rtol=0)
     grey = torch.full((1, 3, 8, 8), 0.3)
     torch.testing.assert_close(make_view(grey, "A2", numbers, config), grey, atol=1e-5, rtol=0)
+
+
+def test_colours_change_as_step_by_step():
+    images, numbers = torch.rand(6, 3, 16, 16), torch.rand(6, DRAWS)
+    config = DataConfig(enlarge=1, flip=0, crop=1, jitter=0.4, hue=180)
+    whole = numbers.clone()
+    whole[:, 1:5] = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    axis = torch.full((3,), 3**-0.5, dtype=torch.float64)
+    for image, row, found in zip(images, whole, make_view(images, "A2", whole, config), strict=True):
+        *factors, turn = (2 * row[5:9].double() - 1).tolist()
+        brightness, contrast, saturation = (1 + 0.4 * factor for factor in factors)
+        angle, pixels = math.radians(180 * turn), rearrange(image.double(), "c h w -> (h w) c")
+        # Rodrigues: a vector turned about an axis.
+        pixels = (pixels * math.cos(angle) + torch.linalg.cross(axis.expand_as(pixels), pixels) * math.sin(angle)
+                  + axis * (pixels @ axis)[:, None] * (1 - math.cos(angle)))
+        pixels = pixels * brightness
+        pixels = pixels.mean() + contrast * (pixels - pixels.mean())
+        grey = pixels.mean(dim=1, keepdim=True)
+        expected = (grey + saturation * (pixels - grey)).clamp(0, 1)
+        torch.testing.assert_close(rearrange(found, "c h w -> (h w) c").double(), expected, atol=1e-5, rtol=0)

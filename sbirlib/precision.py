@@ -1,0 +1,54 @@
+"""Which number format and which attention kernel is fast on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from timm.layers import use_fused_attn
+from torch import nn
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def wants_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether forward passes run in bf16; `auto`: where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        # Older GPUs only emulate bf16, slower than fp32.
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and (_cpu_has("avx512_bf16") or _cpu_has("amx_bf16"))
+
+
+def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> None:
+    """Sets timm's attention layers to the faster of their two kernels, fused or plain; the maths is the same.
+
+    On CPUs that have bf16 but no matrix unit (AMX), torch's fused kernel goes back 2 to 6 times slower in
+    bf16 than two products with a softmax between them. Source: ours, measured (`bench --part attention`).
+    """
+    plain = bf16 and device.type == "cpu" and not _cpu_has("amx_bf16")
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = bool(use_fused_attn()) and not plain
+
+
+@contextmanager
+def forward_in(precision: Precision, model: nn.Module) -> Iterator[None]:
+    """Runs forward passes of `model` in this precision, where the model is; embeddings stay close, not equal."""
+    device = next(model.parameters()).device
+    bf16 = wants_bf16(precision, device)
+    choose_attention(model, device, bf16)
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            yield
+    finally:
+        choose_attention(model, device, bf16=False)
+
+
+def _cpu_has(feature: str) -> bool:
+    # Not every torch that the kit runs on can tell.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get(feature, False))
