@@ -1,161 +1,121 @@
-"""Time the kit, and measure its memory, on the machine at hand."""
+"""Measure the kit beside the released recipe on the machine at hand, part by part, in one run."""
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import resource
-import time
-from collections.abc import Callable, Iterable, Sequence
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
-from sbirlib.arnet import ARNet
-from sbirlib.config import Config
-from sbirlib.draw_panel import DrawPanel
-from sbirlib.explorers import AttentionExplorer, RunComparer, TokenDiscardExplorer
+from sbirlib.bench_costs import cost_rows, import_rows, memory_rows
+from sbirlib.bench_panels import panel_rows
+from sbirlib.bench_train import Setup, accuracy_rows, attention_rows, evaluation_rows, input_rows, step_rows
+from sbirlib.checkpoints import load_run
+from sbirlib.config import Config, DataConfig
 from sbirlib.fields import InputError
+from sbirlib.images import printable
+from sbirlib.measure import TABLE_HEAD, Ceilings, Row, ceilings
 from sbirlib.pairs import PairFolder
-from sbirlib.retrieval import Gallery, score_split
-from sbirlib.steps import backward
 from sbirlib.train_setup import make_accelerator
-from sbirlib.views import Epoch, LoadedSplit, load_split
-from sbirlib.widgets import InfoNCEPanel, PairBrowser, RetrievalBrowser, ViewExplorer
+from sbirlib.views import load_split
 
-UPDATES = 20
-STATUS = Path("/proc/self/status")
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
-class Latency(NamedTuple):
-    """Seconds from a control's move to the new picture: `median` and 95th percentile `p95` of `updates`."""
+def _search_rows(setup: Setup) -> Iterator[Row]:
+    from sbirlib.bench_search import search_rows
 
-    panel: str
-    control: str
-    median: float
-    p95: float
-    updates: int
+    # A gallery is searched on the CPU, whatever the model runs on.
+    yield from search_rows(ceilings("cpu"))
 
 
-def panel_latency(model: ARNet, data: LoadedSplit, run: Path | None = None) -> list[Latency]:
-    """How long the panels of the notebooks take to redraw on `data`, `UPDATES` moves of each control.
+def _panel_rows(setup: Setup, run: Path) -> Iterator[Row]:
+    model = load_run(run)
+    data = load_split(setup.pairs.split("test"), DataConfig(root=str(setup.pairs.root), fit=model.fit),
+                      model.image_size)
+    yield from panel_rows(model, data, run)
 
-    In the kernel, without what the browser takes to show the picture. `run` is the run folder that
-    RunComparer shows; without it that panel is left out. Source: ours.
+
+PARTS: dict[str, Callable[[Setup], Iterator[Row]]] = {
+    "input": input_rows, "step": step_rows, "attention": attention_rows, "evaluation": evaluation_rows,
+    "search": _search_rows, "accuracy": accuracy_rows, "import": import_rows, "memory": memory_rows,
+    "costs": cost_rows}
+PANELS = "panels"  # needs a trained model besides
+ALL_PARTS = (*PARTS, PANELS)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to measure: `parts` (none: all that can be), the data, a run for the panels, and as in `Setup`."""
+
+    parts: tuple[str, ...] = ()
+    root: Path = Path("data/MiniClothes")
+    run: Path | None = None
+    json: Path | None = None
+    device: str = "auto"
+    repeats: int = 5
+    batches: tuple[int, ...] = (16,)
+
+    def __call__(self) -> list[Row]:
+        """Measures, prints each row at once, and at the end writes the JSON; raises InputError before any of it."""
+        parts, pairs = self._checked(), PairFolder(self.root)
+        for split in ("train", "test"):
+            pairs.split(split)
+        accelerator = make_accelerator(Config().updated({"run.device": self.device, "run.tracker": "none"}), Path())
+        limits = ceilings(accelerator.device)
+        facts = machine(accelerator, limits)
+        print("\n".join(f"{name}: {value}" for name, value in facts.items()), end="\n\n")
+        setup, rows = Setup(pairs, limits, self.device, self.repeats, self.batches), []
+        print(TABLE_HEAD, flush=True)
+        for part in parts:
+            for row in _panel_rows(setup, self.run) if part == PANELS else PARTS[part](setup):
+                print(printable(row.as_line()), flush=True)
+                rows.append(row)
+        if self.json is not None:
+            self.json.write_text(as_json(facts, rows), encoding="utf-8")
+        return rows
+
+    def _checked(self) -> Sequence[str]:
+        unknown = [part for part in self.parts if part not in ALL_PARTS]
+        if unknown:
+            raise InputError(f"unknown part {unknown[0]!r}; known: {', '.join(ALL_PARTS)}")
+        if PANELS in self.parts and self.run is None:
+            raise InputError("the part panels shows a trained model: name one with --run RUN")
+        if self.repeats < 1 or not self.batches or min(self.batches) < 2:
+            raise InputError(f"--repeats {self.repeats} and --batches {' '.join(map(str, self.batches))}: measure at "
+                             "least once, with at least 2 pairs a step")
+        if self.json is not None and not self.json.parent.is_dir():
+            raise InputError(f"{self.json}: the folder {self.json.parent} does not exist; make it first")
+        if self.run is not None:
+            load_run(self.run)
+        return self.parts or [part for part in ALL_PARTS if part != PANELS or self.run is not None]
+
+
+def machine(accelerator: Accelerator, limits: Ceilings) -> dict[str, Any]:
+    """What the figures belong to: processor, threads, versions, the precision that `auto` means here, and ceilings.
+
+    Ceilings are those of the device that trains: matrix products in GFLOP/s, a copy in GB/s.
     """
-    attention, discard = AttentionExplorer(model, data), TokenDiscardExplorer(model, data)
-    browser = RetrievalBrowser(model, data, score_split(model, data))
-    pairs = PairBrowser(_folder(data))
-    views, example = ViewExplorer(_folder(data), model.config or Config()), InfoNCEPanel((0, 90, 180), (0, 90, 200))
-    drawing = DrawPanel(Gallery.from_files(model, [photo.path for photo in data.split.photos]))
-    moves: list[tuple[object, str, Iterable[Callable[[], None]]]] = [
-        (pairs, "photo", _set(pairs.photo, pairs.photo.options[1:])),
-        (views, "rotation", _set(views.controls["data.rotation"], range(1, 91))),
-        (example, "temperature", _set(example.temperature, np.geomspace(0.02, 9, UPDATES))),
-        (browser, "query", _set(browser.query, range(1, browser.query.max + 1))),
-        (attention, "image", _set(attention.image, range(1, attention.image.max + 1))),
-        (attention, "query patch", _set(attention.query, range(1, attention.query.max + 1))),
-        (discard, "tokens kept", _set(discard.keep, range(99))),
-        (discard, "query", _set(discard.query, range(1, discard.query.max + 1))),
-        (drawing, "stroke", (lambda k=k: drawing.stroke([(40, 10 * k), (200, 12 * k)]) for k in range(1, 99))),
-    ]
-    if run is not None:
-        comparer = RunComparer([run])
-        moves.append((comparer, "K", _set(comparer.k, itertools.cycle((5, 10, 1)))))
-    return [_time(type(panel).__name__, control, list(_first(actions))) for panel, control, actions in moves]
+    gpu = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else None
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu,
+            "device": accelerator.device.type, "torch": torch.__version__, "python": platform.python_version(),
+            "precision": "bf16" if accelerator.mixed_precision == "bf16" else "fp32",
+            "fp32_gflops": round(limits.fp32 / 1e9, 1), "bf16_gflops": round(limits.bf16 / 1e9, 1),
+            "memory_gbs": round(limits.memory / 1e9, 1)}
 
 
-def panel_table(rows: Sequence[Latency]) -> str:
-    """The latencies as a Markdown table, in milliseconds."""
-    lines = ["| panel | control | median (ms) | 95th percentile (ms) | updates |", "|---|---|---|---|---|"]
-    lines += [f"| `{row.panel}` | {row.control} | {1000 * row.median:.0f} | {1000 * row.p95:.0f} | {row.updates} |"
-              for row in rows]
-    return "\n".join(lines)
+def as_json(facts: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Machine and rows as JSON; what is not known or was not reached is null."""
+    return json.dumps({"machine": facts, "rows": [row.as_dict() for row in rows]}, indent=2, allow_nan=False) + "\n"
 
 
-class StepCost(NamedTuple):
-    """What one training step of `batch` pairs took: `chunk` pairs at a time (0: all), seconds, and MiB.
-
-    `memory` is what the step needed on top of the model and the data: on a CPU the rise of the
-    process's size (on macOS of its largest size so far), on a GPU of what torch held.
-    """
-
-    batch: int
-    chunk: int
-    memory: float
-    seconds: float
-
-
-def step_memory(config: Config, batch: int, chunk: int) -> list[StepCost]:
-    """One step with the whole batch, and one chunk by chunk, each in a process of its own.
-
-    Raises InputError if the training split has fewer sketches than that. Source: ours.
-    """
-    # What one step freed is not given back to the system: each measurement needs a new process.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return [pool.apply(_one_step, (config.updated({"optim.batch_size": batch}), part)) for part in (0, chunk)]
-
-
-def memory_table(rows: Sequence[StepCost]) -> str:
-    """The costs as a Markdown table."""
-    lines = ["| batch (pairs) | chunk (pairs) | memory of the step (MiB) | seconds |", "|---|---|---|---|"]
-    lines += [f"| {row.batch} | {row.chunk or 'whole batch'} | {row.memory:.0f} | {row.seconds:.1f} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _one_step(config: Config, chunk: int) -> StepCost:
-    accelerator = make_accelerator(config, Path())
-    data = load_split(PairFolder(config.data.root).split("train"), config.data, config.model.image_size)
-    batch = config.optim.batch_size
-    if batch > len(data.sketches):
-        raise InputError(f"{config.data.root} has {len(data.sketches)} sketches to train on, fewer than a batch of "
-                         f"{batch}")
-    model = accelerator.prepare(ARNet.from_config(config)).train()
-    plan = Epoch(data, config.data, seed=0, epoch=1)
-    _forget_peak(accelerator)
-    before, started = _held(accelerator), time.perf_counter()
-    backward(accelerator, model, plan, plan.rows(0, batch), config.loss, chunk)
-    if accelerator.device.type == "cuda":
-        torch.cuda.synchronize(accelerator.device)
-    return StepCost(batch, chunk, (_held(accelerator) - before) / 2**20, time.perf_counter() - started)
-
-
-def _held(accelerator: Accelerator) -> int:
-    """The most bytes that were held since `_forget_peak`, or, where the system cannot forget it, ever."""
-    if accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(accelerator.device)
-    if STATUS.is_file():
-        peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(peak.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _forget_peak(accelerator: Accelerator) -> None:
-    if accelerator.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(accelerator.device)
-    elif STATUS.is_file():
-        STATUS.with_name("clear_refs").write_text("5")  # Linux: the largest size so far is the present one
-
-
-def _set(control: object, values: Iterable) -> Iterable[Callable[[], None]]:
-    return (lambda value=value: setattr(control, "value", value) for value in values)
-
-
-def _first(actions: Iterable[Callable[[], None]]) -> Iterable[Callable[[], None]]:
-    return (action for _, action in zip(range(UPDATES), actions, strict=False))
-
-
-def _time(panel: str, control: str, actions: Sequence[Callable[[], None]]) -> Latency:
-    seconds = []
-    for action in actions:
-        started = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - started)
-    return Latency(panel, control, float(np.median(seconds)), float(np.percentile(seconds, 95)), len(seconds))
-
-
-def _folder(data: LoadedSplit) -> PairFolder:
-    return PairFolder(Path(data.split.photos[0].path).parent.parent)
+def _cpu_name() -> str:
+    lines = CPU_FACTS.read_text(encoding="utf-8").splitlines() if CPU_FACTS.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

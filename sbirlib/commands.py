@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from einops import rearrange
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, arg
 
 from sbirlib.arnet import ARNet
 from sbirlib.checkpoints import load_frozen, load_released, load_run
-from sbirlib.config import Config, DataConfig
+from sbirlib.config import DataConfig
 from sbirlib.fields import InputError
 from sbirlib.images import printable, read_image
 from sbirlib.pairs import PairFolder
 from sbirlib.plots import retrieval_strip, save_figure
+from sbirlib.precision import Precision
 from sbirlib.retrieval import Gallery, evaluate
 from sbirlib.strokes import frame_picture
 from sbirlib.views import LoadedSplit, load_split
@@ -75,7 +75,8 @@ class EvaluationData:
 
 
 def evaluate_command(model: Annotated[ModelChoice, arg(name="")], data: EvaluationData,
-                     split: Literal["train", "test"] = "test", json: Path | None = None) -> int:
+                     split: Literal["train", "test"] = "test", json: Path | None = None,
+                     precision: Precision = "fp32") -> int:
     """Score a model: Acc@1/5/10 with counts and a 95 % interval.
 
     Args:
@@ -83,10 +84,11 @@ def evaluate_command(model: Annotated[ModelChoice, arg(name="")], data: Evaluati
         data: What to score on.
         split: Which split to search.
         json: Also write the result to this file.
+        precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
     """
     _check_parents(json)
-    scorer = model.load()
-    scores = evaluate(scorer, PairFolder(data.root, pattern=data.pattern), split, on_fault=data.on_fault)
+    pairs = PairFolder(data.root, pattern=data.pattern)
+    scores = evaluate(model.load(), pairs, split, on_fault=data.on_fault, precision=precision)
     print(scores)
     if json is not None:
         json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
@@ -156,62 +158,25 @@ def picture_command(kind: Positional[Kind], model: Annotated[ModelChoice, arg(na
     return 0
 
 
-@dataclass(frozen=True)
-class PanelTimes:
-    """How long each notebook panel takes from a control's move to the new picture."""
+def bench_command(part: tuple[str, ...] = (), root: Path = Path("data/MiniClothes"), run: Path | None = None,
+                  json: Path | None = None, device: Literal["auto", "cpu", "cuda"] = "auto", repeats: int = 5,
+                  batches: tuple[int, ...] = (16,)) -> int:
+    """Measure the kit beside the released recipe on this machine, and print a table.
 
-    model: Annotated[ModelChoice, arg(name="")]
-    """Which model."""
-    data: EvaluationData
-    """What to show."""
-    json: Path | None = None
-    """Also write the rows to this file."""
+    Args:
+        part: What to measure; all parts if none is named: input, step, attention, evaluation, search, accuracy, import,
+            memory, costs, and with --run also panels.
+        root: Folder with trainA/, trainB/, testA/ and testB/.
+        run: A trained model, for the panels of the notebooks.
+        json: Also write machine and rows to this file.
+        device: Where to train and score.
+        repeats: How often each measurement is repeated; what takes long is repeated twice.
+        batches: Pairs in a step of ViT-B/16; several, to find the best batch of a GPU.
+    """
+    # The panels draw with the notebooks' libraries, which take a while to import.
+    from sbirlib.bench import Bench
 
-    def run(self) -> int:
-        """Prints the table; exit code 0."""
-        from sbirlib.bench import panel_latency, panel_table
-
-        _check_parents(self.json)
-        chosen = self.model.load()
-        rows = panel_latency(chosen, _loaded(chosen, self.data, "test"), self.model.run)
-        return _print_rows(panel_table(rows), rows, self.json)
-
-
-@dataclass(frozen=True)
-class StepMemory:
-    """Memory and time of one training step, with the whole batch at once and chunk by chunk."""
-
-    root: Path
-    """Folder with trainA/ and trainB/."""
-    preset: str = "mini_full"
-    """Which preset is trained."""
-    batch: int = 512
-    """Pairs in the step."""
-    chunk: int = 32
-    """Pairs that the encoders see at a time."""
-    json: Path | None = None
-    """Also write the rows to this file."""
-
-    def run(self) -> int:
-        """Prints the table; exit code 0."""
-        from sbirlib.bench import memory_table, step_memory
-
-        _check_parents(self.json)
-        config = Config.preset(self.preset).updated({"data.root": str(self.root)})
-        rows = step_memory(config, self.batch, self.chunk)
-        return _print_rows(memory_table(rows), rows, self.json)
-
-
-def bench_command(part: Annotated[PanelTimes, subcommand("panels")] | Annotated[StepMemory, subcommand("memory")]
-                  ) -> int:
-    """Time a part of the kit on this machine, or measure its memory, and print a table."""
-    return part.run()
-
-
-def _print_rows(table: str, rows: Sequence[NamedTuple], json: Path | None) -> int:
-    print(table)
-    if json is not None:
-        json.write_text(jsonlib.dumps([row._asdict() for row in rows], indent=2) + "\n", encoding="utf-8")
+    Bench(part, root, run, json, device, repeats, batches)()
     return 0
 
 

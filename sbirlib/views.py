@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,7 +123,13 @@ def is_mapped(pixels: Tensor) -> bool:
 
 def to_float(pixels: Tensor, device: torch.device | str) -> Tensor:
     """uint8 (...) -> float32 in [0, 1] on `device`; the bytes travel, not the floats."""
-    return pixels.to(device, non_blocking=True).float() / 255
+    return pixels.to(device, non_blocking=True) / 255
+
+
+def is_grey(pixels: Tensor) -> bool:
+    """Whether the channels of all pictures (n, 3, s, s) are equal."""
+    # Some at a time: the answer for coloured pictures comes with the first.
+    return all(bool((part[:, 1:] == part[:, :1]).all()) for part in pixels.split(64))
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -155,12 +162,19 @@ class Epoch:
     def views(self, rows: Tensor, device: torch.device | str) -> Views:
         """The views of these sketches (b,) and their photos, each with the numbers of its own row."""
         config, photo_ids = self.config, self.data.photo_index[rows]
-        sketches, photos = to_float(self.data.sketches[rows], device), to_float(self.data.photos[photo_ids], device)
+        sketches, photos = self._sketches[rows], self.data.photos[photo_ids]
+        sketches, photos = to_float(sketches, device), to_float(photos, device)
         views = [make_view(images, kind, table[rows].to(device), config)
                  for (images, kind), table in zip(
                      [(sketches, config.first_view), (sketches, config.second_view),
                       (photos, config.first_view), (photos, config.second_view)], self._tables, strict=True)]
-        return Views(*views, photo_ids.to(device))
+        return Views(*(view.expand(-1, 3, -1, -1) for view in views), photo_ids.to(device))
+
+    @cached_property
+    def _sketches(self) -> Tensor:
+        """(n, 1 or 3, s, s): one channel says it all where strokes have no colour, in a third of the time."""
+        pixels = self.data.sketches
+        return pixels[:, :1] if is_grey(pixels) else pixels
 
 
 def epoch_batches(data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,
@@ -172,7 +186,7 @@ def epoch_batches(data: LoadedSplit, config: DataConfig, *, seed: int, epoch: in
 
 
 def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) -> Tensor:
-    """One view of each image: (b, 3, s, s) float in [0, 1] -> the same shape and range.
+    """One view of each image: (b, 3, s, s), or grey (b, 1, s, s), float in [0, 1] -> the same shape and range.
 
     A0 is the image itself; A1 enlarges, rotates, flips and crops the centre; A2 crops a random part,
     flips and jitters colour. `numbers` (b, DRAWS) in [0, 1) decide; what lies outside the image is
@@ -226,6 +240,8 @@ def _recolour(images: Tensor, numbers: Tensor, jitter: float, hue: float) -> Ten
     scale, cos = brightness * contrast, torch.cos(angle)
     grey = reduce(images, "b c h w -> b 1 h w", "mean")
     level = reduce(grey, "b 1 h w -> b 1 1 1", "mean") * brightness * (1 - contrast)
+    if images.shape[1] == 1:
+        return torch.addcmul(level, images, scale).clamp_(0, 1)
     rest = torch.addcmul(level, grey, scale * (1 - saturation * cos))
     # At right angles to a colour and to grey: each channel less the one before it.
     turned = (images[:, [2, 0, 1]] - images[:, [1, 2, 0]]).mul_(scale * saturation * torch.sin(angle) / 3**0.5)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,6 @@ from PIL import Image
 
 from sbirlib import ARNet, Config, pictures
 from sbirlib.__main__ import main
-from sbirlib.bench import UPDATES, Latency, panel_latency, panel_table
 from sbirlib.checkpoints import save_model_folder
 from sbirlib.config import DataConfig
 from sbirlib.fields import InputError
@@ -101,35 +98,3 @@ def test_the_command_names_what_is_wrong(folder, pairs, tmp_path, capsys):
     assert "a.doc: a figure cannot be written in this format" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none" / "a.png")]) == 2
     assert "does not exist; make it first" in capsys.readouterr().err
-
-
-def test_every_panel_is_timed(model, data, run, pairs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sbirlib.bench.UPDATES", 2)
-    assert UPDATES == 20
-    rows = panel_latency(model, data)
-    assert {row.panel for row in rows} == {"PairBrowser", "ViewExplorer", "InfoNCEPanel", "RetrievalBrowser",
-                                           "AttentionExplorer", "TokenDiscardExplorer", "DrawPanel"}
-    assert all(0 < row.median <= row.p95 for row in rows)
-    assert {row.updates for row in rows} == {2}
-    out = tmp_path / "rows.json"
-    assert main(["bench", "panels", "--run", str(run), "--data.root", str(pairs.root), "--json", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "| `AttentionExplorer` | query patch |" in printed
-    assert "| `RunComparer` | K |" in printed
-    assert len(json.loads(out.read_text())) == len(rows) + 1
-
-
-def test_the_table_is_in_milliseconds():
-    assert panel_table([Latency("Panel", "slider", 0.0123, 0.2, 20)]).endswith("| `Panel` | slider | 12 | 200 | 20 |")
-
-
-def test_a_step_in_chunks_is_measured_beside_the_whole(pairs, tmp_path, capsys):
-    out = tmp_path / "rows.json"
-    words = ["bench", "memory", "--root", str(pairs.root), "--chunk", "8", "--json", str(out), "--batch"]
-    assert main([*words, "32"]) == 0
-    assert "| 32 | whole batch |" in capsys.readouterr().out
-    whole, chunked = json.loads(out.read_text())
-    assert (whole["chunk"], chunked["chunk"]) == (0, 8)
-    assert 0 < chunked["memory"] < whole["memory"]
-    assert main([*words, "33"]) == 2
-    assert "32 sketches to train on, fewer than a batch of 33" in capsys.readouterr().err

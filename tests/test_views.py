@@ -8,7 +8,17 @@ from PIL import Image
 
 from sbirlib.config import DataConfig
 from sbirlib.pairs import PairError, PairFolder
-from sbirlib.views import DRAWS, draws, epoch_batches, epoch_order, is_mapped, load_images, load_split, make_view
+from sbirlib.views import (
+    DRAWS,
+    draws,
+    epoch_batches,
+    epoch_order,
+    is_grey,
+    is_mapped,
+    load_images,
+    load_split,
+    make_view,
+)
 
 HALF = torch.full((1, DRAWS), 0.5)
 
@@ -195,3 +205,23 @@ def test_colours_change_as_step_by_step():
         grey = pixels.mean(dim=1, keepdim=True)
         expected = (grey + saturation * (pixels - grey)).clamp(0, 1)
         torch.testing.assert_close(rearrange(found, "c h w -> (h w) c").double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["A0", "A1", "A2"])
+def test_grey_pictures_need_one_channel(kind):
+    images, numbers = torch.rand(4, 1, 24, 24), torch.rand(4, DRAWS)
+    config = DataConfig(hue=90)
+    single, triple = (make_view(pictures, kind, numbers, config) for pictures in (images, images.expand(-1, 3, -1, -1)))
+    assert single.shape == images.shape
+    torch.testing.assert_close(single.expand(-1, 3, -1, -1), triple, atol=1e-6, rtol=0)
+
+
+def test_coloured_strokes_keep_their_colour(loaded):
+    assert is_grey(loaded.sketches)
+    red = loaded.sketches.clone()
+    red[-1, 0] = 200
+    assert not is_grey(red)
+    plain, coloured = (batches(data, DataConfig(first_view="A0")) for data in (loaded, loaded._replace(sketches=red)))
+    assert all(torch.equal(batch.sketch[:, 0], batch.sketch[:, 2]) for batch in plain)
+    assert any(not torch.equal(batch.sketch[:, 0], batch.sketch[:, 2]) for batch in coloured)
+    assert plain[0].sketch.shape == coloured[0].sketch.shape == (8, 3, 32, 32)

@@ -1,0 +1,260 @@
+"""The parts of the benchmark that train and score: input, step, evaluation, accuracy."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import Attention
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from sbirlib.bench_released import ReleasedEvaluation, ReleasedRecipe, pair_loader
+from sbirlib.config import Config
+from sbirlib.measure import Ceilings, Row, Spread, in_turn, in_turn_warm, seconds
+from sbirlib.pairs import PairFolder, Split
+from sbirlib.precision import choose_attention
+from sbirlib.retrieval import score_split
+from sbirlib.train import VIEWS_A_PAIR, Trainer, train
+from sbirlib.train_setup import make_accelerator
+from sbirlib.views import Epoch, LoadedSplit, Views, epoch_batches, load_split
+
+NAMES = {"mini": "mini", "mini_full": "mini_full", "basic": "ViT-B/16 (basic)", "full": "ViT-B/16 with MSTR (full)"}
+LONG = 10.0  # seconds: what takes longer is measured twice, however many repeats are asked for
+ENOUGH = 1.0  # seconds that one measurement should take at least
+FEW_PHOTOS = 16  # that a large backbone is scored on
+TARGET = 50.0  # percent, validation Acc@1
+
+
+class Setup(NamedTuple):
+    """What is measured on: data, the device (auto, cpu, cuda) and its ceilings, how often, and how large a step.
+
+    `batches` are the pairs of a ViT-B/16 step. `changes` are fields that every preset is given.
+    """
+
+    pairs: PairFolder
+    limits: Ceilings
+    device: str = "auto"
+    repeats: int = 5
+    batches: tuple[int, ...] = (16,)
+    changes: dict[str, Any] = {}  # noqa: RUF012  (a NamedTuple's default, never written to)
+
+    def config(self, preset: str) -> Config:
+        """The preset on this data, from scratch: weights do not change speed."""
+        return Config.preset(preset).updated({"data.root": str(self.pairs.root), "model.pretrained": False,
+                                              "run.device": self.device, "run.tracker": "none"} | self.changes)
+
+
+def label(preset: str, config: Config) -> str:
+    return f"{NAMES[preset]} at {config.model.image_size} px"
+
+
+def input_rows(setup: Setup) -> Iterator[Row]:
+    """Views a second of a whole epoch, once there has been one."""
+    for preset in ("basic", "mini"):
+        config = setup.config(preset)
+        split = setup.pairs.split("train")
+        loaded = load_split(split, config.data, config.model.image_size)
+        loader, device = pair_loader(split, config), make_accelerator(config, Path()).device
+        batch = min(config.optim.batch_size, len(split.sketches))
+        views = VIEWS_A_PAIR * batch * len(loader)
+
+        def kit(loaded=loaded, config=config, batch=batch, device=device) -> None:
+            for _ in epoch_batches(loaded, config.data, seed=0, epoch=1, batch_size=batch, device=device):
+                pass
+
+        def released(loader=loader, device=device) -> None:
+            for values in loader:
+                Views(*(value.to(device) for value in values))
+
+        # The call that warms up is the first epoch, in which workers are started.
+        ours, theirs = in_turn(_rate(kit, views), _rate(released, views), setup.repeats)
+        yield Row(f"input, {label(preset, config)}", "views/s", "higher", ours, theirs)
+
+
+def step_rows(setup: Setup) -> Iterator[Row]:
+    """Views a second of one training step whose views are ready, the FLOP/s of the kit's, and what views cost it."""
+    for preset in ("basic", "mini", "mini_full"):
+        for batch in setup.batches if preset == "basic" else (setup.config(preset).optim.batch_size,):
+            yield from _step_rows(setup, preset, setup.config(preset).updated({"optim.batch_size": batch}))
+
+
+def attention_rows(setup: Setup) -> Iterator[Row]:
+    """Milliseconds of one attention layer of ViT-B/16, forward and back in bf16: the kernel chosen and the other."""
+    device = make_accelerator(setup.config("basic"), Path()).device
+    images, tokens, width = VIEWS_A_PAIR * setup.batches[0], 197, 768
+    layer, x = Attention(width, num_heads=12, qkv_bias=True).to(device), torch.randn(images, tokens, width).to(device)
+    choose_attention(layer, device, bf16=True)
+    chosen = layer.fused_attn
+
+    def run(fused: bool) -> float:
+        layer.fused_attn = fused
+        with torch.autocast(device.type, torch.bfloat16):
+            return 1000 * seconds(lambda: layer(x).float().sum().backward())
+
+    ours, theirs = in_turn(lambda: run(chosen), lambda: run(not chosen), setup.repeats)
+    yield Row(f"attention, {images} images, {'fused' if chosen else 'plain'} kernel", "ms", "lower", ours, theirs,
+              against="plain kernel" if chosen else "fused kernel")
+
+
+def evaluation_rows(setup: Setup) -> Iterator[Row]:
+    """Images a second of scoring test photos, once that has been done; and the evaluation that follows an epoch."""
+    pairs = setup.pairs
+    for preset in ("mini", "basic"):
+        config, split = setup.config(preset), pairs.split("test")
+        if preset == "basic":
+            split = _first_photos(split, FEW_PHOTOS)
+        trainer = Trainer(pairs, config, Path())
+        recipe = ReleasedRecipe(config, trainer.steps, trainer.accelerator.device)
+        loaded, anew = load_split(split, config.data, config.model.image_size), ReleasedEvaluation(split, config)
+        images, held_out = len(split.sketches) + len(split.photos), trainer.held_out
+        ours, theirs = _in_turn(lambda t=trainer, d=loaded: _validate(t, d), lambda r=recipe, a=anew: a(r.model),
+                                images, setup.repeats)
+        yield Row(f"evaluation, {label(preset, config)}, {images} images", "images/s", "higher", ours, theirs)
+        if preset == "mini":
+            both = (ReleasedEvaluation(pairs.split("train"), config), anew)
+            ours, theirs = in_turn(lambda t=trainer, d=held_out: seconds(lambda: _validate(t, d)),
+                                   lambda r=recipe, b=both: seconds(lambda: [part(r.model) for part in b]),
+                                   setup.repeats)
+            yield Row(f"evaluation, {label(preset, config)}, after an epoch", "s", "lower", ours, theirs)
+
+
+def accuracy_rows(setup: Setup, target: float = TARGET) -> Iterator[Row]:
+    """Minutes and epochs until the Acc@1 of held-out photos passes `target` percent, measured once each.
+
+    Counted from nothing but the files on disk. Where the preset's epochs do not suffice, the row says so.
+    """
+    config = setup.config("mini")
+    ours, theirs = _kit_until(setup.pairs, config, target), _released_until(setup.pairs, config, target)
+    part = f"accuracy, {label('mini', config)}, until validation Acc@1 > {target:g} %"
+    for unit, kit, released in zip(("min", "epochs"), ours, theirs, strict=True):
+        yield Row(part, unit, "lower", Spread.of([kit]), Spread.of([released]))
+
+
+class Reached(NamedTuple):
+    """When an accuracy was passed: minutes and epochs, infinite if it was not."""
+
+    minutes: float
+    epochs: float
+
+
+NEVER = Reached(math.inf, math.inf)
+
+
+def _kit_until(pairs: PairFolder, config: Config, target: float) -> Reached:
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        records = train(pairs, config, out=Path(folder) / "run")
+        for record in records:
+            spent = time.perf_counter() - started
+            _tell("kit", record.epoch, record.validation["acc@1"], spent)
+            if record.validation["acc@1"] > target:
+                records.close()
+                return Reached(spent / 60, record.epoch)
+    return NEVER
+
+
+def _released_until(pairs: PairFolder, config: Config, target: float) -> Reached:
+    kept, held = pairs.split("train").holdout(config.data.val_fraction, config.run.seed)
+    # Only there to know when to stop: the recipe itself has no held-out photos, so their time is not counted.
+    held_out, device = load_split(held, config.data, config.model.image_size), make_accelerator(config, Path()).device
+    started = time.perf_counter()
+    loader = pair_loader(kept, config)
+    anew = [ReleasedEvaluation(split, config) for split in (kept, pairs.split("test"))]
+    recipe = ReleasedRecipe(config, len(loader), device)
+    spent = time.perf_counter() - started
+    for epoch in range(1, config.run.epochs + 1):
+        spent += seconds(lambda: (recipe.epoch(loader), *(part(recipe.model) for part in anew)))
+        found = score_split(recipe.model, held_out, device=device).accuracy[1].percent
+        _tell("released recipe", epoch, found, spent)
+        if found > target:
+            return Reached(spent / 60, epoch)
+    return NEVER
+
+
+class _Ready(Epoch):
+    """An epoch whose every step has the views of its first, already made."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        config = trainer.config
+        super().__init__(trainer.data, config.data, seed=config.run.seed, epoch=1)
+        self.made = super().views(self.rows(0, trainer.batch_size), trainer.accelerator.device)
+
+    def views(self, rows: torch.Tensor, device: torch.device | str) -> Views:
+        return self.made
+
+
+def _step_rows(setup: Setup, preset: str, config: Config) -> Iterator[Row]:
+    trainer = Trainer(setup.pairs, config, Path())
+    trainer.model.train()
+    ready = _Ready(trainer)
+    recipe = ReleasedRecipe(config, trainer.steps, trainer.accelerator.device)
+    views = VIEWS_A_PAIR * trainer.batch_size
+    part = f"step, {label(preset, config)}, batch {trainer.batch_size}"
+
+    def kit() -> None:
+        trainer._step(ready, 0)
+
+    ours, theirs = _in_turn(kit, lambda: recipe.step(ready.made), views, setup.repeats)
+    yield Row(part, "views/s", "higher", ours, theirs)
+    bf16 = trainer.accelerator.mixed_precision == "bf16"
+    count = flops(kit)
+    rate = Spread(*(count / views * value for value in ours))
+    yield Row(f"{part}, {'bf16' if bf16 else 'fp32'}", "GFLOP/s", "higher", Spread(*(value / 1e9 for value in rate)),
+              share_of_ceiling=rate.median / (setup.limits.bf16 if bf16 else setup.limits.fp32))
+    plan = Epoch(trainer.data, config.data, seed=config.run.seed, epoch=1)
+    whole, still = _in_turn(lambda: trainer._step(plan, 0), kit, views, setup.repeats)
+    yield Row(f"{part}, with making the views", "views/s", "higher", whole, still, against="views ready")
+
+
+def flops(action: Callable[[], object]) -> int:
+    """The floating-point operations of matrix products, convolutions and attention in `action`, counted."""
+    aten = torch.ops.aten
+    # torch counts the attention kernels of GPUs, not (in 2.14) that of CPUs.
+    mapping = {
+        aten._scaled_dot_product_flash_attention_for_cpu:
+            lambda query, key, value, *rest, **options: sdpa_flop_count(query, key, value),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward:
+            lambda gradient, query, key, value, *rest, **options: sdpa_backward_flop_count(gradient, query, key, value)}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+def _in_turn(kit: Callable[[], object], other: Callable[[], object], items: int, repeats: int) -> tuple[Spread, Spread]:
+    """Items a second of two ways to do something with `items`, as many times over as take `ENOUGH`."""
+    rates, longest = [], 0.0
+    for action in (kit, other):
+        once = seconds(action)
+        # The first time is the slow one; only what is long enough anyway can do without a second look.
+        once = once if once > LONG else seconds(action)
+        times, longest = max(1, round(ENOUGH / once)), max(longest, once)
+        rates.append(_rate(lambda action=action, times=times: [action() for _ in range(times)], times * items))
+    return in_turn_warm(*rates, min(repeats, 2) if longest > LONG else repeats)
+
+
+def _rate(action: Callable[[], object], items: int) -> Callable[[], float]:
+    return lambda: items / seconds(action)
+
+
+def _validate(trainer: Trainer, data: LoadedSplit) -> dict[str, float]:
+    """What the trainer does after its last epoch, with `data` for the photos held out."""
+    trainer.held_out = data
+    return trainer._validate(trainer.config.run.epochs)
+
+
+def _first_photos(split: Split, count: int) -> Split:
+    photos = split.photos[:count]
+    known = {photo.id for photo in photos}
+    return Split(split.name, tuple(sketch for sketch in split.sketches if sketch.photo_id in known), photos)
+
+
+def _tell(who: str, epoch: int, percent: float, spent: float) -> None:
+    # A row comes only after minutes; meanwhile it shows that something happens.
+    print(f"{who}: epoch {epoch}, validation Acc@1 {percent:.1f} % after {spent / 60:.1f} min", file=sys.stderr,
+          flush=True)
