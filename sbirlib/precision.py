@@ -26,8 +26,8 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
 def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> None:
     """Sets timm's attention layers to the faster of their two kernels, fused or plain; the maths is the same.
 
-    On CPUs that have bf16 but no matrix unit (AMX), torch's fused kernel goes back 2 to 6 times slower in
-    bf16 than two products with a softmax between them. Source: ours, measured (`bench --part attention`).
+    On CPUs that have bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16 than two products
+    with a softmax between them. Source: ours, measured by `bench --part attention`.
     """
     plain = bf16 and device.type == "cpu" and not _cpu_has("amx_bf16")
     for module in model.modules():
