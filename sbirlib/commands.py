@@ -87,8 +87,9 @@ def evaluate_command(model: Annotated[ModelChoice, arg(name="")], data: Evaluati
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
     """
     _check_parents(json)
+    scorer = model.load()
     pairs = PairFolder(data.root, pattern=data.pattern)
-    scores = evaluate(model.load(), pairs, split, on_fault=data.on_fault, precision=precision)
+    scores = evaluate(scorer, pairs, split, on_fault=data.on_fault, precision=precision)
     print(scores)
     if json is not None:
         json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
