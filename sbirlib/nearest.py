@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, pad
 
 from sbirlib.fields import InputError, brief
+from sbirlib.precision import wants_bf16
 
 ROWS = 8192  # of the gallery in a block: its products with all queries stay in the cache
 QUERIES = 256  # at a time
@@ -109,7 +109,7 @@ class Nearest:
         found = Found(queries.new_empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64))
         left = torch.arange(len(queries))
         scans = [self._fine()]
-        if len(queries) > FEW and self.embeddings.numel() >= PACKED_FROM and _bf16_pays():
+        if len(queries) > FEW and self.embeddings.numel() >= PACKED_FROM and wants_bf16("auto", self.embeddings.device):
             scans.insert(0, self._coarse())
         for scan in scans:
             left = left[self._scan(scan, queries, left, found)]
@@ -252,21 +252,6 @@ def _lowered(values: Tensor, rounding: float) -> Tensor:
         return values
     # The last term is for numbers so small that they are rounded by more than their share.
     return values - values.abs() * (1.01 * rounding) - rounding * 2.0**-110
-
-
-@cache
-def _bf16_pays() -> bool:
-    """Whether this processor multiplies bf16 clearly faster than fp32, which torch does not tell."""
-    best = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        first, second = torch.ones(256, 512, dtype=dtype), torch.ones(512, 2048, dtype=dtype)
-        taken = []
-        for _ in range(4):
-            started = time.perf_counter()
-            first @ second
-            taken.append(time.perf_counter() - started)
-        best[dtype] = min(taken)
-    return best[torch.bfloat16] < 0.7 * best[torch.float32]
 
 
 def _keys(similarities: Tensor, rows: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ CONSTANTS = {
     # Blocks of 32 rows and groups of 8, so that small galleries have several of both.
     "plain": {"ROWS": 32, "GROUPED_FROM": 0},
     "packed": {"ROWS": 32, "GROUPED_FROM": 0, "PACKED_FROM": 0, "FEW": 1000},
-    "bf16": {"ROWS": 32, "GROUPED_FROM": 0, "PACKED_FROM": 0, "FEW": 0, "_bf16_pays": lambda: True},
+    "bf16": {"ROWS": 32, "GROUPED_FROM": 0, "PACKED_FROM": 0, "FEW": 0, "wants_bf16": lambda precision, device: True},
 }
 KINDS = ["spread", "collapsed", "ulps", "copies", "equal", "steps", "long"]
 
@@ -215,13 +215,6 @@ def test_an_index_is_freed_as_soon_as_it_is_forgotten(scan):
         assert seen() is None
     finally:
         gc.enable()
-
-
-def test_whether_bf16_pays_is_measured_once():
-    nearest._bf16_pays.cache_clear()
-    assert nearest._bf16_pays() in (True, False)
-    nearest._bf16_pays()
-    assert nearest._bf16_pays.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("embeddings", [torch.ones(3), torch.ones(0, 4), torch.ones(3, 0), torch.ones(2, 2).double()])
