@@ -26,7 +26,6 @@ from sbirlib.config import Config, knobs
 from sbirlib.fields import ConfigError, InputError, first_line
 from sbirlib.grids import Variant
 from sbirlib.pairs import PairFolder
-from sbirlib.plots import interval_plot, save_figure
 from sbirlib.retrieval import evaluate
 from sbirlib.runs import read_history
 from sbirlib.state import checkpoints
@@ -175,6 +174,9 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
 
 def write_tables(out: str | Path) -> None:
     """Writes `results.csv` and `ablation.png` from the finished runs in `out`."""
+    # Seaborn takes two seconds to import, for which only a picture should make one wait.
+    from sbirlib.plots import interval_plot, save_figure
+
     out, rows = Path(out), read_rows(out)
     fresh = out / f".results.{os.getpid()}.csv"
     with fresh.open("w", newline="", encoding="utf-8") as file:

@@ -19,7 +19,6 @@ from sbirlib.config import DataConfig
 from sbirlib.fields import InputError
 from sbirlib.images import printable, read_image
 from sbirlib.pairs import PairFolder
-from sbirlib.plots import retrieval_strip, save_figure
 from sbirlib.precision import Precision
 from sbirlib.retrieval import Gallery, evaluate
 from sbirlib.strokes import frame_picture
@@ -125,6 +124,9 @@ def search_command(sketch: Positional[Path], model: Annotated[ModelChoice, arg(n
         result = {"sketch": str(sketch), "gallery": len(gallery.paths), "skipped": gallery.skipped, "results": rows}
         json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
     if figure is not None:
+        # Seaborn takes two seconds to import, for which only a picture should make one wait.
+        from sbirlib.plots import retrieval_strip, save_figure
+
         pictures = [np.asarray(read_image(hit.path)) for hit in hits]
         save_figure(retrieval_strip([query], [pictures],
                                     similarities=[[hit.similarity for hit in hits]]), figure)
@@ -145,8 +147,9 @@ def picture_command(kind: Positional[Kind], model: Annotated[ModelChoice, arg(na
         split: Which split to look at.
         query: Where to begin: the row of a sketch or photo, or how many of the worst failures to leave out.
     """
-    # Only this command draws with scikit-learn, which takes a while to import.
+    # Only this command draws with seaborn and scikit-learn, which take a while to import.
     from sbirlib.pictures import PICTURES
+    from sbirlib.plots import save_figure
 
     _check_parents(figure)
     chosen = model.load()

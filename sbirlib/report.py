@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sbirlib.config import Config, knobs
-from sbirlib.plots import png_bytes, training_curves
 from sbirlib.provenance import read_beginning
 from sbirlib.runs import read_config, read_history
 from sbirlib.state import checkpoints
@@ -31,6 +30,9 @@ def describe(run: str | Path) -> str:
 
 def write_page(run: str | Path) -> Path:
     """Writes the report with its curves to `report.html` in the run folder; one file that needs no other."""
+    # Seaborn takes two seconds to import, for which only a picture should make one wait.
+    from sbirlib.plots import png_bytes, training_curves
+
     run = Path(run)
     picture = base64.b64encode(png_bytes(training_curves(read_history(run)))).decode()
     page = (f"<!doctype html><meta charset='utf-8'><title>{html.escape(run.name)}</title><style>{_STYLE}</style>"

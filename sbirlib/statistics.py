@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+
+from sbirlib.retrieval import accuracy_of
 
 DRAWS = 10_000
 
@@ -49,8 +49,8 @@ def bootstrap_accuracy(ranks: ArrayLike, photos: ArrayLike, k: int = 1, *, draws
     share = hits.mean(axis=0).sum() / sizes.sum()
     if share in (0, 1):
         # Nothing to draw from differs, which does not make the result certain.
-        interval = binomtest(int(share) * len(sizes), len(sizes)).proportion_ci(0.95, method="wilson")
-        return Estimate(100 * share, 100 * interval.low, 100 * interval.high)
+        certain = accuracy_of(int(share) * len(sizes), len(sizes), k)
+        return Estimate(certain.percent, certain.low, certain.high)
     samples = _resample(hits, sizes, draws, seed)
     return Estimate(100 * share, *np.percentile(samples, (2.5, 97.5)).clip(0, 100))
 
@@ -118,6 +118,8 @@ def simulate_selection(accuracy: float, spread: float, queries: int, epochs: int
     deviation of `spread` points from epoch to epoch, both of which a training log shows. No epoch is
     better than another, so all that `reported` gains is luck. Source: ours.
     """
+    from scipy.stats import norm
+
     noise = _noise_for(accuracy, spread, queries)
     threshold = norm.ppf(1 - accuracy / 100) * np.sqrt(1 + noise**2)
     rng = np.random.default_rng(seed)
@@ -133,6 +135,10 @@ def simulate_selection(accuracy: float, spread: float, queries: int, epochs: int
 
 def _noise_for(accuracy: float, spread: float, queries: int) -> float:
     """The noise, in units of the margins' spread, at which Acc@1 moves by `spread` points an epoch."""
+    # Half a second to import, which only this simulation needs.
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
     margins = norm.ppf((np.arange(2000) + 0.5) / 2000)
 
     def excess(log_noise: float) -> float:
