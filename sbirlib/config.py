@@ -164,7 +164,7 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = knob("auto")
     """Where to compute; auto takes what Accelerate finds."""
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
-    """Number format of the forward pass; auto is bf16 on a GPU or CPU that has it, else fp32."""
+    """Number format of the forward pass; auto is bf16 where torch finds a GPU or CPU that has it, else fp32."""
     protocol: Literal["validation", "released"] = knob("validation")
     """What chooses the checkpoint: held-out training photos; released: the test set."""
     eval_every: int = knob(1, ge=1, le=100000, unit="epochs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import embedding, pad
 
 from sbirlib.fields import InputError, brief
@@ -24,6 +24,8 @@ FEW = 16  # queries up to which the packed half precision is faster than a produ
 MORE = 4  # times k: with more candidates than that, and 64 more, the next higher precision pays
 CANDIDATES = 2**22  # numbers; the most that are gathered for one query
 TOGETHER = 2**17  # numbers; those of several queries are gathered at once if they fit the cache
+
+LONGEST = torch.finfo(torch.float32).max ** 0.5  # row: products of longer ones may be infinite
 
 _HALF_MOST = torch.finfo(torch.float16).max
 _FP32_ROUNDING, _BF16_ROUNDING = 2.0**-24, 2.0**-8
@@ -59,8 +61,9 @@ class Nearest:
     that leaves too many (a collapsed model), a scan of higher precision follows, and in the end one in fp64.
 
     Memory: the copy takes g e 2 bytes beside the g e 4 of `embeddings`; galleries below 2**24 numbers, and
-    processors for which torch has no packed fp16, do without. A search needs g q / 8 * 4 bytes for up to
-    256 queries at a time, and some 100 MB for its blocks. Packing 1e6 x 512 takes some 5 s.
+    processors for which torch has no packed fp16, do without. It takes far longer to make than a search
+    without it does, so the second search with few queries makes it, not the first. A search needs
+    g q / 8 * 4 bytes for up to 256 queries at a time, and some 100 MB for its blocks.
 
     Raises InputError if there are no rows, or if one is not of finite length. Source: ours.
     """
@@ -70,19 +73,30 @@ class Nearest:
             raise InputError(f"embeddings of shape {tuple(embeddings.shape)}, {embeddings.dtype}: "
                              "give one float32 row a photo, (g, e), and at least one")
         self.embeddings = embeddings
-        self._longest = float(torch.stack([block.norm(dim=1).amax() for block in embeddings.split(ROWS)]).amax())
-        if not math.isfinite(self._longest):
-            raise InputError(f"embeddings with a row of length {self._longest}: embed the photos with a sound model")
+        self._longest = float(torch.stack([_lengths(block).amax() for block in embeddings.split(ROWS)]).amax())
+        if not self._longest < LONGEST:
+            raise InputError(f"embeddings with a row of length {self._longest:g}: embed the photos with a sound model")
         self._group = GROUP if len(embeddings) >= GROUPED_FROM else 1
         self._packed: list = []
         self._half_residual = 0.0
-        if embeddings.numel() >= PACKED_FROM and torch.backends.quantized.engine in ("x86", "fbgemm"):
-            self._pack()
+        self._searched = False
 
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of their copy, without what a search needs for a while."""
         return self.embeddings.nbytes + (self.embeddings.numel() * 2 if self._packed else 0)
+
+    def pack(self) -> None:
+        """Makes the copy in half precision now, if there is to be one and is none yet."""
+        if self._packed or self.embeddings.numel() < PACKED_FROM or (
+                torch.backends.quantized.engine not in ("x86", "fbgemm")):
+            return
+        # Twice as long: torch's threads meet after each. Longer ones take much more time to pack.
+        for block in self.embeddings.split(2 * ROWS):
+            # What fp16 cannot hold would become infinite.
+            half = block.clamp(-_HALF_MOST, _HALF_MOST).half()
+            self._half_residual = max(self._half_residual, _residual(block, half))
+            self._packed.append(torch.ops.quantized.linear_prepack_fp16(half.float(), None))
 
     @torch.no_grad()
     def search(self, queries: Tensor, k: int) -> Found:
@@ -97,10 +111,15 @@ class Nearest:
         if queries.ndim != 2 or not len(queries) or queries.shape[1] != size or queries.dtype != torch.float32:
             raise InputError(f"queries of shape {tuple(queries.shape)}, {queries.dtype}: give float32 rows of {size}, "
                              "at least one")
-        lengths = queries.norm(dim=1)
-        if not lengths.isfinite().all():
-            raise InputError(f"queries with rows of length {brief(lengths[~lengths.isfinite()].tolist())}: "
+        lengths = _lengths(queries)
+        unsound = lengths[~(lengths < LONGEST)]
+        if len(unsound):
+            raise InputError(f"queries with rows of length {brief(unsound.tolist())}: "
                              "embed the sketches with a sound model")
+        if len(queries) <= FEW:
+            if self._searched:
+                self.pack()
+            self._searched = True
         k = min(k, len(self.embeddings))
         parts = [self._search(part, k) for part in queries.split(QUERIES)]
         return Found(*map(torch.cat, zip(*parts, strict=True)))
@@ -204,8 +223,7 @@ class Nearest:
         return max(_residual(block, block.bfloat16()) for block in self.embeddings.split(ROWS))
 
     def _plain_error(self, queries: Tensor) -> Tensor:
-        # Unless it is "highest", torch may round both factors of a product in fp32 to bf16.
-        share = 0.0 if torch.get_float32_matmul_precision() == "highest" else _BF16_ROUNDING
+        share = 0.0 if _multiplies_in_full() else _BF16_ROUNDING
         lengths = _lengths(queries)
         return self._error(lengths, share * lengths, share * self._longest)
 
@@ -218,19 +236,23 @@ class Nearest:
         that round otherwise, and the roundings of this bound itself.
         """
         accumulated = (2 * self.embeddings.shape[1] + 8) * _FP32_ROUNDING * (lengths + lost)
-        return 1.001 * (lengths * residual + (lost + accumulated) * (self._longest + residual))
+        # What lies below the smallest normal number may become 0.
+        vanished = self.embeddings.shape[1] * torch.finfo(torch.float32).tiny
+        return 1.001 * (lengths * residual + (lost + accumulated) * (self._longest + residual)) + vanished
 
-    def _pack(self) -> None:
-        # Twice as long: torch's threads meet after each. Longer ones take much more time to pack.
-        for block in self.embeddings.split(2 * ROWS):
-            # What fp16 cannot hold would become infinite.
-            half = block.clamp(-_HALF_MOST, _HALF_MOST).half()
-            self._half_residual = max(self._half_residual, _residual(block, half))
-            self._packed.append(torch.ops.quantized.linear_prepack_fp16(half.float(), None))
+
+def _multiplies_in_full() -> bool:
+    """Whether torch rounds neither factor of a product in fp32."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:
+        # Set for one backend alone, by torch's newer switches: which one, this question does not tell.
+        return False
 
 
 def _lengths(rows: Tensor) -> Tensor:
-    return rows.norm(dim=1).double()
+    # In fp64, in which the squares of small numbers do not vanish.
+    return vector_norm(rows, dim=1, dtype=torch.float64)
 
 
 def _residual(block: Tensor, rounded: Tensor) -> float:

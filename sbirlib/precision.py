@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from timm.layers import use_fused_attn
 from torch import nn
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -24,28 +23,36 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
 
 
 def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> None:
-    """Sets timm's attention layers to the faster of their two kernels, fused or plain; the maths is the same.
+    """Takes timm's attention layers off their fused kernel where the plain one is faster; the maths is the same.
 
     On CPUs that have bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16 than two products
     with a softmax between them. Source: ours, measured by `bench --part attention`.
     """
-    plain = bf16 and device.type == "cpu" and not _cpu_has("amx_bf16")
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = bool(use_fused_attn()) and not plain
+    if bf16 and device.type == "cpu" and not _cpu_has("amx_bf16"):
+        for module in _attention_layers(model):
+            module.fused_attn = False
 
 
 @contextmanager
 def forward_in(precision: Precision, model: nn.Module) -> Iterator[None]:
     """Runs forward passes of `model` in this precision, where the model is; embeddings stay close, not equal."""
     device = next(model.parameters()).device
-    bf16 = wants_bf16(precision, device)
-    choose_attention(model, device, bf16)
+    if not wants_bf16(precision, device):
+        # Without autocast, even a disabled one: not every torch knows it on every device.
+        yield
+        return
+    before = [(module, module.fused_attn) for module in _attention_layers(model)]
+    choose_attention(model, device, bf16=True)
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16):
             yield
     finally:
-        choose_attention(model, device, bf16=False)
+        for module, fused in before:
+            module.fused_attn = fused
+
+
+def _attention_layers(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if hasattr(module, "fused_attn")]
 
 
 def _cpu_has(feature: str) -> bool:

@@ -24,7 +24,7 @@ from sbirlib.fields import InputError
 from sbirlib.images import faults_message, list_images, list_unread, read_image
 from sbirlib.nearest import Nearest
 from sbirlib.pairs import PairError, PairFolder
-from sbirlib.precision import Precision, forward_in
+from sbirlib.precision import Precision, forward_in, wants_bf16
 from sbirlib.views import LoadedSplit, load_images, load_split, to_float
 
 KS = (1, 5, 10)
@@ -173,8 +173,11 @@ def evaluate(model: ARNet, pairs: PairFolder | str | Path, split: str = "test", 
     overlooked = len(data.split.overlooked)
     protocol = (f"{split} split, every sketch {f'but {overlooked} overlooked ones ' if overlooked else ''}against "
                 f"every photo, ties counted against the model; {model.origin}")
+    device = next(model.parameters()).device
+    if wants_bf16(precision, device):
+        protocol += "; embedded in bf16"
     with forward_in(precision, model):
-        return score_split(model, data, device=next(model.parameters()).device, protocol=protocol)
+        return score_split(model, data, device=device, protocol=protocol)
 
 
 def _ram_budget(model: ARNet) -> float:

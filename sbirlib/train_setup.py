@@ -77,10 +77,12 @@ def check_exactness(model: ARNet, config: Config, processes: int) -> None:
 
 def make_optimizer(model: ARNet, config: OptimConfig, *, fused: bool = False) -> Optimizer:
     """Adam or AdamW; `fused` does all of a step in one kernel, which rounds otherwise in the last bit."""
+    # None leaves the choice to torch; False would be its slowest way on a GPU.
+    way = fused or None
     if config.name == "adamw":
         groups = param_groups_weight_decay(model, config.weight_decay)
-        return AdamW(groups, lr=config.lr, fused=fused)
-    return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        return AdamW(groups, lr=config.lr, fused=way)
+    return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=way)
 
 
 def lr_factor(config: Config, steps: int) -> Callable[[int], float]:

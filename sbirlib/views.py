@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,13 +31,15 @@ _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND = range(5)
 class LoadedSplit(NamedTuple):
     """A split in memory: sketches (n, 3, s, s) and photos (m, 3, s, s) uint8, photo_index (n,) int64.
 
-    `photo_index[i]` is the row of sketch i's photo; `split.left_out` lists what was skipped.
+    `photo_index[i]` is the row of sketch i's photo; `split.left_out` lists what was skipped. `grey`: whether
+    the three channels of all sketches are known to be equal.
     """
 
     split: Split
     sketches: Tensor
     photos: Tensor
     photo_index: Tensor
+    grey: bool = False
 
     def part(self, split: Split) -> LoadedSplit:
         """The pairs of `split`, which holds some of the files of this one."""
@@ -46,7 +47,7 @@ class LoadedSplit(NamedTuple):
         photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
         sketches = _take(self.sketches, [sketch_row[sketch.path] for sketch in split.sketches])
         photos = _take(self.photos, [photo_row[photo.path] for photo in split.photos])
-        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index))
+        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index), self.grey)
 
 
 class Views(NamedTuple):
@@ -74,12 +75,13 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
         raise PairError(faults_message(config.root, usable.left_out))
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
+    grey = is_grey(sketches)
     if usable is split:
-        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index))
+        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index), grey)
     lost = {fault.path for fault in faults}
     readable = Split(split.name, tuple(s for s in split.sketches if s.path not in lost),
                      tuple(p for p in split.photos if p.path not in lost))
-    loaded = LoadedSplit(readable, sketches, photos, torch.empty(0))
+    loaded = LoadedSplit(readable, sketches, photos, torch.empty(0), grey)
     return loaded.part(usable)
 
 
@@ -162,19 +164,14 @@ class Epoch:
     def views(self, rows: Tensor, device: torch.device | str) -> Views:
         """The views of these sketches (b,) and their photos, each with the numbers of its own row."""
         config, photo_ids = self.config, self.data.photo_index[rows]
-        sketches, photos = self._sketches[rows], self.data.photos[photo_ids]
-        sketches, photos = to_float(sketches, device), to_float(photos, device)
+        # One channel says it all where strokes have no colour, in a third of the time.
+        sketches = self.data.sketches[:, :1] if self.data.grey else self.data.sketches
+        sketches, photos = to_float(sketches[rows], device), to_float(self.data.photos[photo_ids], device)
         views = [make_view(images, kind, table[rows].to(device), config)
                  for (images, kind), table in zip(
                      [(sketches, config.first_view), (sketches, config.second_view),
                       (photos, config.first_view), (photos, config.second_view)], self._tables, strict=True)]
         return Views(*(view.expand(-1, 3, -1, -1) for view in views), photo_ids.to(device))
-
-    @cached_property
-    def _sketches(self) -> Tensor:
-        """(n, 1 or 3, s, s): one channel says it all where strokes have no colour, in a third of the time."""
-        pixels = self.data.sketches
-        return pixels[:, :1] if is_grey(pixels) else pixels
 
 
 def epoch_batches(data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,

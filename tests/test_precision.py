@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from sbirlib import evaluate
+from sbirlib import evaluate, retrieval
 from sbirlib.arnet import ARNet
 from sbirlib.config import OptimConfig
 from sbirlib.precision import choose_attention, forward_in, wants_bf16
+from sbirlib.train import Trainer
 from sbirlib.train_setup import make_optimizer
 
 CPU = torch.device("cpu")
@@ -59,6 +60,18 @@ def test_plain_attention_where_the_fused_kernel_is_slow(processor, model, featur
     assert fused(model) == {expected}
 
 
+def test_a_kernel_that_timm_leaves_off_stays_off(processor):
+    processor()
+    swin = ARNet(backbone="swin_tiny_patch4_window7_224", image_size=224, pool="own").eval()
+    before = [module.fused_attn for module in swin.modules() if hasattr(module, "fused_attn")]
+    assert before
+    assert not any(before)
+    choose_attention(swin, CPU, bf16=False)
+    with forward_in("fp32", swin):
+        assert fused(swin) == {False}
+    assert fused(swin) == {False}
+
+
 def test_both_kernels_give_the_same_embeddings(processor, model):
     processor("avx512_bf16")
     images = torch.rand(3, 3, model.image_size, model.image_size)
@@ -82,6 +95,16 @@ def test_bf16_embeddings_are_within_a_hundredth(processor, model):
     assert fused(model) == {True}
 
 
+def test_a_kernel_chosen_before_is_kept_afterwards(processor, model):
+    processor("avx512_bf16")
+    first, *rest = (module for module in model.modules() if hasattr(module, "fused_attn"))
+    first.fused_attn = False
+    with forward_in("bf16", model):
+        assert fused(model) == {False}
+    assert not first.fused_attn
+    assert all(module.fused_attn for module in rest)
+
+
 def test_what_was_chosen_for_speed_is_undone_after_an_error(processor, model):
     processor("avx512_bf16")
     with pytest.raises(ValueError, match="expected float images"), forward_in("bf16", model):
@@ -94,6 +117,31 @@ def test_evaluation_in_bf16_is_near_that_in_fp32(pairs, model):
     full, half = (evaluate(model, pairs, "test", precision=precision) for precision in ("fp32", "bf16"))
     assert len(full.ranks) == len(half.ranks)
     assert full.mrr == pytest.approx(half.mrr, abs=0.1)
+    assert "bf16" not in full.protocol
+    assert half.protocol == f"{full.protocol}; embedded in bf16"
+
+
+def test_evaluation_computes_in_the_precision_asked_for(pairs, model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(retrieval, "score_split", lambda *given, **options: seen.append(
+        torch.is_autocast_enabled("cpu")))
+    for precision in ("fp32", "bf16"):
+        evaluate(model, pairs, "test", precision=precision)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_auto_takes_bf16_on_gpus_that_do_not_emulate_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert wants_bf16("auto", torch.device("cuda")) is expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_trainer_exchanges_exactness_for_speed_in_bf16_alone(processor, pairs, tiny, tmp_path, precision):
+    processor("avx512_bf16")
+    trainer = Trainer(pairs, tiny.updated({"run.precision": precision}), tmp_path)
+    assert fused(trainer.model) == {precision == "fp32"}
+    assert trainer.optimizer.defaults["fused"] == (True if precision == "bf16" else None)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])

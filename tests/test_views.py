@@ -217,11 +217,13 @@ def test_grey_pictures_need_one_channel(kind):
 
 
 def test_coloured_strokes_keep_their_colour(loaded):
-    assert is_grey(loaded.sketches)
+    assert loaded.grey
+    assert loaded.part(loaded.split).grey
     red = loaded.sketches.clone()
     red[-1, 0] = 200
     assert not is_grey(red)
-    plain, coloured = (batches(data, DataConfig(first_view="A0")) for data in (loaded, loaded._replace(sketches=red)))
+    plain, coloured = (batches(data, DataConfig(first_view="A0"))
+                       for data in (loaded, loaded._replace(sketches=red, grey=is_grey(red))))
     assert all(torch.equal(batch.sketch[:, 0], batch.sketch[:, 2]) for batch in plain)
     assert any(not torch.equal(batch.sketch[:, 0], batch.sketch[:, 2]) for batch in coloured)
     assert plain[0].sketch.shape == coloured[0].sketch.shape == (8, 3, 32, 32)
