@@ -39,10 +39,15 @@ class Demo:
     """Folder to draw into; the same drawing already there is kept."""
     seed: int = 0
     """Another seed draws other garments."""
+    photos: tuple[int, int] = (380, 120)
+    """Photos of the training and of the test split."""
+    sketches: tuple[int, int] = (925, 275)
+    """Sketches of both; each photo has one to seven."""
 
     def run(self) -> int:
         """Draws; exit code 0."""
-        print(f"MiniClothes is in {draw_miniclothes(self.out, seed=self.seed)}")
+        folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
+        print(f"MiniClothes is in {folder}")
         return 0
 
 

@@ -53,6 +53,15 @@ def test_data_demo_draws_what_check_finds_sound(tmp_path, capsys, clothes):
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+def test_data_demo_draws_as_many_as_asked_for(tmp_path, capsys):
+    folder = tmp_path / "few"
+    assert main(["data", "demo", "--out", str(folder), "--photos", "3", "2", "--sketches", "4", "5"]) == 0
+    counts = [len(list((folder / part).glob("*.png"))) for part in ("trainB", "testB", "trainA", "testA")]
+    assert counts == [3, 2, 4, 5]
+    assert main(["data", "demo", "--out", str(folder), "--photos", "3", "2", "--sketches", "1", "5"]) == 2
+    assert "each train photo has 1 to 7 sketches" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["data", "check", "nowhere"], "nowhere: no such folder"),
     (["train", "--data.root", "nowhere", "--out", "run"], "nowhere: no such folder"),
