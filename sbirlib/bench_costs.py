@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,8 +17,9 @@ import torch
 from sbirlib.bench_released import ReleasedRecipe
 from sbirlib.bench_train import Setup, label
 from sbirlib.config import Config
-from sbirlib.measure import Row, Spread, in_turn, seconds
-from sbirlib.pairs import PairFolder
+from sbirlib.fields import InputError
+from sbirlib.measure import Result, Row, Spread, attempt, in_turn, seconds
+from sbirlib.pairs import PairFolder, Split
 from sbirlib.train import Trainer
 from sbirlib.train_setup import load_data, make_accelerator
 from sbirlib.views import Epoch
@@ -39,7 +41,14 @@ class EpochCost(NamedTuple):
     memory: float
 
 
-def memory_rows(setup: Setup) -> Iterator[Row]:
+def check_memory(device: torch.device) -> None:
+    """Raises InputError where nobody tells how large a process is."""
+    if device.type != "cuda" and not STATUS.is_file() and importlib.util.find_spec("resource") is None:
+        raise InputError("the parts memory and costs need to know how large a process is, which this system does not "
+                         "tell; name other parts with --part, or measure on a GPU, on Linux or on macOS")
+
+
+def memory_rows(setup: Setup) -> Iterator[Result]:
     """MiB that one training step needed on top of model and data, each measured in a process of its own.
 
     On a CPU the rise of the process's size (on macOS of its largest size so far), on a GPU of what
@@ -48,36 +57,47 @@ def memory_rows(setup: Setup) -> Iterator[Row]:
     for preset in ("mini_full", "basic"):
         for size in setup.batches if preset == "basic" else (setup.config(preset).optim.batch_size,):
             config = setup.config(preset).updated({"optim.batch_size": size})
-            kit, released = _alone(step_memory, config), _alone(released_step_memory, config)
-            yield Row(f"memory, {label(preset, config)}, a step of {kit.batch} pairs", "MiB", "lower",
-                      Spread.of([kit.memory]), Spread.of([released.memory]))
+            part = f"memory, {label(preset, config)}, a step of"
+            yield from attempt(f"{part} {size} pairs", partial(_memory_rows, part, config))
     config = setup.config("mini_full").updated({"optim.batch_size": LARGE_STEP})
+    part = f"memory, {label('mini_full', config)}, a step of"
+    yield from attempt(f"{part} {LARGE_STEP} pairs in chunks", partial(_chunk_rows, part, config))
+
+
+def _memory_rows(part: str, config: Config) -> Iterator[Row]:
+    kit, released = _alone(step_memory, config), _alone(released_step_memory, config)
+    yield Row(f"{part} {kit.batch} pairs", "MiB", "lower", Spread.of([kit.memory]), Spread.of([released.memory]))
+
+
+def _chunk_rows(part: str, config: Config) -> Iterator[Row]:
     whole = _alone(step_memory, config)
     chunked = _alone(step_memory, config.updated({"optim.chunk": min(CHUNK, whole.batch // 2)}))
-    part = f"memory, {label('mini_full', config)}, a step of {whole.batch} pairs in chunks"
+    part = f"{part} {whole.batch} pairs in chunks"
     yield Row(part, "MiB", "lower", Spread.of([chunked.memory]), Spread.of([whole.memory]), against="whole batch")
     yield Row(part, "s", "lower", Spread.of([chunked.seconds]), Spread.of([whole.seconds]), against="whole batch")
 
 
-def cost_rows(setup: Setup) -> Iterator[Row]:
+def cost_rows(setup: Setup) -> Iterator[Result]:
     """Minutes and memory of an epoch by preset; and how those of mini_full change with batch, image size and data."""
-    usual = None
+    costs: dict[str, EpochCost] = {}  # of what could be measured
+
+    def rows(part: str, config: Config, share: float = 1.0, usual: EpochCost | None = None) -> Iterator[Row]:
+        costs[part] = _alone(epoch_cost, config, share)
+        before = [Spread.of([value]) for value in usual] if usual else [None, None]
+        for unit, now, beside in zip(("min/epoch", "MiB"), costs[part], before, strict=True):
+            yield Row(part, unit, "lower", Spread.of([now]), beside, against="mini_full as it is")
+
+    parts = {}
     for preset in ("mini", "mini_full", "basic", "full"):
         config = setup.config(preset)
-        cost = _alone(epoch_cost, config, 1.0)
-        usual = cost if preset == "mini_full" else usual
-        part = f"costs, {label(preset, config)}, batch {config.optim.batch_size}"
-        yield Row(part, "min/epoch", "lower", Spread.of([cost.minutes]))
-        yield Row(part, "MiB", "lower", Spread.of([cost.memory]))
-    config = setup.config("mini_full")
-    changes = {"twice the batch": {"optim.batch_size": 2 * config.optim.batch_size},
-               "twice the image side": {"model.image_size": 2 * config.model.image_size},
-               "half the photos and their sketches": {}}
-    for what, change in changes.items():
-        cost = _alone(epoch_cost, config.updated(change), 1.0 if change else 0.5)
-        for unit, now, before in zip(("min/epoch", "MiB"), cost, usual, strict=True):
-            yield Row(f"costs, mini_full, {what}", unit, "lower", Spread.of([now]), Spread.of([before]),
-                      against="mini_full as it is")
+        parts[preset] = f"costs, {label(preset, config)}, batch {config.optim.batch_size}"
+        yield from attempt(parts[preset], partial(rows, parts[preset], config))
+    config, usual = setup.config("mini_full"), costs.get(parts["mini_full"])
+    for what, change, share in (("twice the batch", {"optim.batch_size": 2 * config.optim.batch_size}, 1.0),
+                                ("twice the image side", {"model.image_size": 2 * config.model.image_size}, 1.0),
+                                ("half the photos and their sketches", {}, 0.5)):
+        part = f"costs, mini_full, {what}"
+        yield from attempt(part, partial(rows, part, config.updated(change), share, usual))
 
 
 def import_rows(setup: Setup) -> Iterator[Row]:
@@ -116,8 +136,7 @@ def released_step_memory(config: Config) -> StepCost:
 def epoch_cost(config: Config, share: float) -> EpochCost:
     """An epoch over `share` of the training photos, from three steps after the first and one search."""
     pairs = PairFolder(config.data.root)
-    if share < 1:
-        pairs.splits["train"], _ = pairs.split("train").holdout(share, config.run.seed)
+    pairs.splits["train"] = reduced(pairs.split("train"), share, config.run.seed)
     trainer = Trainer(pairs, config, Path())
     plan = Epoch(trainer.data, config.data, seed=config.run.seed, epoch=1)
     trainer.model.train()
@@ -126,6 +145,11 @@ def epoch_cost(config: Config, share: float) -> EpochCost:
     search = seconds(lambda: trainer._validate(config.run.epochs))
     memory = _held(trainer.accelerator.device) / MIB
     return EpochCost((trainer.steps * Spread.of(steps).median + search) / 60, memory)
+
+
+def reduced(split: Split, share: float, seed: int) -> Split:
+    """A `share` of the photos that have sketches, drawn by chance, with their sketches; for 1 the split itself."""
+    return split.holdout(1 - share, seed)[0] if share < 1 else split
 
 
 def _cost(step: Callable[[], object], device: torch.device, batch: int) -> StepCost:
@@ -148,6 +172,8 @@ def _held(device: torch.device) -> int:
     if STATUS.is_file():
         peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(peak.split()[1])
+    import resource  # not there on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

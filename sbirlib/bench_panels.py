@@ -11,12 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from sbirlib.arnet import ARNet
+from sbirlib.attention import recording
 from sbirlib.config import Config
 from sbirlib.draw_panel import DrawPanel
 from sbirlib.explorers import AttentionExplorer, RunComparer, TokenDiscardExplorer
+from sbirlib.fields import InputError
 from sbirlib.measure import Row, Spread
 from sbirlib.pairs import PairFolder
 from sbirlib.retrieval import Gallery, score_split
+from sbirlib.runs import read_config, read_history
 from sbirlib.views import LoadedSplit
 from sbirlib.widgets import InfoNCEPanel, PairBrowser, RetrievalBrowser, ViewExplorer
 
@@ -29,6 +32,18 @@ class Latency(NamedTuple):
     panel: str
     control: str
     times: tuple[float, ...]
+
+
+def check_panels(model: ARNet, run: Path) -> None:
+    """Raises InputError if there is a panel that cannot show this model or its run."""
+    read_config(run), read_history(run)
+    for encoder in (model.sketch_encoder, model.photo_encoder):
+        try:
+            with recording(encoder.backbone):
+                pass
+        except InputError as error:
+            raise InputError(f"{run}: the part panels cannot show this model: {error}. Name another run, or other "
+                             "parts with --part") from None
 
 
 def panel_rows(model: ARNet, data: LoadedSplit, run: Path) -> Iterator[Row]:

@@ -8,8 +8,8 @@ a choice, the faster one is taken: workers stay alive between epochs, pictures r
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from sbirlib.arnet import ARNet, ARNetOutput
 from sbirlib.backbones import Tokens
 from sbirlib.config import Config, DataConfig
 from sbirlib.losses import LossTerms, arnet_loss
+from sbirlib.measure import cores
 from sbirlib.pairs import Split
 from sbirlib.retrieval import Scores, score
 from sbirlib.train_setup import lr_factor, make_optimizer
@@ -91,7 +92,18 @@ class PictureDataset(Dataset):
 
 def workers() -> int:
     """How many processes decode: one a core, and two at least."""
-    return max(2, os.cpu_count() or 1)
+    return max(2, cores())
+
+
+@contextmanager
+def decoding(*loaders: DataLoader) -> Iterator[None]:
+    """At the end, ends the processes that decode for these loaders, which otherwise live as long as the loaders."""
+    try:
+        yield
+    finally:
+        for loader in loaders:
+            # torch has no public way: its workers end with the iterator that started them.
+            loader._iterator = None
 
 
 def pair_loader(split: Split, config: Config) -> DataLoader:
@@ -141,15 +153,15 @@ class ReleasedEvaluation:
 
     def __init__(self, split: Split, config: Config) -> None:
         self.split = split
-        self.photos, self.sketches = (
+        self.loaders = tuple(
             DataLoader(PictureDataset([item.path for item in items], config), config.run.eval_batch,
                        num_workers=workers(), persistent_workers=True) for items in (split.photos, split.sketches))
 
     def __call__(self, model: ARNet) -> Scores:
-        device = next(model.parameters()).device
+        device, (photo_files, sketch_files) = next(model.parameters()).device, self.loaders
         model.eval()
         with torch.no_grad():
-            photos = torch.cat([model.embed_photos(batch.to(device)).cpu() for batch in self.photos])
-            sketches = torch.cat([model.embed_sketches(batch.to(device)).cpu() for batch in self.sketches])
+            photos = torch.cat([model.embed_photos(batch.to(device)).cpu() for batch in photo_files])
+            sketches = torch.cat([model.embed_sketches(batch.to(device)).cpu() for batch in sketch_files])
         model.train()
         return score(sketches.numpy() @ photos.numpy().T, self.split.photo_index)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ import torch
 from timm.layers import Attention
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from sbirlib.bench_released import ReleasedEvaluation, ReleasedRecipe, pair_loader
+from sbirlib.bench_released import ReleasedEvaluation, ReleasedRecipe, decoding, pair_loader
 from sbirlib.config import Config
-from sbirlib.measure import Ceilings, Row, Spread, in_turn, in_turn_warm, seconds
+from sbirlib.measure import LONG, Ceilings, Result, Row, Spread, attempt, in_turn, in_turn_warm, seconds
 from sbirlib.pairs import PairFolder, Split
 from sbirlib.precision import choose_attention
 from sbirlib.retrieval import score_split
@@ -25,20 +26,21 @@ from sbirlib.train_setup import make_accelerator
 from sbirlib.views import Epoch, LoadedSplit, Views, epoch_batches, load_split
 
 NAMES = {"mini": "mini", "mini_full": "mini_full", "basic": "ViT-B/16 (basic)", "full": "ViT-B/16 with MSTR (full)"}
-LONG = 10.0  # seconds: what takes longer is measured twice, however many repeats are asked for
 ENOUGH = 1.0  # seconds that one measurement should take at least
 FEW_PHOTOS = 16  # that a large backbone is scored on
 TARGET = 50.0  # percent, validation Acc@1
 
 
 class Setup(NamedTuple):
-    """What is measured on: data, the device (auto, cpu, cuda) and its ceilings, how often, and how large a step.
+    """What is measured on: data, the device (auto, cpu, cuda), how often, and how large a step.
 
-    `batches` are the pairs of a ViT-B/16 step. `changes` are fields that every preset is given.
+    `pairs` is None where no part needs data. `limits` gives the ceilings of a kind of device, measured when
+    they are first asked for. `batches` are the pairs of a ViT-B/16 step. `changes` are fields that every
+    preset is given.
     """
 
-    pairs: PairFolder
-    limits: Ceilings
+    pairs: PairFolder | None
+    limits: Callable[[str], Ceilings]
     device: str = "auto"
     repeats: int = 5
     batches: tuple[int, ...] = (16,)
@@ -46,82 +48,100 @@ class Setup(NamedTuple):
 
     def config(self, preset: str) -> Config:
         """The preset on this data, from scratch: weights do not change speed."""
-        return Config.preset(preset).updated({"data.root": str(self.pairs.root), "model.pretrained": False,
-                                              "run.device": self.device, "run.tracker": "none"} | self.changes)
+        root = {"data.root": str(self.pairs.root)} if self.pairs else {}
+        return Config.preset(preset).updated(root | {"model.pretrained": False, "run.device": self.device,
+                                                     "run.tracker": "none"} | self.changes)
 
 
 def label(preset: str, config: Config) -> str:
     return f"{NAMES[preset]} at {config.model.image_size} px"
 
 
-def input_rows(setup: Setup) -> Iterator[Row]:
+def input_rows(setup: Setup) -> Iterator[Result]:
     """Views a second of a whole epoch, once there has been one."""
     for preset in ("basic", "mini"):
-        config = setup.config(preset)
-        split = setup.pairs.split("train")
-        loaded = load_split(split, config.data, config.model.image_size)
-        loader, device = pair_loader(split, config), make_accelerator(config, Path()).device
-        batch = min(config.optim.batch_size, len(split.sketches))
-        views = VIEWS_A_PAIR * batch * len(loader)
+        part = f"input, {label(preset, setup.config(preset))}"
+        yield from attempt(part, partial(_input_rows, setup, part, setup.config(preset)))
 
-        def kit(loaded=loaded, config=config, batch=batch, device=device) -> None:
-            for _ in epoch_batches(loaded, config.data, seed=0, epoch=1, batch_size=batch, device=device):
-                pass
 
-        def released(loader=loader, device=device) -> None:
-            for values in loader:
-                Views(*(value.to(device) for value in values))
+def _input_rows(setup: Setup, part: str, config: Config) -> Iterator[Row]:
+    split, device = setup.pairs.split("train"), make_accelerator(config, Path()).device
+    loaded, loader = load_split(split, config.data, config.model.image_size), pair_loader(split, config)
+    batch = min(config.optim.batch_size, len(split.sketches))
+    views = VIEWS_A_PAIR * batch * len(loader)
 
+    def kit() -> None:
+        for _ in epoch_batches(loaded, config.data, seed=0, epoch=1, batch_size=batch, device=device):
+            pass
+
+    def released() -> None:
+        for values in loader:
+            Views(*(value.to(device) for value in values))
+
+    with decoding(loader):
         # The call that warms up is the first epoch, in which workers are started.
         ours, theirs = in_turn(_rate(kit, views), _rate(released, views), setup.repeats)
-        yield Row(f"input, {label(preset, config)}", "views/s", "higher", ours, theirs)
+    yield Row(part, "views/s", "higher", ours, theirs)
 
 
-def step_rows(setup: Setup) -> Iterator[Row]:
+def step_rows(setup: Setup) -> Iterator[Result]:
     """Views a second of one training step whose views are ready, the FLOP/s of the kit's, and what views cost it."""
     for preset in ("basic", "mini", "mini_full"):
         for batch in setup.batches if preset == "basic" else (setup.config(preset).optim.batch_size,):
-            yield from _step_rows(setup, preset, setup.config(preset).updated({"optim.batch_size": batch}))
+            config = setup.config(preset).updated({"optim.batch_size": batch})
+            part = f"step, {label(preset, config)}"
+            yield from attempt(f"{part}, batch {batch}", partial(_step_rows, setup, part, config))
 
 
-def attention_rows(setup: Setup) -> Iterator[Row]:
-    """Milliseconds of one attention layer of ViT-B/16, forward and back in bf16: the kernel chosen and the other."""
-    device = make_accelerator(setup.config("basic"), Path()).device
-    images, tokens, width = VIEWS_A_PAIR * setup.batches[0], 197, 768
-    layer, x = Attention(width, num_heads=12, qkv_bias=True).to(device), torch.randn(images, tokens, width).to(device)
-    choose_attention(layer, device, bf16=True)
+def attention_rows(setup: Setup) -> Iterator[Result]:
+    """Milliseconds of one attention layer of ViT-B/16, forward and back: the kernel chosen and the other.
+
+    In the precision in which the kit trains here, with as many images as an encoder sees in a step.
+    """
+    images = 2 * setup.batches[0]  # the two views of a domain
+    yield from attempt(f"attention, {images} images", partial(_attention_rows, setup, images))
+
+
+def _attention_rows(setup: Setup, images: int) -> Iterator[Row]:
+    accelerator = make_accelerator(setup.config("basic"), Path())
+    device, bf16 = accelerator.device, accelerator.mixed_precision == "bf16"
+    layer, x = Attention(768, num_heads=12, qkv_bias=True).to(device), torch.randn(images, 197, 768).to(device)
+    choose_attention(layer, device, bf16)
     chosen = layer.fused_attn
 
     def run(fused: bool) -> float:
         layer.fused_attn = fused
-        with torch.autocast(device.type, torch.bfloat16):
+        with accelerator.autocast():
             return 1000 * seconds(lambda: layer(x).float().sum().backward())
 
     ours, theirs = in_turn(lambda: run(chosen), lambda: run(not chosen), setup.repeats)
-    yield Row(f"attention, {images} images, {'fused' if chosen else 'plain'} kernel", "ms", "lower", ours, theirs,
-              against="plain kernel" if chosen else "fused kernel")
+    yield Row(f"attention, {images} images, {_format(bf16)}, {'fused' if chosen else 'plain'} kernel", "ms", "lower",
+              ours, theirs, against="plain kernel" if chosen else "fused kernel")
 
 
-def evaluation_rows(setup: Setup) -> Iterator[Row]:
+def evaluation_rows(setup: Setup) -> Iterator[Result]:
     """Images a second of scoring test photos, once that has been done; and the evaluation that follows an epoch."""
-    pairs = setup.pairs
     for preset in ("mini", "basic"):
-        config, split = setup.config(preset), pairs.split("test")
-        if preset == "basic":
-            split = _first_photos(split, FEW_PHOTOS)
-        trainer = Trainer(pairs, config, Path())
-        recipe = ReleasedRecipe(config, trainer.steps, trainer.accelerator.device)
-        loaded, anew = load_split(split, config.data, config.model.image_size), ReleasedEvaluation(split, config)
-        images, held_out = len(split.sketches) + len(split.photos), trainer.held_out
-        ours, theirs = _in_turn(lambda t=trainer, d=loaded: _validate(t, d), lambda r=recipe, a=anew: a(r.model),
-                                images, setup.repeats)
-        yield Row(f"evaluation, {label(preset, config)}, {images} images", "images/s", "higher", ours, theirs)
+        part = f"evaluation, {label(preset, setup.config(preset))}"
+        yield from attempt(part, partial(_evaluation_rows, setup, part, preset))
+
+
+def _evaluation_rows(setup: Setup, part: str, preset: str) -> Iterator[Row]:
+    pairs, config = setup.pairs, setup.config(preset)
+    split = pairs.split("test") if preset == "mini" else _first_photos(pairs.split("test"), FEW_PHOTOS)
+    trainer = Trainer(pairs, config, Path())
+    recipe = ReleasedRecipe(config, trainer.steps, trainer.accelerator.device)
+    loaded, anew = load_split(split, config.data, config.model.image_size), ReleasedEvaluation(split, config)
+    train_anew = ReleasedEvaluation(pairs.split("train"), config)
+    images, held_out = len(split.sketches) + len(split.photos), trainer.held_out
+    with decoding(*anew.loaders, *train_anew.loaders):
+        ours, theirs = _in_turn(lambda: _validate(trainer, loaded), lambda: anew(recipe.model), images, setup.repeats)
+        yield Row(f"{part}, {images} images", "images/s", "higher", ours, theirs)
         if preset == "mini":
-            both = (ReleasedEvaluation(pairs.split("train"), config), anew)
-            ours, theirs = in_turn(lambda t=trainer, d=held_out: seconds(lambda: _validate(t, d)),
-                                   lambda r=recipe, b=both: seconds(lambda: [part(r.model) for part in b]),
+            ours, theirs = in_turn(lambda: seconds(lambda: _validate(trainer, held_out)),
+                                   lambda: seconds(lambda: (train_anew(recipe.model), anew(recipe.model))),
                                    setup.repeats)
-            yield Row(f"evaluation, {label(preset, config)}, after an epoch", "s", "lower", ours, theirs)
+            yield Row(f"{part}, after an epoch", "s", "lower", ours, theirs)
 
 
 def accuracy_rows(setup: Setup, target: float = TARGET) -> Iterator[Row]:
@@ -168,12 +188,13 @@ def _released_until(pairs: PairFolder, config: Config, target: float) -> Reached
     anew = [ReleasedEvaluation(split, config) for split in (kept, pairs.split("test"))]
     recipe = ReleasedRecipe(config, len(loader), device)
     spent = time.perf_counter() - started
-    for epoch in range(1, config.run.epochs + 1):
-        spent += seconds(lambda: (recipe.epoch(loader), *(part(recipe.model) for part in anew)))
-        found = score_split(recipe.model, held_out, device=device).accuracy[1].percent
-        _tell("released recipe", epoch, found, spent)
-        if found > target:
-            return Reached(spent / 60, epoch)
+    with decoding(loader, *anew[0].loaders, *anew[1].loaders):
+        for epoch in range(1, config.run.epochs + 1):
+            spent += seconds(lambda: (recipe.epoch(loader), *(part(recipe.model) for part in anew)))
+            found = score_split(recipe.model, held_out, device=device).accuracy[1].percent
+            _tell("released recipe", epoch, found, spent)
+            if found > target:
+                return Reached(spent / 60, epoch)
     return NEVER
 
 
@@ -189,26 +210,28 @@ class _Ready(Epoch):
         return self.made
 
 
-def _step_rows(setup: Setup, preset: str, config: Config) -> Iterator[Row]:
+def _step_rows(setup: Setup, part: str, config: Config) -> Iterator[Result]:
     trainer = Trainer(setup.pairs, config, Path())
     trainer.model.train()
-    ready = _Ready(trainer)
-    recipe = ReleasedRecipe(config, trainer.steps, trainer.accelerator.device)
-    views = VIEWS_A_PAIR * trainer.batch_size
-    part = f"step, {label(preset, config)}, batch {trainer.batch_size}"
+    ready, plan = _Ready(trainer), Epoch(trainer.data, config.data, seed=config.run.seed, epoch=1)
+    part, views = f"{part}, batch {trainer.batch_size}", VIEWS_A_PAIR * trainer.batch_size
 
     def kit() -> None:
         trainer._step(ready, 0)
 
-    ours, theirs = _in_turn(kit, lambda: recipe.step(ready.made), views, setup.repeats)
-    yield Row(part, "views/s", "higher", ours, theirs)
+    def beside() -> Iterator[Row]:
+        recipe = ReleasedRecipe(config, trainer.steps, trainer.accelerator.device)
+        yield Row(part, "views/s", "higher", *_in_turn(kit, lambda: recipe.step(ready.made), views, setup.repeats))
+
+    # The recipe needs more memory: where it has not enough, the kit's own rows are there all the same.
+    yield from attempt(f"{part}, beside the released recipe", beside)
     bf16 = trainer.accelerator.mixed_precision == "bf16"
     count = flops(kit)
-    rate = Spread(*(count / views * value for value in ours))
-    yield Row(f"{part}, {'bf16' if bf16 else 'fp32'}", "GFLOP/s", "higher", Spread(*(value / 1e9 for value in rate)),
-              share_of_ceiling=rate.median / (setup.limits.bf16 if bf16 else setup.limits.fp32))
-    plan = Epoch(trainer.data, config.data, seed=config.run.seed, epoch=1)
     whole, still = _in_turn(lambda: trainer._step(plan, 0), kit, views, setup.repeats)
+    rate = Spread(*(count / views * value for value in still))
+    limits = setup.limits(trainer.accelerator.device.type)
+    yield Row(f"{part}, {_format(bf16)}", "GFLOP/s", "higher", Spread(*(value / 1e9 for value in rate)),
+              share_of_ceiling=rate.median / (limits.bf16 if bf16 else limits.fp32))
     yield Row(f"{part}, with making the views", "views/s", "higher", whole, still, against="views ready")
 
 
@@ -228,14 +251,18 @@ def flops(action: Callable[[], object]) -> int:
 
 def _in_turn(kit: Callable[[], object], other: Callable[[], object], items: int, repeats: int) -> tuple[Spread, Spread]:
     """Items a second of two ways to do something with `items`, as many times over as take `ENOUGH`."""
-    rates, longest = [], 0.0
+    rates = []
     for action in (kit, other):
         once = seconds(action)
         # The first time is the slow one; only what is long enough anyway can do without a second look.
         once = once if once > LONG else seconds(action)
-        times, longest = max(1, round(ENOUGH / once)), max(longest, once)
+        times = max(1, round(ENOUGH / once))
         rates.append(_rate(lambda action=action, times=times: [action() for _ in range(times)], times * items))
-    return in_turn_warm(*rates, min(repeats, 2) if longest > LONG else repeats)
+    return in_turn_warm(*rates, repeats)
+
+
+def _format(bf16: bool) -> str:
+    return "bf16" if bf16 else "fp32"
 
 
 def _rate(action: Callable[[], object], items: int) -> Callable[[], float]:

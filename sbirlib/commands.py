@@ -18,6 +18,7 @@ from sbirlib.checkpoints import load_frozen, load_released, load_run
 from sbirlib.config import DataConfig
 from sbirlib.fields import InputError
 from sbirlib.images import printable, read_image
+from sbirlib.measure import Part
 from sbirlib.pairs import PairFolder
 from sbirlib.precision import Precision
 from sbirlib.retrieval import Gallery, evaluate
@@ -162,17 +163,16 @@ def picture_command(kind: Positional[Kind], model: Annotated[ModelChoice, arg(na
     return 0
 
 
-def bench_command(part: tuple[str, ...] = (), root: Path = Path("data/MiniClothes"), run: Path | None = None,
+def bench_command(part: tuple[Part, ...] = (), root: Path = Path("data/MiniClothes"), run: Path | None = None,
                   json: Path | None = None, device: Literal["auto", "cpu", "cuda"] = "auto", repeats: int = 5,
                   batches: tuple[int, ...] = (16,)) -> int:
-    """Measure the kit beside the released recipe on this machine, and print a table.
+    """Measure the kit beside the released recipe, and print a table; exit code 1 if memory did not suffice for all.
 
     Args:
-        part: What to measure; all parts if none is named: input, step, attention, evaluation, search, accuracy, import,
-            memory, costs, and with --run also panels.
-        root: Folder with trainA/, trainB/, testA/ and testB/.
+        part: What to measure; if none is named, all parts, panels only with --run.
+        root: Folder with trainA/, trainB/, testA/ and testB/; search, import and attention need none.
         run: A trained model, for the panels of the notebooks.
-        json: Also write machine and rows to this file.
+        json: Also write machine and rows to this file, anew with each row.
         device: Where to train and score.
         repeats: How often each measurement is repeated; what takes long is repeated twice.
         batches: Pairs in a step of ViT-B/16; several, to find the best batch of a GPU.
@@ -180,8 +180,7 @@ def bench_command(part: tuple[str, ...] = (), root: Path = Path("data/MiniClothe
     # The panels draw with the notebooks' libraries, which take a while to import.
     from sbirlib.bench import Bench
 
-    Bench(part, root, run, json, device, repeats, batches)()
-    return 0
+    return 1 if Bench(part, root, run, json, device, repeats, batches)().failed else 0
 
 
 def _loaded(model: ARNet, data: EvaluationData, split: str) -> LoadedSplit:

@@ -1,20 +1,18 @@
 """Every part of the benchmark on tiny settings: that rows are what they say, never how fast this machine is."""
 
-import json
-import math
-import sys
-from types import SimpleNamespace
+import multiprocessing
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from timm.layers import Attention
 from torch.nn import functional as F
 
-from sbirlib import ARNet, Config, bench, bench_costs, bench_panels, bench_released, bench_train
-from sbirlib.__main__ import main
+from sbirlib import ARNet, Config, bench_costs, bench_released, bench_train, train_setup
 from sbirlib.bench_released import PairDataset, PictureDataset, ReleasedEvaluation, ReleasedRecipe, four_passes
-from sbirlib.bench_train import Setup, flops
+from sbirlib.bench_train import Setup
 from sbirlib.fields import InputError
-from sbirlib.measure import TABLE_HEAD, Ceilings, Row, Spread, alone, ceilings, in_turn
+from sbirlib.measure import TABLE_HEAD, Ceilings, Failed, Spread
 from sbirlib.retrieval import score_split
 from sbirlib.train import Trainer
 from sbirlib.views import Epoch, Views, load_split
@@ -28,7 +26,7 @@ TINY = {"model.backbone": "sbir_mini", "model.image_size": 48, "model.embed_dim"
 @pytest.fixture
 def setup(pairs, monkeypatch):
     monkeypatch.setattr(bench_train, "ENOUGH", 0.0)
-    return Setup(pairs, LIMITS, "cpu", repeats=1, batches=(8,), changes=TINY)
+    return Setup(pairs, lambda device: LIMITS, "cpu", repeats=1, batches=(8,), changes=TINY)
 
 
 @pytest.fixture
@@ -43,57 +41,9 @@ def sound(rows, *units):
     assert {row.unit for row in rows} == set(units)
     for row in rows:
         assert 0 < row.kit.low <= row.kit.median <= row.kit.high
-        assert row.released is None or 0 < row.released.low <= row.released.median <= row.released.high
+        assert row.beside is None or 0 < row.beside.low <= row.beside.median <= row.beside.high
         assert row.as_line().count("|") == TABLE_HEAD.splitlines()[0].count("|")
     return rows
-
-
-@pytest.mark.parametrize(("better", "ratio"), [("higher", 2.0), ("lower", 0.5)])
-def test_a_ratio_above_one_is_in_favour_of_the_kit(better, ratio):
-    row = Row("step", "unit", better, Spread.of([1, 6, 9]), Spread.of([3]), share_of_ceiling=0.456)
-    assert row.ratio == ratio
-    assert row.as_line() == f"| step | unit | 6 (1-9) | 3 | released recipe | {ratio:.2f} | 46 % |"
-    assert row.as_dict() == {"part": "step", "unit": "unit", "kit": 6, "released": 3, "ratio": ratio,
-                             "share_of_ceiling": 0.456, "against": "released recipe", "kit_range": [1, 9],
-                             "released_range": [3, 3]}
-
-
-def test_what_was_not_reached_is_said_and_null():
-    row = Row("accuracy", "min", "lower", Spread.of([2.5]), Spread.of([math.inf]))
-    assert row.ratio is None
-    assert row.as_line() == "| accuracy | min | 2.5 | not reached | released recipe |  |  |"
-    written = json.loads(bench.as_json({"gpu": None}, [row]))
-    assert written["machine"] == {"gpu": None}
-    assert (written["rows"][0]["kit"], written["rows"][0]["released"]) == (2.5, None)
-    assert Row("panels", "ms", "lower", Spread.of([1234.5])).as_line() == "| panels | ms | 1234 |  |  |  |  |"
-
-
-def test_measurements_take_turns_after_one_to_warm_up():
-    calls, numbers = [], iter(range(100))
-
-    def way(name):
-        return lambda: calls.append(name) or float(next(numbers))
-
-    first, second = in_turn(way("a"), way("b"), 3)
-    assert "".join(calls) == "abababab"
-    assert (first, second) == (Spread(4, 2, 6), Spread(5, 3, 7))
-    assert alone(way("c"), 1) == Spread(9, 9, 9)
-
-
-def test_ceilings_are_those_of_both_formats_and_of_memory():
-    found = ceilings("cpu", side=32, repeats=1)
-    assert all(0 < value < 1e16 for value in found)
-
-
-def test_products_and_attention_are_counted_forwards_and_back():
-    first, second = torch.randn(3, 5), torch.randn(5, 7)
-    assert flops(lambda: first @ second) == 2 * 3 * 5 * 7
-    images, heads, tokens, width = 2, 3, 6, 4
-    q, k, v = (torch.randn(images, heads, tokens, width, requires_grad=True) for _ in range(3))
-    product = 2 * images * heads * tokens * tokens * width
-    assert flops(lambda: F.scaled_dot_product_attention(q, k, v)) == 2 * product
-    # Back: the four products of the two gradients, and the scores once more.
-    assert flops(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward()) == (2 + 5) * product
 
 
 @pytest.mark.parametrize("preset", ["mini", "mini_full"])
@@ -155,6 +105,24 @@ def test_released_workers_give_whole_batches(setup, pairs):
     assert sorted(rows) == sorted(pairs.split("train").photo_index.tolist())
 
 
+def test_processes_that_decode_end_with_the_measurement(setup, pairs):
+    config, before = setup.config("mini"), multiprocessing.active_children()
+    loader = bench_released.pair_loader(pairs.split("train"), config)
+    anew = ReleasedEvaluation(pairs.split("test"), config)
+    for _ in range(2):  # they can be started again
+        with bench_released.decoding(loader, *anew.loaders):
+            next(iter(loader)), anew(ARNet.from_config(config))
+            assert len(multiprocessing.active_children()) == len(before) + 3 * bench_released.workers()
+        assert multiprocessing.active_children() == before
+
+
+def test_one_worker_for_each_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(bench_released, "cores", lambda: 5)
+    assert bench_released.workers() == 5
+    monkeypatch.setattr(bench_released, "cores", lambda: 1)
+    assert bench_released.workers() == 2
+
+
 def test_released_scores_are_those_of_the_kit(setup, pairs):
     config = setup.config("mini")
     torch.manual_seed(0)
@@ -183,10 +151,46 @@ def test_step(setup):
     assert whole.against == "views ready"
 
 
-def test_attention(setup):
-    row, = sound(bench_train.attention_rows(setup), "ms")
-    kernels = {row.part.rpartition(", ")[2], row.against}
-    assert kernels == {"plain kernel", "fused kernel"}
+def test_a_step_without_memory_for_the_recipe_still_has_the_rows_of_the_kit(setup, monkeypatch):
+    def short(recipe, views):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ReleasedRecipe, "step", short)
+    failed, *rows = bench_train.step_rows(setup._replace(batches=(8, 4)))
+    assert failed == Failed("step, ViT-B/16 (basic) at 48 px, batch 8, beside the released recipe",
+                            "memory does not suffice: CUDA out of memory")
+    assert [row.unit for row in rows if not isinstance(row, Failed)] == ["GFLOP/s", "views/s"] * 4
+
+
+def test_a_batch_without_memory_for_the_kit_is_left_out_and_the_next_measured(setup, monkeypatch):
+    step = Trainer._step
+
+    def short(trainer, plan, number):
+        if trainer.batch_size == 16:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        step(trainer, plan, number)
+
+    monkeypatch.setattr(Trainer, "_step", short)
+    found = list(bench_train.step_rows(setup._replace(batches=(16, 8))))
+    assert [result.part for result in found if isinstance(result, Failed)] == [
+        "step, ViT-B/16 (basic) at 48 px, batch 16, beside the released recipe",
+        "step, ViT-B/16 (basic) at 48 px, batch 16"]
+    assert found[2].part == "step, ViT-B/16 (basic) at 48 px, batch 8"
+    assert len(found) == 2 + 9
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_attention(bf16, setup, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train_setup, "wants_bf16", lambda precision, device: bf16)
+    monkeypatch.setattr(Attention, "forward", lambda layer, x, forward=Attention.forward: seen.append(
+        (x.shape[0], torch.is_autocast_enabled("cpu"))) or forward(layer, x))
+    row, = sound(bench_train.attention_rows(setup._replace(pairs=None)), "ms")
+    # Both views of a domain: an encoder sees no more at once.
+    assert set(seen) == {(2 * 8, bf16)}
+    _, images, precision, kernel = row.part.split(", ")
+    assert (images, precision) == ("16 images", "bf16" if bf16 else "fp32")
+    assert {kernel, row.against} == {"plain kernel", "fused kernel"}
 
 
 def test_evaluation(setup):
@@ -196,8 +200,8 @@ def test_evaluation(setup):
 
 def test_accuracy(setup, capsys):
     minutes, epochs = sound(bench_train.accuracy_rows(setup, target=-1), "min", "epochs")
-    assert (epochs.kit.median, epochs.released.median) == (1, 1)
-    assert minutes.ratio == pytest.approx(minutes.released.median / minutes.kit.median)
+    assert (epochs.kit.median, epochs.beside.median) == (1, 1)
+    assert minutes.ratio == pytest.approx(minutes.beside.median / minutes.kit.median)
     minutes, epochs = bench_train.accuracy_rows(setup, target=100)
     assert "not reached | not reached" in minutes.as_line()
     said = capsys.readouterr().err
@@ -224,6 +228,19 @@ def test_memory(setup, in_process, monkeypatch):
     assert rows[0].kit == Spread(1, 1, 1)
 
 
+def test_a_measuring_process_that_is_killed_costs_its_own_rows_alone(setup, monkeypatch):
+    def alone(measure, config):
+        if config.optim.batch_size == 4:
+            raise BrokenProcessPool
+        return bench_costs.StepCost(min(config.optim.batch_size, 23), 7.0, 1.0)
+
+    monkeypatch.setattr(bench_costs, "_alone", alone)
+    found = list(bench_costs.memory_rows(setup._replace(batches=(4, 6))))
+    assert found[1] == Failed("memory, ViT-B/16 (basic) at 48 px, a step of 4 pairs",
+                              "the process that measured it was killed, as systems do when memory runs out")
+    assert [row.part.rpartition(" of ")[2] for row in found[2:]] == ["6 pairs", *["23 pairs in chunks"] * 2]
+
+
 def test_a_step_in_chunks_takes_less_memory_in_a_process_of_its_own(setup):
     config = setup.config("mini_full").updated({"optim.batch_size": 20})
     whole, chunked = (bench_costs._alone(bench_costs.step_memory, config.updated({"optim.chunk": chunk}))
@@ -240,54 +257,25 @@ def test_costs(setup, in_process):
     assert len(setup.pairs.split("train").photos) == 16
 
 
-def test_panels_by_the_command(run, pairs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_panels, "UPDATES", 2)
-    monkeypatch.setattr(bench, "ceilings", lambda device: LIMITS)
-    monkeypatch.setitem(sys.modules, "sbirlib.bench_search", SimpleNamespace(
-        search_rows=lambda limits: [Row("search, 1000", "ms", "lower", Spread.of([1]), None, limits.memory / 1e12)]))
-    out = tmp_path / "rows.json"
-    words = ["bench", "--part", "search", "panels", "--run", str(run), "--root", str(pairs.root), "--json", str(out)]
-    assert main([*words, "--device", "cpu"]) == 0
-    written, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert {"cpu", "cores", "threads", "gpu", "torch", "python", "precision", "fp32_gflops", "bf16_gflops",
-            "memory_gbs"} <= set(written["machine"])
-    assert written["machine"]["fp32_gflops"] == 1000
-    search, *rows = written["rows"]
-    assert search["share_of_ceiling"] == 0.1
-    assert {row["part"].split(":")[0].removeprefix("panels, ") for row in rows} == {
-        "PairBrowser", "ViewExplorer", "InfoNCEPanel", "RetrievalBrowser", "AttentionExplorer",
-        "TokenDiscardExplorer", "DrawPanel", "RunComparer"}
-    assert all(0 < median["kit"] <= slow["kit"] for median, slow in zip(rows[::2], rows[1::2], strict=True))
-    assert TABLE_HEAD in printed
-    assert "| panels, AttentionExplorer: query patch | ms |" in printed
+def test_costs_without_those_of_mini_full_stand_alone(setup, monkeypatch):
+    def alone(measure, config, share):
+        if config == setup.config("mini_full") and share == 1:
+            raise BrokenProcessPool
+        return bench_costs.EpochCost(2.0, 30.0)
+
+    monkeypatch.setattr(bench_costs, "_alone", alone)
+    found = list(bench_costs.cost_rows(setup))
+    failed, = (result for result in found if isinstance(result, Failed))
+    assert failed.part == "costs, mini_full at 48 px, batch 8"
+    assert [row.beside for row in found[-6:]] == [None] * 6
+    assert len(found) == 1 + 2 * 6
 
 
-def test_all_parts_but_the_panels_need_no_run(pairs, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "ceilings", lambda device: LIMITS)
-    called = []
-    monkeypatch.setattr(bench, "PARTS", {name: lambda setup, name=name: iter(called.append(name) or ())
-                                         for name in bench.PARTS})
-    assert main(["bench", "--root", str(pairs.root)]) == 0
-    assert called == ["input", "step", "attention", "evaluation", "search", "accuracy", "import", "memory", "costs"]
-
-
-@pytest.mark.parametrize(("words", "message"), [
-    (["--part", "input", "speed"], "unknown part 'speed'; known: input, step"),
-    (["--part", "panels"], "name one with --run RUN"),
-    (["--root", "nowhere"], "nowhere: no such folder"),
-    (["--run", "nowhere"], "nowhere is not a run"),
-    (["--json", "nowhere/rows.json"], "the folder nowhere does not exist"),
-    (["--repeats", "0"], "--repeats 0"),
-    (["--batches", "16", "1"], "--batches 16 1"),
-])
-def test_bad_input_is_said_before_anything_is_measured(words, message, pairs, monkeypatch, capsys):
-    def refuse(device):
-        raise AssertionError("something was measured")
-
-    monkeypatch.setattr(bench, "ceilings", refuse)
-    root = [] if "--root" in words else ["--root", str(pairs.root)]
-    assert main(["bench", *root, *words]) == 2
-    assert message in capsys.readouterr().err
+@pytest.mark.parametrize(("share", "photos"), [(1.0, 16), (0.75, 12), (0.5, 8), (0.25, 4)])
+def test_the_share_of_the_photos_is_what_is_trained_on(share, photos, pairs):
+    split = bench_costs.reduced(pairs.split("train"), share, 0)
+    assert (split.name, len(split.photos)) == ("train", photos)
+    assert {sketch.photo_id for sketch in split.sketches} == {photo.id for photo in split.photos}
 
 
 def test_presets_are_measured_from_scratch(setup):

@@ -7,7 +7,7 @@ import torch
 
 from sbirlib import bench_search
 from sbirlib.bench_search import FAISS, NO_FAISS, check_agreement, clustered, read_bandwidth, search_rows
-from sbirlib.measure import Ceilings
+from sbirlib.measure import Ceilings, Failed
 from sbirlib.nearest import Nearest
 
 LIMITS = Ceilings(fp32=1e11, bf16=2e11, memory=1e10)
@@ -23,29 +23,54 @@ def small(monkeypatch):
 
 @needs_faiss
 def test_a_row_for_each_gallery_and_number_of_queries():
-    rows = search_rows(LIMITS, sizes=(20, 1500), queries=(1, 3), dim=16, repeats=2)
-    assert [row.part for row in rows] == [
-        "search 2e1 x 16, 1 query", "search 2e1 x 16, 3 queries", "memory of search 2e1 x 16",
-        "search 1.5e3 x 16, 1 query", "search 1.5e3 x 16, 3 queries", "memory of search 1.5e3 x 16"]
-    assert [row.unit for row in rows[:3]] == ["ms", "ms", "MiB"]
+    rows = list(search_rows(LIMITS, sizes=(20, 1500), queries=(1, 3), dim=16, repeats=2))
+    assert [row.part for row in rows] == [f"{what} {size} x 16{queries}" for size in ("2e1", "1.5e3") for what, queries
+                                          in (("build", ""), ("search", ", 1 query"), ("search", ", 3 queries"),
+                                              ("memory of search", ""))]
+    assert [row.unit for row in rows[:4]] == ["ms", "ms", "ms", "MiB"]
     for row in rows:
         assert (row.better, row.against) == ("lower", FAISS)
         assert 0 < row.kit.low <= row.kit.median <= row.kit.high
-        assert row.released.low > 0
+        assert row.beside.low > 0
         assert row.ratio > 0
-    assert all(0 < row.share_of_ceiling < 1 for row in rows if row.unit == "ms")
+    assert all(0 < row.share_of_ceiling < 1 for row in rows if row.part.startswith("search"))
 
 
 @needs_faiss
 def test_a_gallery_of_fewer_photos_than_are_asked_for():
-    assert len(search_rows(LIMITS, sizes=(4,), queries=(2,), dim=8, repeats=1)) == 2
+    assert len(list(search_rows(LIMITS, sizes=(4,), queries=(2,), dim=8, repeats=1))) == 3
 
 
-def test_without_faiss_the_rows_stand_alone(monkeypatch):
+def test_without_faiss_the_rows_stand_alone(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    rows = search_rows(LIMITS, sizes=(50,), queries=(1,), dim=16, repeats=1)
-    assert [(row.released, row.ratio, row.against) for row in rows] == [(None, None, NO_FAISS)] * 2
-    assert rows[0].kit.median > 0
+    rows = list(search_rows(LIMITS, sizes=(50, 60), queries=(1,), dim=16, repeats=1))
+    assert [(row.beside, row.ratio, row.as_dict()["against"]) for row in rows] == [(None, None, None)] * 6
+    assert all(row.kit.median > 0 for row in rows)
+    assert capsys.readouterr().err == f"{NO_FAISS}\n"
+
+
+@needs_faiss
+def test_each_is_built_and_searched_as_often_as_asked(monkeypatch):
+    calls = []
+    for owner, name in ((Nearest, "pack"), (Nearest, "search"), (bench_search, "_faiss_search")):
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *values, name=name, method=method:
+                            calls.append(name) or method(*values))
+    rows = search_rows(LIMITS, sizes=(40,), queries=(17,), dim=16, repeats=3)
+    # A row comes as soon as it is measured, and the copy has been made before any search.
+    assert next(rows).part == "build 4e1 x 16"
+    assert calls == ["pack", "_faiss_search"] * 3
+    assert next(rows).part == "search 4e1 x 16, 17 queries"
+    # One to compare with faiss, one to warm up.
+    assert calls[6:] == ["search"] * (3 + 2)
+
+
+def test_a_gallery_without_memory_for_it_is_left_out(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    first, *rows = search_rows(LIMITS, sizes=(2**53, 40), queries=(1,), dim=16, repeats=1)
+    assert isinstance(first, Failed)
+    assert first.part == "search 9.0072e15 x 16"
+    assert [row.part for row in rows] == ["build 4e1 x 16", "search 4e1 x 16, 1 query", "memory of search 4e1 x 16"]
 
 
 def test_the_ceiling_is_the_slower_of_reading_and_multiplying(monkeypatch):
@@ -53,7 +78,7 @@ def test_the_ceiling_is_the_slower_of_reading_and_multiplying(monkeypatch):
 
     def bound(bandwidth, flops):
         monkeypatch.setattr(bench_search, "read_bandwidth", lambda repeats: bandwidth)
-        row = search_rows(LIMITS._replace(bf16=flops), sizes=(100,), queries=(2,), dim=16, repeats=1)[0]
+        row = list(search_rows(LIMITS._replace(bf16=flops), sizes=(100,), queries=(2,), dim=16, repeats=1))[1]
         return row.share_of_ceiling * row.kit.median / 1000
 
     assert bound(1e3, 1e12) == pytest.approx(100 * 16 * 4 / 1e3)
@@ -64,12 +89,12 @@ def test_a_gallery_that_fits_the_cache_has_no_ceiling(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(bench_search, "CACHED", 100 * 16 * 4)
     rows = search_rows(LIMITS, sizes=(100, 101), queries=(1,), dim=16, repeats=1)
-    assert [row.share_of_ceiling is None for row in rows if row.unit == "ms"] == [True, False]
+    assert [row.share_of_ceiling is None for row in rows if row.part.startswith("search")] == [True, False]
 
 
 def test_memory_counts_the_rows_and_the_copy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    memory = search_rows(LIMITS, sizes=(100,), queries=(), dim=16, repeats=1)[0]
+    _, memory = search_rows(LIMITS, sizes=(100,), queries=(), dim=16, repeats=1)
     assert memory.kit.median == 100 * 16 * 4 / 2**20
 
 
