@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,14 +79,16 @@ class ARNet(nn.Module):
 
     `backbone` is any timm name; `weights` a local file for it, which stands for `pretrained`;
     `image_size` in pixels; `embed_dim` e, None for the global token itself; `fit` says how
-    non-square images become square; `mstr` the options of `MSTR`, None for ARNet basic.
+    non-square images become square; `mstr` the options of `MSTR`, None for ARNet basic. Two encoders
+    begin with the same weights, unless `same_start` is False.
     Raises BackboneError if the backbone cannot be built, MSTRError if recycling does not fit it.
     """
 
     def __init__(self, backbone: str = "vit_base_patch16_224", *, image_size: int = 224,
                  embed_dim: int | None = 512, pool: Pool = "cls", fit: Fit = "pad", normalise: bool = True,
                  pretrained: bool = False, weights: str | Path = "", share_encoders: bool = False,
-                 drop_path: float = 0.0, early_patches: int = 0, mstr: Mapping[str, Any] | None = None) -> None:
+                 same_start: bool = True, drop_path: float = 0.0, early_patches: int = 0,
+                 mstr: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.image_size, self.fit = image_size, fit
         # Of the run that trained the weights, and in words where the weights come from.
@@ -102,7 +105,11 @@ class ARNet(nn.Module):
             return Encoder(trunk, recycle, nn.Identity() if embed_dim is None else nn.Linear(trunk.dim, embed_dim))
 
         self.sketch_encoder = encoder()
-        self.photo_encoder = self.sketch_encoder if share_encoders else encoder()
+        # Alike at first: then a line of a sketch and the edge it stands for are near each other from the start.
+        if share_encoders:
+            self.photo_encoder = self.sketch_encoder
+        else:
+            self.photo_encoder = copy.deepcopy(self.sketch_encoder) if same_start else encoder()
 
     @staticmethod
     def from_config(config: Config) -> ARNet:

@@ -69,6 +69,8 @@ class ModelConfig:
     """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)
     """One encoder for sketches and photos instead of two."""
+    same_start: bool = knob(True)
+    """Two encoders begin with the same weights, as pretrained backbones do; else each draws its own."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
     """Stochastic depth of the backbone, for those that have it."""
     early_patches: int = knob(0, ge=0, le=1000, unit="blocks")
@@ -242,8 +244,7 @@ _MINI: dict[str, dict] = {
              "crop": 0.7, "hue": 180.0},
     "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "pool": "mean"},
     "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256},
-    "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
-              "schedule": "cosine"},
+    "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0, "schedule": "cosine"},
     "run": {"epochs": 26},
 }
 PRESETS: dict[str, dict] = {
@@ -251,8 +252,7 @@ PRESETS: dict[str, dict] = {
     "mini": _MINI,
     "mini_full": _MINI | {"mstr": _MINI["mstr"] | {"enabled": True}},
     # The paper's recipe (section 4): the defaults above, without and with token recycling.
-    "basic": {},
-    "full": {"mstr": {"enabled": True}},
+    "basic": {}, "full": {"mstr": {"enabled": True}},
 }
 # What the released code does otherwise than the paper, field by field (no field for: fp16 that is fp32,
 # two ways to resize, unsorted listings).

@@ -9,7 +9,8 @@ from sbirlib.losses import arnet_loss
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return ARNet("sbir_mini", image_size=48, embed_dim=16, pool="mean").eval()
+    # Apart, or one encoder could stand for the other unnoticed.
+    return ARNet("sbir_mini", image_size=48, embed_dim=16, pool="mean", same_start=False).eval()
 
 
 def test_forward_encodes_each_view_as_if_alone(model):
@@ -31,8 +32,10 @@ def test_embeddings_have_unit_length_unless_asked(model):
     torch.testing.assert_close(torch.nn.functional.normalize(raw, dim=-1), model.embed_photos(images))
 
 
-def test_sketches_and_photos_have_encoders_of_their_own(model):
-    images = torch.rand(1, 3, 48, 48)
+def test_two_encoders_begin_alike_unless_told_otherwise(model):
+    images, alike = torch.rand(1, 3, 48, 48), ARNet("sbir_mini", image_size=48, embed_dim=16).eval()
+    assert torch.equal(alike.embed_sketches(images), alike.embed_photos(images))
+    assert not {id(p) for p in alike.sketch_encoder.parameters()} & {id(p) for p in alike.photo_encoder.parameters()}
     assert not torch.allclose(model.embed_sketches(images), model.embed_photos(images))
 
 

@@ -322,7 +322,7 @@ def command(config, out, *words):
     flags = ["--preset", "mini_full", "--data.root", config.data.root, "--model.image-size", "48", "--model.embed-dim",
              "16", "--optim.batch-size", "6", "--optim.warmup", "0", "--run.epochs", "3", "--run.tracker", "none",
              "--data.val-fraction", "0.25", "--mstr.scales", "1", "2", "--model.drop-path", "0.2",
-             "--run.save-minutes", "0"]
+             "--run.save-minutes", "0", "--model.no-same-start"]
     return [sys.executable, "-m", "sbirlib", "train", "--out", str(out), *flags, *words]
 
 
