@@ -15,16 +15,21 @@ STATIC := --ExecutePreprocessor.store_widget_state=False \
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "sbirlib needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV): up to 6 GB to download, some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 demo: $(READY)
+	@echo "The data set (one minute), a training (five), the notebooks (three), on 2 CPU cores that do nothing else."
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
 	$(BIN)/python -m sbirlib train --preset mini_full --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
-	PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html --execute --output-dir outputs $(STATIC) $(NOTEBOOKS)
+	@for notebook in $(NOTEBOOKS); do echo "Running $$notebook"; \
+	  PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html \
+	    --execute --output-dir outputs $(STATIC) $$notebook || exit 1; done
 	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."
+	@echo "For the commands in the README: source $(BIN)/activate"
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov=sbirlib --cov-report=term -q

@@ -107,17 +107,32 @@ def train_from(preset: str, base: Config):
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had not been stopped.
         """
+        interrupted = False
         with _terminated() as stop:
-            for record in train(config.data.root, config, out=out, overwrite=overwrite, resume=resume, stop=stop):
-                if PartialState().is_main_process:
-                    print(record, flush=True)
-        if PartialState().is_main_process:
-            done = len(read_history(out)["epoch"]) if (out / HISTORY).is_file() else 0
-            print(f"The run is in {out}" if done >= config.run.epochs else
-                  f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
-        return 0
+            records = train(config.data.root, config, out=out, overwrite=overwrite, resume=resume, stop=stop)
+            tell = print if PartialState().is_main_process else _silent
+            begun = _epochs_done(out) if resume else 0
+            if begun < config.run.epochs:
+                tell(f"{'going on with' if resume else 'training'} {config.model.backbone}, epochs {begun + 1} to "
+                     f"{config.run.epochs}, a line after each", flush=True)
+            try:
+                for record in records:
+                    tell(record, flush=True)
+            except KeyboardInterrupt:
+                interrupted = True
+        tell(f"The run is in {out}" if _epochs_done(out) >= config.run.epochs else
+             f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
+        return 130 if interrupted else 0
 
     return train_command
+
+
+def _epochs_done(run: Path) -> int:
+    return len(read_history(run)["epoch"]) if (run / HISTORY).is_file() else 0
+
+
+def _silent(*words: object, **options: object) -> None:
+    """Stands for `print` in all processes but the first."""
 
 
 @contextmanager

@@ -89,7 +89,10 @@ class Scores(NamedTuple):
         lines = [str(accuracy) for accuracy in self.accuracy.values()]
         lines.append(f"median rank {self.median_rank:g}, mean reciprocal rank {self.mrr:.3f}, "
                      f"{len(self.ranks)} sketches in a gallery of {self.gallery} photos")
-        lines += [f"designer {name}: {accuracy}" for name, accuracy in self.designers.items()]
+        guesses = " / ".join(f"{100 * min(1, k / self.gallery):.1f}" for k in self.accuracy)
+        lines.append(f"guessing would reach {guesses} %")
+        if all(self.designers):  # sketches without a number have no designer
+            lines += [f"designer {name}: {accuracy}" for name, accuracy in self.designers.items()]
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])

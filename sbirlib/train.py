@@ -71,7 +71,8 @@ class EpochRecord(NamedTuple):
         if self.validation:
             where = "TEST" if self.selected_on == TEST_SET else "val"
             text += f"  {where} Acc@1 {self.validation['acc@1']:.1f} %  Acc@5 {self.validation['acc@5']:.1f} %"
-        text += "  best" if self.best else ""
+        # Where nothing chooses, each epoch is the best so far, which says nothing.
+        text += "  best" if self.best and self.validation else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 

@@ -19,14 +19,18 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     assert main(["train", "--preset", "mini", "--data.root", str(pairs.root), "--out", str(run), *flags]) == 0
     config = Config.from_yaml(run / "best" / "config.yaml")
     assert (config.model.embed_dim, config.optim.name) == (16, "adamw")
-    assert "epoch   1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("training sbir_mini, epochs 1 to 1, a line after each\nepoch   1")
+    assert out.endswith(f"The run is in {run}\n")
 
     assert main(["evaluate", "--run", str(run), "--data.root", str(pairs.root), "--split", "test",
                  "--json", str(scores)]) == 0
     result = json.loads(scores.read_text())
     assert {"acc@1", "acc@5", "acc@10", "hits@1", "queries", "gallery", "ci95@1", "protocol"} <= set(result)
     assert (result["queries"], result["gallery"], len(result["ci95@1"])) == (16, 8, 2)
-    assert f"({result['hits@1']}/16" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"({result['hits@1']}/16" in out
+    assert "guessing would reach 12.5 / 62.5 / 100.0 %" in out
 
     sketch = pairs.split("test").sketches[0].path
     assert main(["search", str(sketch), "--run", str(run), "--photos", str(pairs.root / "testB"), "--top", "3",
@@ -36,6 +40,17 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     assert rows[0]["photo"] in capsys.readouterr().out
     with Image.open(figure) as picture:
         assert picture.width > 300
+
+
+def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monkeypatch):
+    def stopped(*words, **options):
+        yield "epoch 1"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sbirlib.__main__.train", stopped)
+    assert main(["train", "--data.root", str(pairs.root), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().out.endswith(
+        f"epoch 1\nstopped; `python -m sbirlib train --out {tmp_path / 'run'} --resume` goes on from here\n")
 
 
 def test_data_demo_draws_what_check_finds_sound(tmp_path, capsys, clothes):

@@ -60,6 +60,13 @@ def test_scores_by_hand():
     assert result["acc@1"] == pytest.approx(100 / 3)
     assert (result["hits@1"], result["queries"], result["gallery"], result["skipped"]) == (1, 3, 4, 3)
     assert "3 files were left out" in str(scores)
+    assert "designer 02" in str(scores)
+
+
+def test_sketches_without_a_number_have_no_designer():
+    scores = score(np.eye(2), np.array([0, 1]), ["", "1"])
+    assert "designer" not in str(scores)
+    assert "guessing would reach 50.0 / 100.0 / 100.0 %" in str(scores)
 
 
 def test_evaluate_agrees_with_embedding_by_hand(model, pairs):
