@@ -5,8 +5,9 @@ READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 # A page without a kernel shows a panel's picture instead of the panel, and leaves progress bars out
-# (about each of which nbconvert would warn).
+# (about each of which nbconvert would warn). A kernel that nobody else can reach need not warn of listeners.
 STATIC := --ExecutePreprocessor.store_widget_state=False \
+  --ExecutePreprocessor.extra_arguments="['--IPKernelApp.log_level=40']" \
   --NbConvertBase.display_data_priority='["image/png", "text/html"]'
 
 .PHONY: demo test test-slow lab clean

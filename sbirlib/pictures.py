@@ -102,7 +102,8 @@ def similarity(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
         raise InputError("this model has no cells of scale 1: train with MSTR (preset mini_full or full)")
     encoded = encoder(_images(model, data.photos[query : query + 1]))
     after = encoded.cells.split(encoder.mstr.cells_by_scale, dim=1)[encoder.mstr.scales.index(1)]
-    tokens = {"before MSTR": encoded.patches, "after MSTR": after}
+    photo = data.split.photos[query].id
+    tokens = {f"photo {photo}, before MSTR": encoded.patches, f"photo {photo}, after MSTR": after}
     return similarity_heatmaps({name: token_similarity(value)[0].cpu().numpy() for name, value in tokens.items()},
                                variances={name: similarity_variance(value).item() for name, value in tokens.items()})
 
