@@ -56,8 +56,8 @@ def test_the_released_step_has_the_loss_of_the_kit_in_fp32(preset, setup, pairs,
     for step in range(2):
         trainer._step(plan, step)
         loss = recipe.step(plan.views(plan.rows(step, trainer.batch_size), "cpu"))
-        # The second step starts from weights that both have moved.
-        torch.testing.assert_close(torch.stack(loss).detach(), trainer.progress.terms[step], rtol=0, atol=1e-5)
+        # The second step starts from weights that both have moved. Losses of 50 round at 4e-6.
+        torch.testing.assert_close(torch.stack(loss).detach(), trainer.progress.terms[step], rtol=5e-7, atol=1e-5)
     assert (loss.recyc_sketch > 0) == (preset == "mini_full")
 
 
