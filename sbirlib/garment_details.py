@@ -11,6 +11,9 @@ from sbirlib.garment_cut import HEM_PIECE, Cut, Part, arc, between, bezier, both
 if TYPE_CHECKING:
     from sbirlib.garment_wardrobe import Garment
 
+# Degrees by which the cloth of pockets is turned: cut on the bias, as tailors do where a pattern would hide them.
+BIAS = 45.0
+
 
 def details(g: Garment, cut: Cut) -> list[Part]:
     """Seams, folds, pockets, closure and belt, in the order in which they lie on each other."""
@@ -57,7 +60,7 @@ def _pockets(g: Garment, cut: Cut) -> list[Part]:
     if g.pockets == "none":
         return []
     floor = min(cut.base, cut.end) - 0.03 - cut.slit
-    wide = between((0.105, 0.165), g.pocket_size)
+    wide = between((0.135, 0.195), g.pocket_size)
     if g.pocket_place == "chest":
         y = cut.underarm[1] - (0.03 if g.sleeve != "none" else 0.0)
     elif g.family == "skirt":
@@ -69,18 +72,18 @@ def _pockets(g: Garment, cut: Cut) -> list[Part]:
         half, top = cut.half(low - 0.1), low - 0.2
         edge = arc((0.44 * half, top), (0.8 * half, low - 0.07), -0.08)
         right = chain((0.36 * half, top), edge, (0.8 * half, low))
-        return [Part("pocket", chain(right, mirror(right)))]
+        return [Part("pocket", chain(right, mirror(right)), grain=BIAS)]
     y = min(y, floor - 1.15 * wide)
     half = 0.93 * min(cut.half(y - 0.01), cut.half(y + wide))
     inner = 0.12 if g.closure == "double" else 0.04  # clear of the closure
     wide = min(wide, (half - inner) / 1.12)  # a flap is wider than its pocket
     x, high = float(np.clip(0.58 * half, inner + 0.56 * wide, half - 0.56 * wide)), 1.15 * wide
     if g.pockets == "welt":
-        lean = np.array([0.05, 0.0]) if g.pocket_place == "chest" else np.array([0.055, 0.12])
+        lean = np.array([0.06, 0.0]) if g.pocket_place == "chest" else np.array([0.065, 0.14])
         a = np.array([x, y + 0.02]) - lean * [1, 0]
         b = a + lean * [2, 1] + [0, 0.001]
-        across = np.array([-(b - a)[1], (b - a)[0]]) / np.hypot(*(b - a)) * 0.034
-        return both(Part("flap", np.array([a, b, b + across, a + across])))
+        across = np.array([-(b - a)[1], (b - a)[0]]) / np.hypot(*(b - a)) * 0.042
+        return both(Part("flap", np.array([a, b, b + across, a + across]), grain=BIAS))
     patch = np.array(
         [
             (x - wide / 2, y),
@@ -90,12 +93,13 @@ def _pockets(g: Garment, cut: Cut) -> list[Part]:
             (x - wide / 2, y + 0.82 * high),
         ]
     )
-    parts = [Part("pocket", patch)]
+    parts = [Part("pocket", patch, grain=BIAS)]
     if g.pockets == "flap":
         parts.append(
             Part(
                 "flap",
                 chain(box(x, y - 0.012, 1.12 * wide, 0.34 * high), (x, y + 0.45 * high))[[0, 1, 2, 4, 3]],
+                grain=BIAS,
             )
         )
     else:

@@ -31,7 +31,7 @@ __all__ = [
     "render_photo", "render_sketch", "wardrobe",
 ]  # fmt: skip
 
-VERSION = 1  # of the drawing: raise it with every change that changes a pixel
+VERSION = 2  # of the drawing: raise it with every change that changes a pixel
 MANIFEST = "miniclothes.json"
 MOST_PER_PHOTO = 4  # sketches of one photo, unless more are asked for on average
 
