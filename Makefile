@@ -35,7 +35,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --cov=sbirlib --cov-report=term -q
 
-# What takes minutes: the paper's five backbones in their real size.
+# What takes minutes: the paper's five backbones in their real size, every fault many times, the demo's training.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --durations=0 -q
 

@@ -80,14 +80,15 @@ class ARNet(nn.Module):
     `backbone` is any timm name; `weights` a local file for it, which stands for `pretrained`;
     `image_size` in pixels; `embed_dim` e, None for the global token itself; `fit` says how
     non-square images become square; `mstr` the options of `MSTR`, None for ARNet basic. Two encoders
-    begin with the same weights, unless `same_start` is False.
+    begin with the same weights, unless `same_start` is False. With `photo_edges` photos are seen as
+    edge maps.
     Raises BackboneError if the backbone cannot be built, MSTRError if recycling does not fit it.
     """
 
     def __init__(self, backbone: str = "vit_base_patch16_224", *, image_size: int = 224,
                  embed_dim: int | None = 512, pool: Pool = "cls", fit: Fit = "pad", normalise: bool = True,
                  pretrained: bool = False, weights: str | Path = "", share_encoders: bool = False,
-                 same_start: bool = True, drop_path: float = 0.0, early_patches: int = 0,
+                 same_start: bool = True, photo_edges: bool = False, drop_path: float = 0.0, early_patches: int = 0,
                  mstr: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.image_size, self.fit = image_size, fit
@@ -110,6 +111,8 @@ class ARNet(nn.Module):
             self.photo_encoder = self.sketch_encoder
         else:
             self.photo_encoder = copy.deepcopy(self.sketch_encoder) if same_start else encoder()
+        if photo_edges:
+            self.photo_encoder = _on_edges(self.photo_encoder)
 
     @staticmethod
     def from_config(config: Config) -> ARNet:
@@ -150,3 +153,10 @@ class ARNet(nn.Module):
                              f"{tuple(images.shape)}")
         embedding = encoder(fit_square(images, self.image_size, self.fit)).embedding
         return F.normalize(embedding, dim=-1) if normalise else embedding
+
+
+def _on_edges(encoder: Encoder) -> Encoder:
+    """The very weights of `encoder`, which may serve sketches as well, behind edge maps."""
+    backbone = copy.copy(encoder.backbone)
+    backbone.edges = True
+    return Encoder(backbone, encoder.mstr, encoder.embed)

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sbirlib.edges import edge_map
 from sbirlib.fields import InputError, first_line
 
 Pool = Literal["cls", "mean", "own"]
@@ -40,7 +41,8 @@ class Backbone(nn.Module):
     last, through the same norm. `weights` is a local file to start from, instead of the published
     weights of `pretrained`. Attributes: `dim` d of the global token, which may differ from that of
     the patch tokens with `pool="own"` only, `grid` (h, w), `source` of the weights in words, `mean`
-    and `std` (3,) from timm's data config, or 0 and 1 without `normalise`.
+    and `std` (3,) from timm's data config, or 0 and 1 without `normalise`; set `edges` and it sees
+    the edge maps of its images.
 
     Raises BackboneError for an unknown name, an image size the model refuses, or weights that
     cannot be had.
@@ -50,7 +52,7 @@ class Backbone(nn.Module):
                  pool: Pool = "cls", normalise: bool = True, drop_path: float = 0.0, early_patches: int = 0) -> None:
         super().__init__()
         self.encoder = _create(name, image_size, pretrained, weights, drop_path)
-        self.pool, self.early_patches = pool, early_patches
+        self.pool, self.early_patches, self.edges = pool, early_patches, False
         most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
         if not 0 <= early_patches <= most:
             raise BackboneError(f"early_patches = {early_patches}: backbone {name!r} has no tokens of that many blocks "
@@ -74,6 +76,8 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tokens:
         """(b, 3, s, s) in [0, 1] -> Tokens; normalisation with the backbone's mean and std is inside."""
         mean, std = (rearrange(value, "c -> c 1 1") for value in (self.mean, self.std))
+        if self.edges:
+            images = edge_map(images)
         features, early = self._features((images - mean) / std)
         if features.ndim == 3:
             prefix = getattr(self.encoder, "num_prefix_tokens", 0)

@@ -91,9 +91,14 @@ def embed_whole(encoder: Encoder, images: Tensor, *, recycle: bool = True) -> Te
     return F.normalize(embedding, dim=-1)
 
 
+def earliest_place(encoder: Encoder) -> Where:
+    """Where the most is lost by discarding: at the input, if this backbone can go without patches (plain ViTs)."""
+    return "input" if hasattr(encoder.backbone.encoder, "patch_drop") else "output"
+
+
 def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
     vit = encoder.backbone.encoder
-    if not hasattr(vit, "patch_drop"):
+    if earliest_place(encoder) != "input":
         raise InputError(f"{type(vit).__name__} has no patch tokens that could be dropped before its first block; "
                          "choose a plain ViT, or where=output")
 

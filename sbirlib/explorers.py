@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from sbirlib.arnet import ARNet
 from sbirlib.attention import Attention, attention_maps, global_attention, patch_attention, rollout
-from sbirlib.discard import PLACES, RULES, embed_kept, embed_whole, kept_places, token_scores
+from sbirlib.discard import PLACES, RULES, earliest_place, embed_kept, embed_whole, kept_places, token_scores
 from sbirlib.fields import InputError
 from sbirlib.plots import message
 from sbirlib.plots_model import accuracy_by_epoch
@@ -122,7 +122,8 @@ class TokenDiscardExplorer(Panel):
         self.keep = ipywidgets.IntSlider(50, 0, 100, 1, description="tokens kept (%)", layout=WIDE, style=STYLE)
         rules = [rule for rule in RULES if rule != "recycling" or self.encoder.mstr]
         self.rule = ipywidgets.Dropdown(options=rules, description="keep those by", style=STYLE)
-        self.where = ipywidgets.Dropdown(options=list(PLACES), value="output", description="discard at", style=STYLE)
+        self.where = ipywidgets.Dropdown(options=list(PLACES), value=earliest_place(self.encoder),
+                                         description="discard at", style=STYLE)
         self.recycle = ipywidgets.Checkbox(True, description="recycled tokens in the embedding", indent=False,
                                            layout=Layout(width="26em", margin="2px 0 0 2em"),
                                            disabled=self.encoder.mstr is None)

@@ -19,7 +19,7 @@ from sbirlib.attention import (
     similarity_variance,
     token_similarity,
 )
-from sbirlib.discard import Rule, Where, discard_curve
+from sbirlib.discard import Rule, Where, discard_curve, earliest_place
 from sbirlib.fields import InputError
 from sbirlib.plots_model import discard_curves, embedding_map, failure_gallery, project
 from sbirlib.plots_tokens import attention_distance as distance_figure
@@ -118,10 +118,14 @@ def recycling(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
                          label="share (% of all cells)", side=2.1)
 
 
-def discarding(model: ARNet, data: LoadedSplit, query: int = 0, *, where: Where = "output",
+def discarding(model: ARNet, data: LoadedSplit, query: int = 0, *, where: Where | None = None,
                rules: Sequence[Rule] = ("random", "attention", "norm", "recycling"),
                fractions: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)) -> Figure:
-    """Acc@1 against the patch tokens that queries, from `query` on, keep: a curve for each rule."""
+    """Acc@1 against the patch tokens that queries, from `query` on, keep: a curve for each rule.
+
+    They are discarded at the input, for backbones that can go without patches there, unless `where` says.
+    """
+    where = where or earliest_place(model.sketch_encoder)
     rules = [rule for rule in rules if rule != "recycling" or model.sketch_encoder.mstr]
     data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
     curves = {rule: discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in rules}

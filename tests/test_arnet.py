@@ -3,6 +3,7 @@ import torch
 
 from sbirlib import ARNet, Config
 from sbirlib.config import LossConfig
+from sbirlib.edges import edge_map
 from sbirlib.losses import arnet_loss
 
 
@@ -43,6 +44,19 @@ def test_shared_encoders_are_one(model):
     shared = ARNet("sbir_mini", image_size=48, embed_dim=16, share_encoders=True)
     count = sum(p.numel() for p in shared.parameters())
     assert 2 * count == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_edge_maps_are_for_photos_only(share):
+    torch.manual_seed(0)
+    plain = ARNet("sbir_mini", image_size=48, embed_dim=16, share_encoders=share).eval()
+    edges = ARNet("sbir_mini", image_size=48, embed_dim=16, share_encoders=share, photo_edges=True).eval()
+    edges.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 48, 48)
+    assert torch.equal(edges.embed_photos(images), plain.embed_photos(edge_map(images)))
+    assert torch.equal(edges.embed_sketches(images), plain.embed_sketches(images))
+    assert torch.equal(edges(*[images] * 4).photo_second.cls, edges.photo_encoder.backbone(images).cls)
+    assert sum(p.numel() for p in edges.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
 def test_an_embedding_does_not_depend_on_its_batch(model):

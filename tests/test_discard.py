@@ -82,7 +82,8 @@ def test_what_is_discarded_at_the_input_is_never_seen(encoder, images):
     assert not vit.patch_drop._forward_hooks
 
 
-def test_what_is_discarded_at_the_output_is_filled_with_the_mean_of_the_kept(encoder, images):
+def test_what_is_discarded_at_the_output_is_filled_with_the_mean_of_the_kept(images):
+    encoder = model_of(**{"model.pool": "mean"}).sketch_encoder
     places = torch.tensor([[1, 2, 9]] * 2)
     with torch.no_grad():
         found = embed_kept(encoder, images, places, where="output")
@@ -107,7 +108,7 @@ def test_a_trained_cls_token_does_not_miss_what_is_discarded_after_it(images):
 
 @pytest.mark.parametrize("recycle", [True, False])
 def test_the_curve_ends_where_nothing_is_discarded(pairs, recycle):
-    model = model_of(**{"mstr.weight": 0.5 if recycle else 0.0})
+    model = model_of(**{"model.pool": "mean", "mstr.weight": 0.5 if recycle else 0.0})
     data = load_split(pairs.split("test"), DataConfig(root=str(pairs.root)), 48)
     curve = discard_curve(model, data, rule="norm", fractions=(0.1, 0.5, 1.0), recycle=recycle, batch=5)
     assert curve.kept.tolist() == [2 / 16, 8 / 16, 1]

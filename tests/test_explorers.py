@@ -45,7 +45,7 @@ def drawn(monkeypatch):
 def test_attention_explorer_shows_the_layer_head_and_query_that_are_asked_for(model, data, drawn):
     panel = AttentionExplorer(model, data)
     attention = attention_maps(model.sketch_encoder.backbone, to_float(data.sketches[:1], "cpu"))
-    expected = global_attention(attention, uses_cls=False)[1, 0]
+    expected = global_attention(attention, uses_cls=True)[1, 0]
     maps, titles, options = drawn[-1]
     assert titles == ["mean of heads", "head 1", "head 2", "head 3", "head 4"]
     np.testing.assert_allclose(maps[0], expected.mean(dim=0), rtol=1e-5)
@@ -93,8 +93,8 @@ def test_token_discard_explorer_tells_the_rank_with_and_without_the_discarded_to
     assert picture_changes(panel, panel.keep, 20)
     assert "3 of 16 tokens kept" in " ".join(texts(panel.figure()))
     assert picture_changes(panel, panel.rule, "recycling")
-    assert picture_changes(panel, panel.where, "input")
     assert picture_changes(panel, panel.recycle, False)
+    assert picture_changes(panel, panel.where, "output")
 
 
 def test_token_discard_explorer_without_recycling_or_attention(data):
