@@ -157,6 +157,7 @@ class ARNet(nn.Module):
 
 def _on_edges(encoder: Encoder) -> Encoder:
     """The very weights of `encoder`, which may serve sketches as well, behind edge maps."""
+    # A shallow copy shares layers, buffers and hooks: only what the backbone does first differs.
     backbone = copy.copy(encoder.backbone)
     backbone.edges = True
     return Encoder(backbone, encoder.mstr, encoder.embed)

@@ -294,6 +294,6 @@ def sbir_mini(pretrained: bool = False, **options: object) -> VisionTransformer:
     model = build_model_with_cfg(VisionTransformer, "sbir_mini", pretrained, embed_layer=ConvStem,
                                  **{**sizes, **options})
     if not pretrained:
-        # As large as the stem's output: timm's 0.02 would leave the mean of the tokens blind to place.
+        # As large as the stem's output: timm's 0.02 would leave the tokens nearly blind to place.
         nn.init.trunc_normal_(model.pos_embed, std=0.5)
     return model

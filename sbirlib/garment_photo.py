@@ -30,7 +30,7 @@ THICK = {
 # Width (share of the frame) and darkness of the seam around a part. Details are piped: a plain seam is 1 px wide at
 # 256 px and no darker than a fold, and a model that sees 96 px cannot learn to tell the two apart.
 PLAIN, PIPED = (0.004, 0.30), (0.009, 0.55)
-RIM = dict.fromkeys(("pocket", "flap", "placket", "collar", "trim", "belt", "cuff", "band"), PIPED)
+PIPED_PARTS = frozenset(["pocket", "flap", "placket", "collar", "trim", "belt", "cuff", "band"])
 
 
 def render_photo(garment: Garment, *, seed: int | Sequence[int], size: int = 256) -> Image.Image:
@@ -191,7 +191,7 @@ class _Studio:
             colour = colour + (_planes(self.second) - colour) * dyed
         # Dark cloth still shows its folds: light adds a little instead of only scaling.
         self._blend(window, mask, (colour + 26) * shade - 23.4)
-        width, strength = RIM.get(part.name, PLAIN)
+        width, strength = PIPED if part.name in PIPED_PARTS else PLAIN
         rim = self._mask(window, corner, lines=[np.concatenate([part.points, part.points[:1]])], width=width)
         self.rgb[:, *window] *= 1 - strength * self._blur(rim, 0.0016)
         if part.cloth == "metal":

@@ -84,6 +84,7 @@ def test_attention_explorer_keeps_the_image_in_range_of_its_domain(model, data):
 
 def test_token_discard_explorer_tells_the_rank_with_and_without_the_discarded_tokens(model, data):
     panel = TokenDiscardExplorer(model, data, k=3)
+    assert panel.where.value == "input"
     ranks = score_split(model, data).ranks
     panel.keep.value = 100
     for row in (0, 5):
@@ -101,6 +102,7 @@ def test_token_discard_explorer_without_recycling_or_attention(data):
     torch.manual_seed(0)
     panel = TokenDiscardExplorer(ARNet("resnet18", image_size=48, embed_dim=8).eval(), data)
     assert "recycling" not in panel.rule.options
+    assert panel.where.value == "output"  # a CNN cannot go without patches at its input
     assert panel.recycle.disabled
     assert "no attention here" in " ".join(text.get_text() for text in panel.figure().texts)
     assert picture_changes(panel, panel.rule, "norm")

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-FIGURES = {"01_explore_data": 5, "02_train": 5, "03_evaluate": 8, "04_attention_and_tokens": 8, "05_paper_and_code": 9,
+FIGURES = {"01_explore_data": 6, "02_train": 5, "03_evaluate": 8, "04_attention_and_tokens": 8, "05_paper_and_code": 9,
            "06_draw_and_search": 7}
 NAMES = sorted(FIGURES)
 

@@ -256,9 +256,11 @@ def test_the_model_in_a_run_is_the_model_that_was_trained(pairs, tiny, tmp_path)
     assert torch.equal(loaded.embed_photos(images), trainer.model.eval().embed_photos(images))
 
 
+@pytest.mark.parametrize("edges", [False, True])
 @pytest.mark.parametrize("share", [False, True])
-def test_shared_encoders_survive_saving(pairs, tiny, tmp_path, share):
-    list(train(pairs, tiny.updated({"model.share_encoders": share, "run.epochs": 1}), out=tmp_path / "run"))
+def test_shared_encoders_survive_saving(pairs, tiny, tmp_path, share, edges):
+    config = tiny.updated({"model.share_encoders": share, "model.photo_edges": edges, "run.epochs": 1})
+    list(train(pairs, config, out=tmp_path / "run"))
     model = load_run(tmp_path / "run")
     sketch, photo = ({id(p) for p in encoder.parameters()} for encoder in (model.sketch_encoder, model.photo_encoder))
     assert sketch == photo if share else not sketch & photo
