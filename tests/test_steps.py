@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from einops import rearrange
 from safetensors.torch import load_file
 
 from sbirlib import ARNet, evaluate, load_run
@@ -130,7 +131,11 @@ def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path
     assert printed.count("epoch   1") == 1  # one process speaks
     first, second = (load_run(run, "last") for run in (one, two))
     for name, weights in first.state_dict().items():
-        torch.testing.assert_close(second.state_dict()[name], weights, atol=1e-4, rtol=1e-3)
+        same = second.state_dict()[name]
+        if name.endswith(("qkv.bias", "in_proj_bias")):
+            # A bias of the keys changes no attention: its gradient is rounding, which Adam scales up to whole steps.
+            weights, same = (rearrange(bias, "(part d) -> part d", part=3)[[0, 2]] for bias in (weights, same))
+        torch.testing.assert_close(same, weights, atol=1e-4, rtol=1e-3)
     assert evaluate(first, pairs).ranks.tolist() == evaluate(second, pairs).ranks.tolist()
     assert (two / "history.csv").read_text().splitlines()[0] == (one / "history.csv").read_text().splitlines()[0]
     # Stopped in the middle, and gone on with: the same.
