@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sbirlib import load_run, train
+from sbirlib import Config, load_run, train
 from sbirlib.__main__ import main
 from sbirlib.checkpoints import RunError, replacing, settled
 from sbirlib.fields import ConfigError
@@ -319,11 +319,15 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def command(config, out, *words):
-    flags = ["--preset", "mini_full", "--data.root", config.data.root, "--model.image-size", "48", "--model.embed-dim",
-             "16", "--optim.batch-size", "6", "--optim.warmup", "0", "--run.epochs", "3", "--run.tracker", "none",
-             "--data.val-fraction", "0.25", "--mstr.scales", "1", "2", "--model.drop-path", "0.2",
-             "--run.save-minutes", "0", "--model.no-same-start"]
-    return [sys.executable, "-m", "sbirlib", "train", "--out", str(out), *flags, *words]
+    """The command line that trains as `config` says."""
+    preset, flags = Config.preset("mini_full").to_dict(), []
+    for group, values in config.to_dict().items():
+        for field, value in values.items():
+            if value != preset[group][field]:
+                name = field.replace("_", "-")
+                flags += ([f"--{group}.{'' if value else 'no-'}{name}"] if isinstance(value, bool) else
+                          [f"--{group}.{name}", *map(str, value if isinstance(value, list | tuple) else [value])])
+    return [sys.executable, "-m", "sbirlib", "train", "--out", str(out), "--preset", "mini_full", *flags, *words]
 
 
 def kill_and_resume(config, out, chance, tries):
