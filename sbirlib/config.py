@@ -244,8 +244,8 @@ class Config:
 _MINI: dict[str, dict] = {
     "data": {"first_view": "A2", "rotation": 5.0, "enlarge": 1.04, "flip": 0.0, "crop": 0.9, "hue": 180.0},
     "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128, "photo_edges": True},
-    "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256}, "run": {"epochs": 26},
-    "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0, "schedule": "cosine"},
+    "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256, "weight": 0.5}, "run": {"epochs": 26},
+    "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0, "schedule": "cosine"},
 }
 PRESETS: dict[str, dict] = {
     # From scratch on a CPU, in minutes; without and with token recycling.

@@ -48,7 +48,8 @@ def grid(name: str, base: Config) -> list[Variant]:
         return [Variant("with MSTR", {}), Variant("without MSTR", {"mstr.enabled": False}),
                 *(Variant(f"scales {' '.join(map(str, scales[:k]))}", {"mstr.scales": scales[:k]})
                   for k in range(1, len(scales))),
-                *(Variant(f"weight {weight}", {"mstr.weight": weight}) for weight in (0.3, 0.5, 1.0)),
+                *(Variant(f"weight {weight}", {"mstr.weight": weight}) for weight in (0.1, 0.3, 0.5, 1.0)
+                  if weight != base.mstr.weight),
                 Variant("learned weight", {"mstr.learn_weight": True}),
                 Variant("without L_recyc", {"loss.recyc_sketch": 0, "loss.recyc_photo": 0}),
                 Variant("dot similarity", {"mstr.similarity": "dot"}),
