@@ -190,7 +190,11 @@ def report_failure(page: Page, lab: Lab, name: str) -> None:
 
 def wait_until_idle(page: Page) -> None:
     """Returns when the status bar says that the kernel is there and has nothing to do."""
-    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
+    idle = page.locator("#jp-main-statusbar").get_by_text("| Idle")
+    idle.wait_for()
+    # The page keeps a slider's last value back until the kernel is idle; a click would overtake it.
+    page.wait_for_timeout(250)
+    idle.wait_for()
 
 
 def take_picture(page: Page, name: str) -> Path:

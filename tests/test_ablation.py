@@ -72,7 +72,7 @@ def test_a_grid_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch):
 
 def test_another_configuration_under_the_same_name_is_refused(done, base):
     for seeds in ((0,), (5,)):  # of another seed too: both would be averaged
-        with pytest.raises(InputError, match=r"one@0 was trained with another .* \(optim.lr 0.002, now 1e-05"):
+        with pytest.raises(InputError, match=rf"one@0 was trained with another .* \(optim.lr {base.optim.lr}, now 1e-05"):
             next(ablate(base.updated({"optim.lr": 1e-5}), VARIANTS, seeds, out=done))
 
 

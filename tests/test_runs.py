@@ -36,7 +36,7 @@ def test_what_cannot_be_read_is_named(tmp_path, text, reason):
 
 
 def test_only_fields_that_differ_are_listed():
-    mini = Config.preset("mini")
+    mini = Config.preset("mini").updated({"optim.lr": 2e-3})
     changed = mini.updated({"optim.lr": 1e-4, "mstr.scales": (1,)})
     assert differences({"a": mini, "b": changed, "c": mini}) == {
         "mstr.scales": {"a": (1, 2, 4), "b": (1,), "c": (1, 2, 4)}, "optim.lr": {"a": 2e-3, "b": 1e-4, "c": 2e-3}}
