@@ -6,12 +6,12 @@ import os
 # uses, spinning makes training several times slower. Read by OpenMP when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from sbirlib.arnet import ARNet
-from sbirlib.checkpoints import load_run
 from sbirlib.config import Config
-from sbirlib.mstr import MSTR
-from sbirlib.pairs import PairFolder
+from sbirlib.data import PairFolder
+from sbirlib.layers import MSTR
+from sbirlib.methods import ARNet
 from sbirlib.retrieval import Gallery, evaluate
-from sbirlib.train import train
+from sbirlib.runs import load_run
+from sbirlib.training import train
 
 __all__ = ["MSTR", "ARNet", "Config", "Gallery", "PairFolder", "evaluate", "load_run", "train"]

@@ -8,15 +8,22 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 from sbirlib import Config, PairFolder
-from sbirlib.garments import draw_miniclothes
-from sbirlib.train import train
+from sbirlib.miniclothes.dataset import draw_miniclothes
+from sbirlib.training.trainer import train
 
-TINY = {"model.image_size": 48, "model.embed_dim": 16, "optim.batch_size": 8, "run.epochs": 2, "optim.warmup": 0,
-        "run.tracker": "none", "data.val_fraction": 0.25,
-        # Apart, or one encoder could stand for the other unnoticed.
-        "model.same_start": False,
-        # After two epochs a CLS token says nearly the same of all pictures, and rounding would decide ranks.
-        "model.pool": "mean"}
+TINY = {
+    "model.image_size": 48,
+    "model.embed_dim": 16,
+    "optim.batch_size": 8,
+    "run.epochs": 2,
+    "optim.warmup": 0,
+    "run.tracker": "none",
+    "data.val_fraction": 0.25,
+    # Apart, or one encoder could stand for the other unnoticed.
+    "model.same_start": False,
+    # After two epochs a CLS token says nearly the same of all pictures, and rounding would decide ranks.
+    "model.pool": "mean",
+}
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sbirlib.config import markdown_table
+from sbirlib.config.config import markdown_table
 
 ROOT = Path(__file__).parents[1]
 

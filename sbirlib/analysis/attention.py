@@ -1,0 +1,231 @@
+"""Look inside a trained model: attention, how alike its patch tokens are, and what recycling makes of each.
+
+Attention is read off any plain ViT while it runs as always: queries and keys are copied on their way
+through each block, fused or not, and the hooks that do so are gone afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange, reduce, repeat
+from timm.models.vision_transformer import Attention as AttentionLayer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sbirlib.config.config import DataConfig
+from sbirlib.data.loading import load_split
+from sbirlib.data.pairs import PairFolder
+from sbirlib.data.transforms import to_float
+from sbirlib.errors import InputError
+from sbirlib.layers.backbone import Backbone
+from sbirlib.methods.arnet import ARNet, Encoder
+
+
+class Attention(NamedTuple):
+    """Attention of a batch: `maps` (layers, b, heads, t, t), rows are queries and sum to 1.
+
+    Of the t tokens the first `prefix` are CLS and registers, then come the patches of `grid` (h, w),
+    row by row.
+    """
+
+    maps: Tensor
+    prefix: int
+    grid: tuple[int, int]
+
+
+class Distance(NamedTuple):
+    """Average attention distance: `heads` (layers, heads) in px, their `mean` (layers,) in px, `variance` in px^2."""
+
+    heads: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+class Variance(NamedTuple):
+    """Variance of the token-similarity matrix, mean over images, of the same tokens before and after MSTR."""
+
+    before: float
+    after: float
+
+
+@contextmanager
+def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """While open, every pass of a timm ViT adds a (b, heads, t, t) map a layer to the list it gives.
+
+    `backbone` is a timm model, or a `Backbone` around one. Nothing about the model changes: its output
+    is the same to the last bit, inside and afterwards. Raises InputError for a model without attention
+    of this kind, such as a CNN. Source: ours.
+    """
+    vit = backbone.encoder if isinstance(backbone, Backbone) else backbone
+    layers = [getattr(block, "attn", None) for block in getattr(vit, "blocks", ())]
+    if not isinstance(vit, VisionTransformer) or not all(type(layer) is AttentionLayer for layer in layers):
+        raise InputError(
+            f"no attention here: {type(vit).__name__} is not a plain ViT, whose every block lets all "
+            "tokens see one another (a CNN has no attention, Swin has windows); choose sbir_mini or vit_*"
+        )
+    maps: list[Tensor] = []
+    queries: list[Tensor] = []
+
+    def keep_query(_layer: nn.Module, _inputs: tuple, query: Tensor) -> None:
+        queries.append(query.detach())
+
+    def add_map(_layer: nn.Module, _inputs: tuple, key: Tensor) -> None:
+        query, key = queries.pop().float(), key.detach().float()
+        scores = einsum(query, key, "b head i d, b head j d -> b head i j") * query.shape[-1] ** -0.5
+        maps.append(scores.softmax(dim=-1))
+
+    # Both are there in every attention layer, if only as an identity, and are called query first.
+    handles = [layer.q_norm.register_forward_hook(keep_query) for layer in layers]
+    handles += [layer.k_norm.register_forward_hook(add_map) for layer in layers]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def attention_maps(backbone: Backbone, images: Tensor) -> Attention:
+    """Attention of every layer and head for images (b, 3, s, s) in [0, 1]. Raises InputError as `recording`."""
+    with recording(backbone) as maps:
+        backbone(images)
+    return Attention(torch.stack(maps), backbone.encoder.num_prefix_tokens, backbone.grid)
+
+
+def patch_attention(attention: Attention, query: int) -> Tensor:
+    """What the patch token `query` (its place in the grid, row by row) attends to -> (layers, b, heads, h, w)."""
+    return _as_grid(attention.maps[..., attention.prefix + query, attention.prefix :], attention.grid)
+
+
+def global_attention(attention: Attention, *, uses_cls: bool = True) -> Tensor:
+    """What the global token attends to -> (layers, b, heads, h, w).
+
+    The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where the global token
+    is made of the patch tokens, CLS is never trained: the mean of the patches' rows stands for it.
+    """
+    if uses_cls and attention.prefix:
+        return _as_grid(attention.maps[..., 0, attention.prefix :], attention.grid)
+    rows = attention.maps[..., attention.prefix :, attention.prefix :]
+    return _as_grid(reduce(rows, "layer b head i j -> layer b head j", "mean"), attention.grid)
+
+
+def rollout(attention: Attention) -> Attention:
+    """Attention followed through all layers, as one layer with one head: what each last token is made of.
+
+    Heads are averaged, and half of every layer is the skip connection. `global_attention` and
+    `patch_attention` read the result. Source: attention rollout (Abnar and Zuidema, arXiv 2005.00928).
+    """
+    layers = reduce(attention.maps, "layer b head i j -> layer b i j", "mean")
+    itself = torch.eye(layers.shape[-1], device=layers.device)
+    followed = itself
+    for layer in layers:
+        followed = (0.5 * layer + 0.5 * itself) @ followed
+    return attention._replace(maps=rearrange(followed, "b i j -> 1 b 1 i j"))
+
+
+def attention_distance(attention: Attention, image_size: int) -> Distance:
+    """How far, in pixels of an image of side `image_size`, patches look on average -> Distance.
+
+    The distance between the middles of two patches, weighted by attention, averaged over query patches
+    and images; what goes to CLS and registers is left out. Source: the paper's figure on average
+    attention distance.
+    """
+    height, width = attention.grid
+    step = torch.tensor([image_size / height, image_size / width])
+    places = torch.cartesian_prod(torch.arange(height), torch.arange(width)) * step
+    apart = torch.cdist(places, places).to(attention.maps.device)
+    rows = attention.maps[..., attention.prefix :, attention.prefix :]
+    rows = rows / rows.sum(dim=-1, keepdim=True)
+    heads = einsum(rows, apart, "layer b head i j, i j -> layer head") / (rows.shape[1] * len(places))
+    return Distance(heads, heads.mean(dim=1), heads.var(dim=1, correction=0))
+
+
+@torch.no_grad()
+def recycling_shares(encoder: Encoder, images: Tensor) -> tuple[Tensor, ...]:
+    """The share of every cell in the recycled feature r, a (b, h / s, w / s) map for each scale.
+
+    r is a weighted sum of cells; the share of a cell is the part of r's squared length that its summand
+    brings, so all shares of an image sum to 1, and one that works against the rest is below 0. Images
+    (b, 3, s, s) in [0, 1]. Raises InputError for a model without MSTR. Source: ours.
+    """
+    if encoder.mstr is None:
+        raise InputError("this model does not recycle tokens: train with MSTR (preset mini_full or full)")
+    if encoder.mstr.pooling == "strips":
+        raise InputError("the cells of this model are strips, not windows (mstr.pooling): they make no map")
+    summands = einsum(encoder(images).cells, encoder.mstr.mix.weight[0], "b m d, m -> b m d")
+    whole = reduce(summands, "b m d -> b d", "sum")
+    shares = einsum(summands, whole, "b m d, b d -> b m") / rearrange(whole.square().sum(dim=1), "b -> b 1")
+    height, width = encoder.mstr.grid
+    parts = shares.split(encoder.mstr.cells_by_scale, dim=1)
+    return tuple(
+        rearrange(part, "b (h w) -> b h w", h=height // scale, w=width // scale)
+        for part, scale in zip(parts, encoder.mstr.scales, strict=True)
+    )
+
+
+def shares_by_token(shares: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Shares of the cells of all scales -> (b, h, w) of tokens: each cell's share divided among its tokens."""
+    height = grid[0]
+    spread = []
+    for part in shares:
+        scale = height // part.shape[1]
+        spread.append(repeat(part, "b h w -> b (h s1) (w s2)", s1=scale, s2=scale) / scale**2)
+    return torch.stack(spread).sum(dim=0)
+
+
+def _as_grid(rows: Tensor, grid: tuple[int, int]) -> Tensor:
+    return rearrange(rows, "layer b head (h w) -> layer b head h w", h=grid[0])
+
+
+def token_similarity(tokens: Tensor) -> Tensor:
+    """Tokens (b, n, d) -> (b, n, n) cosines in [-1, 1]."""
+    unit = F.normalize(tokens, dim=-1)
+    return unit @ rearrange(unit, "b n d -> b d n")
+
+
+def similarity_variance(tokens: Tensor) -> Tensor:
+    """Tokens (b, n, d) -> (b,) the variance of all n * n entries of each image's similarity matrix.
+
+    0 if all tokens are alike, larger the more some resemble each other and others do not. Source: the
+    paper's figure on discarded patch tokens (0.0238 before and 0.0326 after MSTR).
+    """
+    return token_similarity(tokens).flatten(1).var(dim=1, correction=0)
+
+
+@torch.no_grad()
+def recycling_variance(
+    model: ARNet, data: str | Path, split: str = "test", *, batch: int = 64
+) -> dict[str, Variance]:
+    """Variance of patch-token similarities before and after MSTR, for "sketch" and "photo" of a split.
+
+    Before are the patch tokens that the backbone gives, after the cells of scale 1 that MSTR makes of
+    them, so both matrices have one row for each patch. Raises InputError for a model without MSTR or
+    without scale 1, PairError as `evaluate` does.
+    """
+    device, result = next(model.parameters()).device, {}
+    loaded = load_split(
+        PairFolder(data).split(split), DataConfig(root=str(data), fit=model.fit), model.image_size
+    )
+    model.eval()
+    for name, encoder, pixels in (
+        ("sketch", model.sketch_encoder, loaded.sketches),
+        ("photo", model.photo_encoder, loaded.photos),
+    ):
+        if encoder.mstr is None or 1 not in encoder.mstr.scales:
+            raise InputError("this model has no cells of scale 1: train with MSTR (preset mini_full or full)")
+        counts = encoder.mstr.cells_by_scale
+        before, after = [], []
+        for part in pixels.split(batch):
+            encoded = encoder(to_float(part, device))
+            before.append(similarity_variance(encoded.patches))
+            after.append(
+                similarity_variance(encoded.cells.split(counts, dim=1)[encoder.mstr.scales.index(1)])
+            )
+        result[name] = Variance(torch.cat(before).mean().item(), torch.cat(after).mean().item())
+    return result

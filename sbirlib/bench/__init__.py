@@ -1,0 +1,5 @@
+"""The kit beside the released recipe, measured."""
+
+from sbirlib.bench.run import Bench
+
+__all__ = ["Bench"]

@@ -1,0 +1,77 @@
+"""The commands `ablate` and `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from sbirlib.config.config import Config
+from sbirlib.errors import InputError
+from sbirlib.experiments import ablation, grids
+
+
+def ablate_from(preset: str):
+    """The `ablate` command with the values of `preset` as defaults of its flags."""
+    base = Config.preset(preset)
+
+    def ablate_command(
+        out: Path,
+        config: Annotated[Config, arg(name="")] = base,
+        preset: str = preset,
+        grid: Literal[grids.GRIDS] | None = None,
+        vary: tuple[str, ...] = (),
+        seeds: tuple[int, ...] = (0, 1, 2),
+        frozen: str | None = None,
+        weights: Path | None = None,
+    ) -> int:
+        """Train variants over seeds and compare them; a run that OUT already holds is not done again.
+
+        Args:
+            out: Folder for runs/, results.csv (a row a run) and ablation.png.
+            config: Hyper-parameters of every variant.
+            preset: Where the defaults of all other flags come from.
+            grid: A ready-made grid of variants; the first is what the others are compared with.
+            vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
+            seeds: Seeds of weights, data order, views and validation split.
+            frozen: Also a row for this timm backbone as it is, without any training.
+            weights: With frozen: a local file instead of the published weights.
+        """
+        if (grid is not None) + bool(vary) != 1 and not (frozen and grid is None and not vary):
+            raise InputError("name either --grid or --vary (or --frozen alone)")
+        if frozen is not None:
+            ablation.score_frozen(config, frozen, weights=weights or "", out=out)
+        variants = grids.grid(grid, config) if grid else grids.vary(vary) if vary else []
+        for row in ablation.ablate(config, variants, seeds, out=out) if variants else ():
+            print(
+                f"{row.variant}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
+                f"({row.score['hits@1']}/{row.score['queries']})"
+                f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}",
+                flush=True,
+            )
+        print(ablation.summary(out))
+        return 0
+
+    return ablate_command
+
+
+def compare_command(
+    out: Positional[Path], first: Positional[str], second: Positional[str], k: int = 1
+) -> int:
+    """Paired bootstrap between two variants of an ablation, or two runs as variant@seed.
+
+    Args:
+        out: Folder that `ablate --out` wrote.
+        first: What to compare with.
+        second: What is compared.
+        k: Acc@k is compared.
+    """
+    print(f"Acc@{k} of {second!r} less that of {first!r}: {ablation.compare(out, first, second, k)}")
+    for protocol in dict.fromkeys(
+        row.score["protocol"]
+        for row in ablation.read_rows(out)
+        if {row.variant, f"{row.variant}@{row.seed}"} & {first, second}
+    ):
+        print(protocol)
+    return 0

@@ -1,0 +1,78 @@
+"""The command `data`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, subcommand
+
+from sbirlib.data.pairs import PairFolder
+from sbirlib.miniclothes.dataset import draw_miniclothes
+from sbirlib.sources.importing import Source, import_dataset
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Draw MiniClothes, the embedded data set."""
+
+    out: Path = Path("data/MiniClothes")
+    """Folder to draw into; the same drawing already there is kept."""
+    seed: int = 0
+    """Another seed draws other garments."""
+    photos: tuple[int, int] = (380, 120)
+    """Photos of the training and of the test split."""
+    sketches: tuple[int, int] = (925, 275)
+    """Sketches of both; each photo has one to seven."""
+
+    def run(self) -> int:
+        """Draws; exit code 0."""
+        folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
+        print(f"MiniClothes is in {folder}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Report what a data folder holds; exit code 1 if any file would be left out or a split is empty."""
+
+    folder: Positional[Path]
+    """Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos)."""
+
+    def run(self) -> int:
+        """Prints the report; exit code 1 if any file would be left out."""
+        report = PairFolder(self.folder).report()
+        print(report)
+        return 1 if report.left_out or report.empty else 0
+
+
+@dataclass(frozen=True)
+class Import:
+    """Bring in a public data set that you have downloaded, and compare its counts with the published ones."""
+
+    source: Positional[Source]
+    """Which data set."""
+    archive: Positional[Path]
+    """What was downloaded: a .zip, .tar or .tar.gz, or a folder."""
+    out: Path
+    """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
+
+    def run(self) -> int:
+        """Prints the report; exit code 0, also where counts differ."""
+        try:
+            print(import_dataset(self.source, self.archive, self.out))
+        except KeyboardInterrupt:
+            print(f"stopped; nothing was imported to {self.out}", file=sys.stderr)
+            return 130
+        return 0
+
+
+def data(
+    command: Annotated[Demo, subcommand("demo")]
+    | Annotated[Check, subcommand("check")]
+    | Annotated[Import, subcommand("import")],
+) -> int:
+    """Draw the embedded data set, check a folder of one's own, or bring in a public data set."""
+    return command.run()

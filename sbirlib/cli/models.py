@@ -1,0 +1,228 @@
+"""Commands that take a trained model: score it, search with it, picture it, time it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from einops import rearrange
+from tyro.conf import Positional, arg
+
+from sbirlib.bench.measure import Part
+from sbirlib.config.config import DataConfig
+from sbirlib.data.images import printable, read_image
+from sbirlib.data.loading import LoadedSplit, load_split
+from sbirlib.data.pairs import PairFolder
+from sbirlib.data.strokes import frame_picture
+from sbirlib.errors import InputError
+from sbirlib.layers.precision import Precision
+from sbirlib.methods.arnet import ARNet
+from sbirlib.retrieval.gallery import Gallery
+from sbirlib.retrieval.scores import evaluate
+from sbirlib.runs.model import load_frozen, load_run
+from sbirlib.runs.released import load_released
+
+Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model; one of run, released, frozen."""
+
+    run: Path | None = None
+    """Folder that `train --out` wrote."""
+    released: Path | None = None
+    """Checkpoint file of the paper's released code."""
+    released_transformers: Literal["refuse", "random"] = "refuse"
+    """A released full model lacks its MSTR transformers: refuse it, or draw random ones."""
+    frozen: str | None = None
+    """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
+    weights: Path | None = None
+    """With frozen: a local file (.pth, .safetensors) instead of the published weights."""
+
+    def load(self) -> ARNet:
+        """The model where Accelerate would put it: a GPU if there is one. Raises InputError."""
+        given = [name for name in ("run", "released", "frozen") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                "name one model: --run RUN, --released FILE or --frozen BACKBONE; "
+                f"found {' and '.join(given) or 'none'}"
+            )
+        if self.weights is not None and self.frozen is None:
+            raise InputError("--weights goes with --frozen; a run and a released checkpoint hold their own")
+        if self.released_transformers != "refuse" and self.released is None:
+            raise InputError("--released-transformers goes with --released")
+        if self.released is not None:
+            model = load_released(self.released, transformers=self.released_transformers)
+        elif self.frozen is not None:
+            model = load_frozen(self.frozen, weights=self.weights or "")
+        else:
+            model = load_run(self.run)
+        return model.to(PartialState().device)
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What to score on."""
+
+    root: Path
+    """Folder with the split's A (sketches) and B (photos)."""
+    on_fault: Literal["stop", "skip"] = "stop"
+    """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+    pattern: Literal["digits", "one_character"] = "digits"
+    """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
+
+
+def evaluate_command(
+    model: Annotated[ModelChoice, arg(name="")],
+    data: EvaluationData,
+    split: Literal["train", "test"] = "test",
+    json: Path | None = None,
+    precision: Precision = "fp32",
+) -> int:
+    """Score a model: Acc@1/5/10 with counts and a 95 % interval.
+
+    Args:
+        model: Which model.
+        data: What to score on.
+        split: Which split to search.
+        json: Also write the result to this file.
+        precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
+    """
+    _check_parents(json)
+    scorer = model.load()
+    pairs = PairFolder(data.root, pattern=data.pattern)
+    scores = evaluate(scorer, pairs, split, on_fault=data.on_fault, precision=precision)
+    print(scores)
+    if json is not None:
+        json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def search_command(
+    sketch: Positional[Path],
+    model: Annotated[ModelChoice, arg(name="")],
+    photos: Path,
+    top: int = 10,
+    json: Path | None = None,
+    figure: Path | None = None,
+    frame: bool = False,
+    on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
+) -> int:
+    """Find the photos of a folder that a sketch shows.
+
+    Args:
+        sketch: Picture file with the drawing: dark strokes on white.
+        model: Which model.
+        photos: Any folder of photos.
+        top: How many photos to return.
+        json: Also write the result to this file.
+        figure: Also draw the result into this file (png, pdf, svg).
+        frame: Centre and enlarge the drawing first, as the canvas of notebook 06 does.
+        on_fault: What to do about photos that cannot be read.
+    """
+    _check_parents(json, figure)
+    chosen, drawing = model.load(), read_image(sketch)
+    gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
+    query = frame_picture(drawing) if frame else np.array(drawing)
+    hits = gallery.search(rearrange(torch.from_numpy(query), "h w c -> c h w").float() / 255, top)
+    for hit in hits:
+        print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
+    if gallery.skipped:
+        print(f"{gallery.skipped} photos were left out because they cannot be read")
+    if json is not None:
+        rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
+        result = {
+            "sketch": str(sketch),
+            "gallery": len(gallery.paths),
+            "skipped": gallery.skipped,
+            "results": rows,
+        }
+        json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if figure is not None:
+        # Seaborn takes two seconds to import, for which only a picture should make one wait.
+        from sbirlib.plots import retrieval_strip, save_figure
+
+        pictures = [np.asarray(read_image(hit.path)) for hit in hits]
+        save_figure(
+            retrieval_strip([query], [pictures], similarities=[[hit.similarity for hit in hits]]), figure
+        )
+    return 0
+
+
+def picture_command(
+    kind: Positional[Kind],
+    model: Annotated[ModelChoice, arg(name="")],
+    data: EvaluationData,
+    figure: Path,
+    split: Literal["train", "test"] = "test",
+    query: int = 0,
+) -> int:
+    """Picture what a model does on a split: embeddings, failures, attention, tokens.
+
+    Args:
+        kind: embeddings: map of sketches and photos; failures: worst ranks, and what was confused; attention: of the
+            global token; distance: average attention distance; similarity: of patch tokens, before and after recycling;
+            recycling: the share of every cell; discarding: Acc@1 by tokens kept.
+        model: Which model.
+        data: What to look at.
+        figure: Write the picture to this file.
+        split: Which split to look at.
+        query: Where to begin: the row of a sketch or photo, or how many of the worst failures to leave out.
+    """
+    # Only this command draws with seaborn and scikit-learn, which take a while to import.
+    from sbirlib.pictures import PICTURES
+    from sbirlib.plots import save_figure
+
+    _check_parents(figure)
+    chosen = model.load()
+    loaded = _loaded(chosen, data, split)
+    most = min(len(loaded.sketches), len(loaded.photos)) - 1
+    if not 0 <= query <= most:
+        raise InputError(f"--query {query}: the {split} split of {data.root} has rows 0 to {most}")
+    save_figure(PICTURES[kind](chosen, loaded, query), figure)
+    print(f"wrote {figure}")
+    return 0
+
+
+def bench_command(
+    part: tuple[Part, ...] = (),
+    root: Path = Path("data/MiniClothes"),
+    run: Path | None = None,
+    json: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    repeats: int = 5,
+    batches: tuple[int, ...] = (16,),
+) -> int:
+    """Measure the kit beside the released recipe, and print a table; exit code 1 if memory did not suffice for all.
+
+    Args:
+        part: What to measure; if none is named, all parts, panels only with --run.
+        root: Folder with trainA/, trainB/, testA/ and testB/; search, import and attention need none.
+        run: A trained model, for the panels of the notebooks.
+        json: Also write machine and rows to this file, anew with each row.
+        device: Where to train and score.
+        repeats: How often each measurement is repeated; what takes long is repeated twice.
+        batches: Pairs in a step of ViT-B/16; several, to find the best batch of a GPU.
+    """
+    # The panels draw with the notebooks' libraries, which take a while to import.
+    from sbirlib.bench import Bench
+
+    return 1 if Bench(part, root, run, json, device, repeats, batches)().failed else 0
+
+
+def _loaded(model: ARNet, data: EvaluationData, split: str) -> LoadedSplit:
+    config = DataConfig(root=str(data.root), fit=model.fit, on_fault=data.on_fault)
+    return load_split(PairFolder(data.root, pattern=data.pattern).split(split), config, model.image_size)
+
+
+def _check_parents(*paths: Path | None) -> None:
+    """Refuses an output file in a folder that does not exist before any work is done for it."""
+    for path in filter(None, paths):
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")

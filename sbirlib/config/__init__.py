@@ -1,0 +1,32 @@
+"""Every hyper-parameter of the kit, once."""
+
+from sbirlib.config.config import (
+    PRESETS,
+    RELEASED,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    knobs,
+    markdown_table,
+    released_options,
+)
+from sbirlib.config.fields import Knob
+from sbirlib.config.methods import LossConfig, MSTRConfig
+
+__all__ = [
+    "PRESETS",
+    "RELEASED",
+    "Config",
+    "DataConfig",
+    "Knob",
+    "LossConfig",
+    "MSTRConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "knobs",
+    "markdown_table",
+    "released_options",
+]

@@ -1,0 +1,279 @@
+"""Every hyper-parameter of the kit, once: the command line, the notebook panel, the YAML files
+and the table in the README are all made from these classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sbirlib.config.fields import LIMITS, Knob, group, knob
+from sbirlib.config.methods import LossConfig, MSTRConfig
+from sbirlib.errors import ConfigError, brief
+
+
+@group
+class DataConfig:
+    """What is read, and which views of it the model sees."""
+
+    root: str = knob("data/MiniClothes")
+    """Folder with trainA/trainB (and testA/testB): A sketches, B photos."""
+    on_fault: Literal["stop", "skip"] = knob("stop")
+    """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
+    pattern: Literal["digits", "one_character"] = knob("digits")
+    """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
+    fit: Literal["pad", "stretch"] = knob("pad")
+    """How a non-square image becomes square: padded with white, or stretched."""
+    val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
+    """Training photos (with their sketches) held out to choose the checkpoint."""
+    ram_budget: float = knob(4.0, gt=0, le=4096, unit="GiB")
+    """Decoded images beyond this size are kept in a memory-mapped file instead of RAM."""
+    first_view: Literal["A0", "A1", "A2"] = knob("A0")
+    """View that is matched across the domains: A0 original, A1 rotate and flip, A2 crop and jitter."""
+    second_view: Literal["A0", "A1", "A2"] = knob("A1")
+    """View that is matched with the first one inside each domain."""
+    enlarge: float = knob(1.2, ge=1, le=2, unit="times")
+    """A1: enlargement before the centre crop."""
+    rotation: float = knob(30.0, ge=0, le=180, unit="degrees")
+    """A1: largest rotation to either side."""
+    flip: float = knob(0.8, ge=0, le=1, unit="probability")
+    """A1 and A2: left-right flip."""
+    crop: float = knob(0.5, gt=0, le=1, unit="share of area")
+    """A2: smallest part of the image that a random resized crop keeps."""
+    jitter: float = knob(0.4, ge=0, le=1)
+    """A2: largest change of brightness, contrast and saturation, as a factor 1 +- jitter."""
+    hue: float = knob(0.0, ge=0, le=180, unit="degrees")
+    """A2: largest turn of the hue to either side; sketches have no colour, so photos should not lean on it."""
+
+
+@group
+class ModelConfig:
+    """The two encoders."""
+
+    backbone: str = knob("vit_base_patch16_224")
+    """Any timm model by name, or sbir_mini, the kit's own small ViT."""
+    pretrained: bool = knob(True)
+    """Start from timm's published weights."""
+    weights: str = knob("")
+    """Local file (.pth, .safetensors) with weights for the backbone, instead of the published ones."""
+    image_size: int = knob(224, ge=16, le=2048, unit="px")
+    """Side of the square that the encoders see."""
+    embed_dim: int = knob(512, ge=2, le=65536)
+    """Size e of the embedding that is searched."""
+    pool: Literal["cls", "mean", "own"] = knob("cls")
+    """Global token: CLS token, mean of the patch tokens (always so without CLS), or the backbone's own pooling."""
+    normalise: bool = knob(True)
+    """Normalise images with the backbone's mean and std; the released code does not."""
+    share_encoders: bool = knob(False)
+    """One encoder for sketches and photos instead of two."""
+    same_start: bool = knob(True)
+    """Two encoders begin with the same weights, as pretrained backbones do; else each draws its own."""
+    photo_edges: bool = knob(False)
+    """Photos are seen as edge maps, which a small model from scratch can match with sketches; the paper's are not."""
+    drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
+    """Stochastic depth of the backbone, for those that have it."""
+    early_patches: int = knob(0, ge=0, le=1000, unit="blocks")
+    """Take the patch tokens that MSTR recycles this many blocks before the last one (plain ViTs only)."""
+
+
+@group
+class OptimConfig:
+    """How the weights are moved."""
+
+    name: Literal["adam", "adamw"] = knob("adam")
+    """Optimiser; adamw decouples the weight decay."""
+    lr: float = knob(6e-6, gt=0, le=1)
+    """Peak learning rate."""
+    weight_decay: float = knob(1e-4, ge=0, le=1)
+    """Weight decay; biases and norms are exempt under adamw."""
+    batch_size: int = knob(16, ge=2, le=65536, unit="pairs")
+    """Sketch-photo pairs a step and process; the other pairs of the step are the negatives."""
+    chunk: int = knob(0, ge=0, le=65536, unit="pairs")
+    """Pairs that the encoders see at a time, 0 for all: less memory, the same gradient (gradient caching)."""
+    warmup: float = knob(0.0, ge=0, le=1000, unit="epochs")
+    """Linear warm-up from zero."""
+    schedule: Literal["cosine", "constant"] = knob("constant")
+    """Learning rate after the warm-up."""
+    clip: float = knob(1.0, gt=0, le=1e6)
+    """Largest norm of the gradient; larger ones are scaled down to it."""
+
+
+@group
+class RunConfig:
+    """How long, where, and what is kept."""
+
+    epochs: int = knob(500, ge=1, le=100000)
+    """Passes over the training sketches."""
+    seed: int = knob(0, ge=0, le=2**31 - 1)
+    """Seed of weights, data order, views and validation split."""
+    device: Literal["auto", "cpu", "cuda"] = knob("auto")
+    """Where to compute; auto takes what Accelerate finds."""
+    precision: Literal["auto", "fp32", "bf16"] = knob("auto")
+    """Number format of the forward pass; auto is bf16 where torch finds a GPU or CPU that has it, else fp32."""
+    protocol: Literal["validation", "released"] = knob("validation")
+    """What chooses the checkpoint: held-out training photos; released: the test set."""
+    eval_every: int = knob(1, ge=1, le=100000, unit="epochs")
+    """How often the photos that choose the checkpoint are searched."""
+    eval_batch: int = knob(128, ge=1, le=65536, unit="images")
+    """Images embedded at a time when nothing is trained."""
+    save_minutes: float = knob(2.0, ge=0, le=1e6, unit="minutes")
+    """Longest time between two checkpoints that --resume can go on from; 0 makes one after every step."""
+    tracker: Literal["tensorboard", "none"] = knob("tensorboard")
+    """Where the curves go besides history.csv."""
+
+
+@group
+class Config:
+    """All hyper-parameters of one run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    @staticmethod
+    def preset(name: str) -> Config:
+        """The preset `name`; ConfigError names the known ones."""
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+        return Config.from_dict(PRESETS[name])
+
+    @staticmethod
+    def from_dict(values: dict) -> Config:
+        """A Config from nested dicts; what is absent keeps its default. Raises ConfigError."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"expected groups {', '.join(_group_names())}, found {brief(values)}")
+        return Config(**{str(key): value for key, value in values.items()})
+
+    @staticmethod
+    def from_yaml(path: str | Path) -> Config:
+        """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
+        try:
+            if Path(path).stat().st_size > 2**18:
+                raise ConfigError("is larger than 256 KiB; no configuration is")
+            return Config.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); mend it, or train again") from None
+
+    def to_dict(self) -> dict:
+        """Nested dicts of plain values."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Writes every field to `path`."""
+        Path(path).write_text(self.as_yaml(), encoding="utf-8")
+
+    def as_yaml(self) -> str:
+        """Every field, as `to_yaml` writes them."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def updated(self, changes: dict[str, Any]) -> Config:
+        """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError."""
+        values = self.to_dict()
+        for name, value in changes.items():
+            head, _, leaf = name.partition(".")
+            if leaf not in values.get(head, {}):
+                raise ConfigError(
+                    f"unknown field {name!r}; fields: {', '.join(field.name for field in knobs())}"
+                )
+            values[head][leaf] = value
+        return Config.from_dict(values)
+
+
+_MINI: dict[str, dict] = {
+    "data": {"first_view": "A2", "rotation": 5.0, "enlarge": 1.04, "flip": 0.0, "crop": 0.9, "hue": 180.0},
+    "model": {
+        "backbone": "sbir_mini",
+        "pretrained": False,
+        "image_size": 96,
+        "embed_dim": 128,
+        "photo_edges": True,
+    },
+    "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256, "weight": 0.5},
+    "run": {"epochs": 26},
+    "optim": {
+        "name": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.1,
+        "batch_size": 32,
+        "warmup": 2.0,
+        "schedule": "cosine",
+    },
+}
+PRESETS: dict[str, dict] = {
+    # From scratch on a CPU, in minutes; without and with token recycling.
+    "mini": _MINI,
+    "mini_full": _MINI | {"mstr": _MINI["mstr"] | {"enabled": True}},
+    # The paper's recipe: the defaults above, without and with token recycling.
+    "basic": {},
+    "full": {"mstr": {"enabled": True}},
+}
+# What the released code does otherwise than the paper, field by field (no field for: fp16 that is fp32,
+# two ways to resize, unsorted listings).
+RELEASED: dict[str, Any] = {
+    "mstr.attention": "batch",
+    "mstr.pooling": "strips",
+    "mstr.contrast": "slipped",
+    "mstr.similarity": "dot",
+    "mstr.registered": False,
+    "loss.mask_duplicates": False,
+    "model.normalise": False,
+    "data.pattern": "one_character",
+    "run.protocol": "released",
+}
+
+
+def released_options(config: Config) -> list[str]:
+    """The fields in which `config` does as the released code, not as the paper; those of MSTR if it is used."""
+    values = {field.name: field.default for field in knobs(config)}
+    return [
+        name
+        for name, value in RELEASED.items()
+        if values[name] == value and (config.mstr.enabled or not name.startswith("mstr."))
+    ]
+
+
+def knobs(config: Config | None = None) -> Iterator[Knob]:
+    """Every hyper-parameter, by dotted name, with the values of `config` (default: the paper's)."""
+    config = config or Config()
+    for head in _group_names():
+        settings = getattr(config, head)
+        for leaf, field in type(settings).__pydantic_fields__.items():
+            limits = {
+                name: getattr(rule, name) for rule in field.metadata for name in LIMITS if hasattr(rule, name)
+            }
+            is_choice = typing.get_origin(field.annotation) is Literal
+            yield Knob(
+                name=f"{head}.{leaf}",
+                default=getattr(settings, leaf),
+                kind=field.annotation,
+                unit=field.json_schema_extra["unit"],
+                low=limits.get("ge", limits.get("gt")),
+                high=limits.get("le", limits.get("lt")),
+                choices=typing.get_args(field.annotation) if is_choice else None,
+                help=field.description,
+            )
+
+
+def markdown_table() -> str:
+    """The table of fields in the README: name, the paper's default, where mini_full differs, range, help."""
+    lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
+    for paper, mini in zip(knobs(), knobs(Config.preset("mini_full")), strict=True):
+        own = "" if mini.default == paper.default else f"`{mini.default}`"
+        allowed = paper.range.replace("|", "or")
+        lines.append(
+            f"| `{paper.name}` | `{paper.default}` | {own} | {allowed} | {paper.unit} | {paper.help} |"
+        )
+    return "\n".join(lines)
+
+
+def _group_names() -> list[str]:
+    return [field.name for field in dataclasses.fields(Config)]

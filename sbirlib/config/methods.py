@@ -1,0 +1,65 @@
+"""The hyper-parameters of each method."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from sbirlib.config.fields import group, knob
+
+
+@group
+class MSTRConfig:
+    """Multi-scale token recycling, and what the released code does otherwise."""
+
+    enabled: bool = knob(False)
+    """Recycle the patch tokens; without, the embedding is made from the global token alone."""
+    scales: tuple[PositiveInt, ...] = knob((1, 2, 7), unit="tokens")
+    """Sides of the windows that patch tokens are averaged over; each must divide the grid."""
+    depth: int = knob(2, ge=1, le=24, unit="layers")
+    """Layers of each scale's transformer."""
+    heads: int = knob(8, ge=1, le=128)
+    """Attention heads of each scale's transformer."""
+    feedforward: int = knob(2048, ge=1, le=65536)
+    """Width of the feed-forward layers of each scale's transformer."""
+    dropout: float = knob(0.1, ge=0, lt=1, unit="probability")
+    """Dropout inside the transformers."""
+    weight: float = knob(0.1, ge=0, le=1)
+    """Share w of the recycled feature in (1 - w) * global token + w * recycled."""
+    learn_weight: bool = knob(False)
+    """Learn that share, starting from mstr.weight."""
+    channels: int = knob(16, ge=1, le=4096)
+    """Averaged channels by which the recycling loss compares cells."""
+    similarity: Literal["cosine", "dot"] = knob("cosine")
+    """How the recycling loss compares cells; released: dot."""
+    attention: Literal["tokens", "batch"] = knob("tokens")
+    """What attention runs over: the cells of one image; released: the images of the batch."""
+    pooling: Literal["windows", "strips"] = knob("windows")
+    """Cells: square windows of the grid; released: strips of as many tokens in raster order."""
+    contrast: Literal["overlap", "slipped"] = knob("overlap")
+    """Contrast map from the overlap of cells; released: with index slips, asymmetric."""
+    registered: bool = knob(True)
+    """Train and save the transformers; released: not, and dropout stays on at test time."""
+
+
+@group
+class LossConfig:
+    """InfoNCE within and across the two domains, and the recycling loss."""
+
+    temperature: float = knob(0.07, gt=0, le=10)
+    """Temperature tau of every InfoNCE term."""
+    multi: float = knob(1.0, ge=0, le=100)
+    """Weight of L_multi: embeddings of sketch and photo."""
+    inter: float = knob(1.0, ge=0, le=100)
+    """Weight of L_inter: global tokens of sketch and photo."""
+    intra_sketch: float = knob(1.0, ge=0, le=100)
+    """Weight of L_intra(sketch): global tokens of a sketch's two views."""
+    intra_photo: float = knob(1.0, ge=0, le=100)
+    """Weight of L_intra(photo): global tokens of a photo's two views."""
+    recyc_sketch: float = knob(1.0, ge=0, le=100)
+    """Weight of L_recyc(sketch): similarities of recycled tokens against the contrast map."""
+    recyc_photo: float = knob(1.0, ge=0, le=100)
+    """Weight of L_recyc(photo): likewise for photos."""
+    mask_duplicates: bool = knob(True)
+    """Leave rows of the same photo out of the negatives; the released code does not."""

@@ -1,0 +1,143 @@
+"""Images decoded once and held as uint8; views made on the batch, on the device.
+
+Every random number of a view is a function of (seed, epoch, sketch) alone: a run can be repeated,
+and gone on with, without saving the state of any generator.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from sbirlib.config.config import Config, DataConfig
+from sbirlib.data.images import Fault, faults_message, read_all, read_image
+from sbirlib.data.pairs import PairError, PairFolder, Split
+from sbirlib.data.transforms import Fit, fit_square
+
+
+def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
+    """Training and validation pairs in memory (None if nothing is held out), and files left out.
+
+    Under the released protocol nothing is held out and the test split takes the place of validation.
+    """
+    whole = load_split(pairs.split("train"), config.data, config.model.image_size)
+    skipped = len(whole.split.left_out)
+    if len(set(whole.photo_index.tolist())) < 2:
+        raise PairError(
+            f"{pairs.root}: only one photo has a sketch; to learn a difference, two at least are needed"
+        )
+    if config.run.protocol == "released":
+        return whole, load_split(pairs.split("test"), config.data, config.model.image_size), skipped
+    if not config.data.val_fraction:
+        return whole, None, skipped
+    kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
+    return whole.part(kept), whole.part(held), skipped
+
+
+class LoadedSplit(NamedTuple):
+    """A split in memory: sketches (n, 3, s, s) and photos (m, 3, s, s) uint8, photo_index (n,) int64.
+
+    `photo_index[i]` is the row of sketch i's photo; `split.left_out` lists what was skipped. `grey`: whether
+    the three channels of all sketches are known to be equal.
+    """
+
+    split: Split
+    sketches: Tensor
+    photos: Tensor
+    photo_index: Tensor
+    grey: bool = False
+
+    def part(self, split: Split) -> LoadedSplit:
+        """The pairs of `split`, which holds some of the files of this one."""
+        sketch_row = {sketch.path: row for row, sketch in enumerate(self.split.sketches)}
+        photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
+        sketches = _take(self.sketches, [sketch_row[sketch.path] for sketch in split.sketches])
+        photos = _take(self.photos, [photo_row[photo.path] for photo in split.photos])
+        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index), self.grey)
+
+
+def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:
+    """Decodes the pictures of a split into squares of `image_size` px.
+
+    Raises PairError with the list of files if any cannot be used and `config.on_fault` is "stop",
+    or if nothing is left.
+    """
+    budget = config.ram_budget * 2**30
+    sketches, faults = load_images(
+        [s.path for s in split.sketches], image_size, config.fit, budget, "sketches"
+    )
+    photos, photo_faults = load_images(
+        [p.path for p in split.photos], image_size, config.fit, budget, "photos"
+    )
+    faults = (*faults, *photo_faults)
+    usable = split.without(faults) if faults else split
+    if usable.left_out and config.on_fault == "stop":
+        raise PairError(faults_message(config.root, usable.left_out))
+    if not usable.sketches:
+        raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
+    grey = is_grey(sketches)
+    if usable is split:
+        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index), grey)
+    lost = {fault.path for fault in faults}
+    readable = Split(
+        split.name,
+        tuple(s for s in split.sketches if s.path not in lost),
+        tuple(p for p in split.photos if p.path not in lost),
+    )
+    loaded = LoadedSplit(readable, sketches, photos, torch.empty(0), grey)
+    return loaded.part(usable)
+
+
+def load_images(
+    paths: Sequence[Path], size: int, fit: Fit, budget: float = math.inf, what: str = "images"
+) -> tuple[Tensor, list[Fault]]:
+    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the rest.
+
+    Beyond `budget` bytes the pixels live in a memory-mapped file that vanishes with the tensor.
+    """
+    shape = (len(paths), 3, size, size)
+    pixels = _allocate(shape, mapped=math.prod(shape) > budget)
+    row_of = {path: row for row, path in enumerate(paths)}
+
+    def read(path: Path) -> int:
+        image = torch.from_numpy(np.array(read_image(path)))
+        pixels[row_of[path]] = fit_square(rearrange(image, "h w c -> 1 c h w"), size, fit)[0]
+        return row_of[path]
+
+    rows, faults = read_all(read, paths, f"decoding {what}")
+    return (_take(pixels, rows) if faults else pixels), faults
+
+
+def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:
+    """A uint8 tensor in RAM, or in a file of its own that has no name and goes with the tensor."""
+    if not mapped or not math.prod(shape):
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.NamedTemporaryFile(prefix="sbirlib-") as file:
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).reshape(
+            shape
+        )
+
+
+def _take(pixels: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows, memory-mapped if the whole is."""
+    taken = _allocate((len(rows), *pixels.shape[1:]), mapped=is_mapped(pixels))
+    return torch.index_select(pixels, 0, torch.tensor(rows, dtype=torch.int64), out=taken)
+
+
+def is_mapped(pixels: Tensor) -> bool:
+    """Whether these pixels live in a memory-mapped file."""
+    return pixels.untyped_storage().filename is not None
+
+
+def is_grey(pixels: Tensor) -> bool:
+    """Whether the channels of all pictures (n, 3, s, s) are equal."""
+    # Some at a time: the answer for coloured pictures comes with the first.
+    return all(bool((part[:, 1:] == part[:, :1]).all()) for part in pixels.split(64))

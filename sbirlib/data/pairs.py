@@ -1,0 +1,297 @@
+"""What is on disk: sketches, photos, which belong together, and a report of what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from sbirlib.data.images import (
+    EXTENSIONS,
+    Fault,
+    ImageFacts,
+    inspect_image,
+    list_images,
+    list_unread,
+    printable,
+    read_all,
+)
+from sbirlib.errors import InputError
+
+SPLITS = ("train", "test")
+# Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
+# The released code looks for `<id>_?.png`: one character, and no other format.
+_DRAWING = {
+    "digits": re.compile(r"(?P<id>.+)_(?P<designer>\d+)"),
+    "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)"),
+}
+Pattern = Literal["digits", "one_character"]
+
+
+class PairError(InputError):
+    """A data folder that cannot be used; the message names it and says what to do."""
+
+
+class Photo(NamedTuple):
+    """A photo file and its id (the file name without extension)."""
+
+    path: Path
+    id: str
+
+
+class Sketch(NamedTuple):
+    """A sketch file, the id of its photo, and its designer (the digits of its name, or '')."""
+
+    path: Path
+    photo_id: str
+    designer: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The usable pairs of one split, sorted by file name, and the faults of the rest.
+
+    `photos` without a sketch take part in a gallery; in training nothing points at them.
+    `overlooked` are sketches that the released code's file pattern does not match.
+    """
+
+    name: str
+    sketches: tuple[Sketch, ...]
+    photos: tuple[Photo, ...]
+    faults: tuple[Fault, ...] = ()
+    overlooked: tuple[Path, ...] = ()
+
+    @property
+    def photo_index(self) -> np.ndarray:
+        """(sketches,) int64: the position in `photos` of each sketch's photo."""
+        position = {photo.id: i for i, photo in enumerate(self.photos)}
+        return np.array([position[sketch.photo_id] for sketch in self.sketches], dtype=np.int64)
+
+    @property
+    def designers(self) -> list[str]:
+        """The designers, sorted."""
+        return sorted({sketch.designer for sketch in self.sketches})
+
+    @property
+    def unsketched(self) -> tuple[Path, ...]:
+        """Photos that no usable sketch draws."""
+        drawn = {sketch.photo_id for sketch in self.sketches}
+        return tuple(photo.path for photo in self.photos if photo.id not in drawn)
+
+    @property
+    def left_out(self) -> tuple[Fault, ...]:
+        """Every file that would not be used: the faults, and in training photos without a sketch."""
+        unused = self.unsketched if self.name == "train" else ()
+        return (
+            *self.faults,
+            *(
+                Fault(path, "photo without a sketch", "training has nothing to match it with")
+                for path in unused
+            ),
+        )
+
+    def without(self, faults: Collection[Fault]) -> Split:
+        """The split without these files and the sketches of lost photos; all of them join `faults`."""
+        lost = {fault.path for fault in faults}
+        photos = tuple(photo for photo in self.photos if photo.path not in lost)
+        known = {photo.id for photo in photos}
+        orphans = tuple(
+            Fault(s.path, "sketch without a photo", f"photo {s.photo_id!r} cannot be used")
+            for s in self.sketches
+            if s.photo_id not in known and s.path not in lost
+        )
+        sketches = tuple(s for s in self.sketches if s.path not in lost and s.photo_id in known)
+        return Split(self.name, sketches, photos, (*self.faults, *faults, *orphans), self.overlooked)
+
+    def holdout(self, fraction: float, seed: int) -> tuple[Split, Split]:
+        """Two splits, (kept, held out), divided by photo: no photo, and so no sketch, is in both.
+
+        `fraction` of the photos (rounded, at least one) is held out; 0 holds out nothing.
+        """
+        drawn = {sketch.photo_id for sketch in self.sketches}
+        photos = [photo for photo in self.photos if photo.id in drawn]
+        count = max(1, round(fraction * len(photos))) if fraction > 0 else 0
+        if count and len(photos) < 4:
+            raise PairError(
+                f"{self.name}: {len(photos)} photos are too few to hold some out for validation; "
+                "add photos or set data.val_fraction to 0"
+            )
+        order = np.random.default_rng([seed, 1]).permutation(len(photos))
+        held = {photos[i].id for i in order[:count]}
+
+        def part(name: str, wanted: Callable[[str], bool]) -> Split:
+            return Split(
+                name,
+                tuple(s for s in self.sketches if wanted(s.photo_id)),
+                tuple(p for p in photos if wanted(p.id)),
+            )
+
+        return part(self.name, lambda i: i not in held), part("validation", lambda i: i in held)
+
+
+class PairFolder:
+    """Sketches and photos of a folder with `trainA/ trainB/ testA/ testB/` (A sketches, B photos).
+
+    A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain
+    underscores, extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough.
+    `pattern="one_character"` overlooks, as the released code does, every sketch that is not named
+    `<id>_<one character>.png`.
+
+    Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels
+    only by `report` and by whoever uses the split. Source: the layout of Clothes-V1.
+    """
+
+    def __init__(self, root: str | Path, *, pattern: Pattern = "digits") -> None:
+        self.root, self.pattern = Path(root), pattern
+        if not self.root.is_dir():
+            raise PairError(f"{self.root}: no such folder; `python -m sbirlib data demo` draws one to try")
+        self.splits = {
+            name: _read_split(self.root, name, pattern)
+            for name in SPLITS
+            if any((self.root / f"{name}{side}").is_dir() for side in "AB")
+        }
+        if not self.splits:
+            raise PairError(
+                f"{self.root}: needs trainA/ and trainB/, or testA/ and testB/ "
+                "(A sketches, B photos), and has neither"
+            )
+
+    def split(self, name: str) -> Split:
+        """The split `train` or `test`. Raises PairError if the folder has none or it is empty."""
+        if name not in SPLITS:
+            raise PairError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
+        if name not in self.splits:
+            raise PairError(f"{self.root}: has no {name}A/ and {name}B/, so there is no {name} split")
+        split = self.splits[name]
+        if not split.sketches and split.overlooked:
+            raise PairError(
+                f"{self.root}: data.pattern one_character overlooks all {len(split.overlooked)} "
+                f"sketches of the {name} split, such as {split.overlooked[0].name}; use digits"
+            )
+        if not split.sketches and not split.faults:
+            raise PairError(
+                f"{self.root}: the {name} split is empty; put sketches in {name}A/ "
+                f"and photos in {name}B/ ({', '.join(EXTENSIONS)})"
+            )
+        return split
+
+    def report(self) -> Report:
+        """Decodes every image and tells what is there and what would be left out."""
+        parts = []
+        for name, split in self.splits.items():
+            files = [item.path for item in (*split.sketches, *split.photos)]
+            facts, broken = read_all(inspect_image, files, f"checking {name}")
+            parts.append(SplitReport(split.without(broken), tuple(facts)))
+        return Report(self.root, tuple(parts))
+
+
+class SplitReport(NamedTuple):
+    """The usable part of a split, with its faults, and the facts of every file that decodes."""
+
+    split: Split
+    facts: tuple[ImageFacts, ...]
+
+
+class Report(NamedTuple):
+    """What `PairFolder.report` found; `str()` is a table."""
+
+    root: Path
+    splits: tuple[SplitReport, ...]
+
+    @property
+    def left_out(self) -> int:
+        """Files that would not be used."""
+        return sum(len(part.split.left_out) for part in self.splits)
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Splits without a usable pair."""
+        return tuple(part.split.name for part in self.splits if not part.split.sketches)
+
+    def __str__(self) -> str:
+        lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
+        notes = []
+        for split, facts in self.splits:
+            sizes = [fact.size for fact in facts] or [(0, 0)]
+            small, large = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
+            modes = ", ".join(f"{n} {mode}" for mode, n in Counter(f.mode for f in facts).most_common())
+            span = small if small == large else f"{small} .. {large}"
+            lines.append(
+                f"{split.name:<8}{len(split.sketches):>10}{len(split.photos):>10}"
+                f"{len(split.left_out):>10}  {span} px; {modes or 'no image'}"
+            )
+            notes += [f"  left out: {fault.path}: {fault.kind}: {fault.detail}" for fault in split.left_out]
+            if split.name == "test" and split.unsketched:
+                notes.append(
+                    f"  note: {len(split.unsketched)} test photos have no sketch; they stay in the "
+                    "gallery as distractors"
+                )
+            if split.overlooked:
+                notes.append(
+                    f"  note: {len(split.overlooked)} {split.name} sketches are overlooked by the released "
+                    "pattern id_?.png"
+                )
+            notes += [
+                f"  note: {fact.path}: mode {fact.mode}, converted to RGB"
+                for fact in facts
+                if fact.mode not in ("RGB", "L")
+            ]
+        notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
+        return "\n".join(map(printable, lines + notes))
+
+
+def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
+    for side, content in (("A", "sketches"), ("B", "photos")):
+        if not (root / f"{name}{side}").is_dir():
+            raise PairError(
+                f"{root}: {name}{side}/ ({content}) is missing; {name}A/ and {name}B/ go together"
+            )
+    faults = [fault for side in "AB" for fault in list_unread(root / f"{name}{side}")]
+    by_id: dict[str, list[Path]] = defaultdict(list)
+    for path in list_images(root / f"{name}B"):
+        by_id[path.stem].append(path)
+
+    sketches, doubted, overlooked = [], set(), []
+    for path in list_images(root / f"{name}A"):
+        drawing = _DRAWING[pattern].fullmatch(path.stem)
+        if pattern == "one_character" and not (drawing and path.suffix == ".png"):
+            overlooked.append(path)
+            continue
+        # The released code has no sketches named like their photo.
+        claims = (drawing["id"],) if pattern == "one_character" else (path.stem, drawing and drawing["id"])
+        owners = [owner for owner in claims if owner in by_id]
+        if not owners:
+            wanted = drawing["id"] if drawing else path.stem
+            faults.append(Fault(path, "sketch without a photo", f"{name}B/ has no photo {wanted!r}"))
+        elif len(owners) == 2:
+            # `a_1` draws photo `a_1`, or is drawing 1 of photo `a`: nobody can tell.
+            both = ", ".join(by_id[owner][0].name for owner in owners)
+            faults.append(Fault(path, "two photos of one id", f"{both} both claim this sketch; rename one"))
+        else:
+            exact = owners[0] == path.stem
+            designer = drawing["designer"] if drawing and not exact else ""
+            sketches.append(Sketch(path, owners[0], designer))
+            doubted.update(owner for owner in owners if len(by_id[owner]) > 1)
+
+    for paths in by_id.values():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            faults += [Fault(path, "two photos of one id", f"{names}; keep one") for path in paths]
+    faults += [
+        Fault(s.path, "two photos of one id", f"its photo {s.photo_id!r} exists twice")
+        for s in sketches
+        if s.photo_id in doubted
+    ]
+    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if len(paths) == 1)
+    return Split(
+        name,
+        tuple(s for s in sketches if s.photo_id not in doubted),
+        photos,
+        tuple(faults),
+        tuple(overlooked),
+    )

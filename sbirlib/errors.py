@@ -1,0 +1,27 @@
+"""The errors that a user can put right, and how much of an error a message shows."""
+
+from __future__ import annotations
+
+import reprlib
+
+# Of what was found a message shows the beginning: a few lines of YAML can hold a billion values.
+_BEGINNING = reprlib.Repr()
+_BEGINNING.maxstring, _BEGINNING.maxother, _BEGINNING.maxlevel = 80, 80, 2
+brief = _BEGINNING.repr
+
+
+class InputError(ValueError):
+    """Base of every error that a user can put right; the message names the file or value and the fix."""
+
+
+class ConfigError(InputError):
+    """A configuration value that is unknown or out of range; the message names field and range."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    if "weights_only" in str(error):
+        # torch goes on to say how to run what is in the file.
+        return "it holds more than tensors, which could run a program; it was not read"
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(":.") if lines else type(error).__name__

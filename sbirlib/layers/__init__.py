@@ -1,0 +1,20 @@
+"""The parts that methods are built from."""
+
+from sbirlib.layers.backbone import Backbone, BackboneError, Tokens
+from sbirlib.layers.losses import info_nce
+from sbirlib.layers.mini_vit import ConvStem
+from sbirlib.layers.mstr import MSTR, MSTRError, contrast_map, pool
+from sbirlib.layers.released import slipped_contrast_map
+
+__all__ = [
+    "MSTR",
+    "Backbone",
+    "BackboneError",
+    "ConvStem",
+    "MSTRError",
+    "Tokens",
+    "contrast_map",
+    "info_nce",
+    "pool",
+    "slipped_contrast_map",
+]

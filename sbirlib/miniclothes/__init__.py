@@ -1,0 +1,20 @@
+"""MiniClothes, the embedded data set, drawn entirely by code."""
+
+from sbirlib.miniclothes.dataset import draw_miniclothes, near_twins
+from sbirlib.miniclothes.photo import render_photo
+from sbirlib.miniclothes.sketch import DESIGNERS, Designer, render_sketch
+from sbirlib.miniclothes.trace import trace_garment
+from sbirlib.miniclothes.wardrobe import Garment, Wardrobe, wardrobe
+
+__all__ = [
+    "DESIGNERS",
+    "Designer",
+    "Garment",
+    "Wardrobe",
+    "draw_miniclothes",
+    "near_twins",
+    "render_photo",
+    "render_sketch",
+    "trace_garment",
+    "wardrobe",
+]

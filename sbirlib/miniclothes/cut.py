@@ -1,0 +1,179 @@
+"""The measures a garment is cut by, and the curves it is made of.
+
+Body units: x = 0 is the centre front, y = 0 the highest point of the shoulder or of a
+waistband, y grows downwards, 1 is roughly the length of a long top. Source: ours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sbirlib.miniclothes.wardrobe import Garment
+
+# The low and the high end of each measure, in body units; a Garment's 0..1 fields choose between.
+MEASURES: dict[str, dict[str, tuple[float, float]]] = {
+    "tee": {"length": (0.60, 1.02), "chest": (0.20, 0.31), "flare": (-0.08, 0.35)},
+    "shirt": {"length": (0.60, 1.05), "chest": (0.21, 0.30), "flare": (-0.06, 0.25)},
+    "hoodie": {"length": (0.56, 0.92), "chest": (0.23, 0.32), "flare": (-0.10, 0.12)},
+    "jacket": {"length": (0.56, 0.90), "chest": (0.22, 0.31), "flare": (-0.10, 0.20)},
+    "coat": {"length": (0.95, 1.50), "chest": (0.22, 0.31), "flare": (-0.05, 0.60)},
+    "dress": {"length": (0.95, 1.55), "chest": (0.18, 0.25), "flare": (0.05, 1.20)},
+    "skirt": {"length": (0.50, 1.15), "chest": (0.16, 0.24), "flare": (0.10, 1.10)},
+}
+# Half the width of the neck hole and the range of its depth.
+NECKS: dict[str, tuple[float, float, float]] = {
+    "crew": (0.085, 0.06, 0.10), "scoop": (0.110, 0.14, 0.22), "v": (0.090, 0.17, 0.30),
+    "square": (0.105, 0.12, 0.19), "boat": (0.140, 0.03, 0.05), "turtle": (0.080, 0.03, 0.04),
+    "collar": (0.080, 0.06, 0.08), "round": (0.085, 0.06, 0.09), "stand": (0.085, 0.03, 0.05),
+    "lapel": (0.085, 0.26, 0.42), "shawl": (0.085, 0.26, 0.46), "hood": (0.100, 0.10, 0.16),
+}  # fmt: skip
+HEM_PIECE = {"ribbed": 0.085, "ruffle": 0.150}  # height of a piece sewn on below the body
+# Closed, filled parts; every other part is a line, but "button", a disc.
+OUTLINED = frozenset(
+    [
+        "back",
+        "hood",
+        "body",
+        "sleeve",
+        "cuff",
+        "hem",
+        "band",
+        "pocket",
+        "flap",
+        "placket",
+        "belt",
+        "buckle",
+        "tie",
+        "collar",
+        "trim",
+    ]
+)
+
+
+class Part(NamedTuple):
+    """One thing to draw; parts come in painter's order, the farthest first.
+
+    `points` is (n, 2); for a button: its centre and one point of its rim. `cloth` names the
+    material (main, trim, rib, lining, leather). `grain` is the way the cloth lies, in degrees,
+    counter-clockwise from upright. Source: ours.
+    """
+
+    name: str
+    points: np.ndarray
+    cloth: str = "main"
+    grain: float = 0.0
+
+
+class Cut(NamedTuple):
+    """The measures that the details are placed by, in body units; x is measured to the right."""
+
+    neck: float  # half the width of the neck hole
+    depth: float  # depth of the neck hole
+    shoulder: np.ndarray  # (2,) tip of the shoulder
+    underarm: np.ndarray  # (2,)
+    armhole: np.ndarray  # (n, 2) from the tip of the shoulder to the underarm; empty for skirts
+    side: np.ndarray  # (n, 2) the whole right edge, from the shoulder or waistband to the hem
+    waist: float  # y of the waist
+    base: float  # y of the lowest point of the centre front
+    end: float  # y at which the side seam ends
+    slit: float  # height of a slit in the hem, 0 without
+
+    def half(self, y: float) -> float:
+        """Half the width of the cloth at height y."""
+        return float(np.interp(y, self.side[:, 1], self.side[:, 0]))
+
+
+def measure(garment: Garment) -> Cut:
+    """The measures of one garment in body units. Source: ours."""
+    g = garment
+    spans = MEASURES[g.family]
+    length, chest = between(spans["length"], g.length), between(spans["chest"], g.width)
+    hem = chest * (1 + between(spans["flare"], g.flare))
+    end = length - HEM_PIECE.get(g.hem, 0.09 if g.hem == "curved" else 0.0)
+    sag = 0.012 + 0.05 * max(hem - chest, 0.0)
+    base = {"arched": length - 0.15, "curved": length}.get(g.hem, end + sag)
+    waist = 0.0 if g.family == "skirt" else min(0.50, 0.62 * end)
+    slit = min(0.26, 0.07 + 0.3 * (end - waist)) if g.hem == "slit" else 0.0
+    if g.family == "skirt":
+        top = np.array([chest, 0.06])
+        hip = chest + 0.5 * (hem - chest) + 0.035
+        side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
+        return Cut(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit)
+    neck, shallow, deep = NECKS[g.neckline]
+    depth = between((shallow, deep), g.neck_depth)
+    pit = chest
+    if g.sleeve == "none":
+        neck = min(neck, 0.115)
+        shoulder = np.array([min(neck + between((0.040, 0.10), g.shoulder), chest), 0.035])
+        pit = min(chest, shoulder[0] + 0.07)  # a wider chest would stand off as wings
+    else:
+        shoulder = np.array([min(max(between((0.175, 0.25), g.shoulder), neck + 0.04), chest), 0.05])
+    underarm = np.array([pit, 0.24 + 0.06 * g.width])
+    narrow = chest * (1 - 0.24 * g.waist)
+    inset = 0.055 if g.sleeve == "none" else 0.03
+    deepest = (min(shoulder[0], pit) - inset, underarm[1] - 0.01)
+    armhole = bezier(shoulder, off(shoulder, -0.012, 0.09), deepest, underarm)
+    side = chain(
+        armhole,
+        bezier(underarm, (pit, between((underarm[1], waist), 0.4)), (narrow, waist - 0.06), (narrow, waist)),
+        bezier((narrow, waist), (narrow, waist + 0.08), (hem, between((waist, end), 0.55)), (hem, end)),
+    )
+    return Cut(neck, depth, shoulder, underarm, armhole, side, waist, base, end, slit)
+
+
+def between(span: tuple[float, float], share: float) -> float:
+    """The value at `share` (0..1) of the way through `span`."""
+    return span[0] + (span[1] - span[0]) * share
+
+
+def bezier(*controls, n: int = 20) -> np.ndarray:
+    """A Bezier curve of any degree through its control points, as (n, 2) points (de Casteljau)."""
+    levels = np.repeat(np.asarray(controls, dtype=float)[:, None], n, axis=1)
+    t = np.linspace(0.0, 1.0, n)[:, None]
+    while len(levels) > 1:
+        levels = levels[:-1] * (1 - t) + levels[1:] * t
+    return levels[0]
+
+
+def arc(a, b, bow: float = 0.0, n: int = 14) -> np.ndarray:
+    """A curve from a to b whose middle is `bow` times their distance off to the left of the way."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    along = b - a
+    return bezier(a, (a + b) / 2 + 2 * bow * np.array([along[1], -along[0]]), b, n=n)
+
+
+def chain(*pieces) -> np.ndarray:
+    """Several polylines or points joined to one polyline, without doubled points."""
+    points = np.concatenate([np.atleast_2d(np.asarray(piece, dtype=float)) for piece in pieces])
+    keep = np.r_[True, np.abs(np.diff(points, axis=0)).sum(axis=1) > 1e-9]
+    return points[keep]
+
+
+def mirror(points: np.ndarray) -> np.ndarray:
+    """The same polyline on the other side of the centre front, walked the other way round."""
+    return (np.asarray(points, dtype=float) * [-1.0, 1.0])[::-1]
+
+
+def box(x: float, y: float, width: float, height: float) -> np.ndarray:
+    """A rectangle from its top centre."""
+    left, right = x - width / 2, x + width / 2
+    return np.array([[left, y], [right, y], [right, y + height], [left, y + height]])
+
+
+def off(points: np.ndarray, right: float, down: float) -> np.ndarray:
+    """A point or polyline moved."""
+    return np.asarray(points, dtype=float) + np.array([right, down])
+
+
+def widen(points: np.ndarray, by: float) -> np.ndarray:
+    """A polyline moved sideways by `by`, to the right of the way for a positive value."""
+    along = np.gradient(points, axis=0)
+    normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    return points + by * normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+
+
+def both(part: Part) -> list[Part]:
+    """A part and its mirror image."""
+    return [part, part._replace(points=mirror(part.points), grain=-part.grain)]

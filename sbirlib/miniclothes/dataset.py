@@ -1,0 +1,206 @@
+"""MiniClothes: an embedded data set in the form of Clothes-V1, drawn entirely by code.
+
+500 photos of garments and 1200 sketches of them by seven designers, named and split as in
+Clothes-V1. It is fine-grained on purpose: many photos have a twin that differs in one or two
+details only. Source: ours; no picture of any other data set is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from sbirlib.errors import InputError
+from sbirlib.miniclothes.photo import render_photo
+from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
+from sbirlib.miniclothes.wardrobe import Garment, Wardrobe, differences, wardrobe
+
+VERSION = 2  # of the drawing: raise it with every change that changes a pixel
+MANIFEST = "miniclothes.json"
+MOST_PER_PHOTO = 4  # sketches of one photo, unless more are asked for on average
+
+
+class _Job(NamedTuple):
+    garment: Garment
+    designer: int | None  # None: the photo
+    seed: tuple[int, ...]
+    size: int
+    path: str
+
+
+def _draw(job: _Job) -> None:
+    if job.designer is None:
+        picture = render_photo(job.garment, seed=job.seed, size=job.size)
+    else:
+        picture = render_sketch(job.garment, DESIGNERS[job.designer - 1], seed=job.seed, size=job.size)
+    picture.save(job.path)
+
+
+def _deal(rng: np.random.Generator, photos: int, sketches: int) -> list[list[int]]:
+    """For each photo the numbers of the designers who draw it; all designers draw about equally often."""
+    most = max(MOST_PER_PHOTO, math.ceil(sketches / photos))
+    counts = np.ones(photos, dtype=int)
+    for _ in range(sketches - photos):
+        counts[rng.choice(np.flatnonzero(counts < most))] += 1
+    drawn = np.zeros(len(DESIGNERS))
+    hands = []
+    for count in counts:
+        chosen = np.argsort(drawn + rng.uniform(0, 0.9, len(DESIGNERS)))[:count]
+        drawn[chosen] += 1
+        hands.append(sorted(int(i) + 1 for i in chosen))
+    return hands
+
+
+def _jobs(clothes: Wardrobe, sketches: tuple[int, int], seed: int, size: int, root: Path) -> Iterator[_Job]:
+    for split, name in enumerate(clothes._fields):
+        hands = _deal(np.random.default_rng([seed, split, 1, 1]), len(clothes[split]), sketches[split])
+        for garment, designers in zip(clothes[split], hands, strict=True):
+            number = int(garment.photo)
+            yield _Job(
+                garment, None, (seed, number, 0), size, str(root / f"{name}B" / f"{garment.photo}.png")
+            )
+            for d in designers:
+                path = root / f"{name}A" / f"{garment.photo}_{d:02d}.png"
+                yield _Job(garment, d, (seed, number, d), size, str(path))
+
+
+def draw_miniclothes(
+    root: str | os.PathLike,
+    *,
+    seed: int = 0,
+    photos: tuple[int, int] = (380, 120),
+    sketches: tuple[int, int] = (925, 275),
+    size: int = 256,
+    workers: int | None = None,
+) -> Path:
+    """Draw the whole data set into `root` and return that folder.
+
+    Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one
+    per processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the
+    designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this
+    very drawing is returned at once. Raises FileExistsError when `root` holds anything else and
+    InputError for counts that do not go together. Source: ours.
+    """
+    _check(seed, photos, sketches, size, workers)
+    root = Path(root)
+    header = dict(
+        name="MiniClothes",
+        version=VERSION,
+        seed=seed,
+        photos=list(photos),
+        sketches=list(sketches),
+        size=size,
+    )
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if _holds(root, header):
+            return root
+        raise FileExistsError(
+            f"{root} exists and is not this drawing of MiniClothes ({header}): "
+            "name another folder, or move or delete this one; nothing in it was touched"
+        )
+    clothes = wardrobe(seed, *photos)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        for folder in ("trainA", "trainB", "testA", "testB"):
+            (unfinished / folder).mkdir()
+        _run(list(_jobs(clothes, sketches, seed, size, unfinished)), workers)
+        manifest = header | {"items": _items(clothes)}
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        unfinished.chmod(0o755)
+        if root.exists():
+            root.rmdir()  # it is empty
+        unfinished.rename(root)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return root
+
+
+class Twin(NamedTuple):
+    """The near twin of a photo, the details that differ, and both photo ids, sorted."""
+
+    twin: str
+    differs: list[str]
+    both: list[str]
+
+
+def near_twins(root: str | Path) -> dict[str, Twin]:
+    """The near twins of a MiniClothes folder, by photo id; photos without one are absent."""
+    items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
+    return {
+        photo: Twin(item["twin"], item["differs"], sorted([photo, item["twin"]]))
+        for photo, item in items.items()
+        if item["twin"]
+    }
+
+
+def _run(jobs: list[_Job], workers: int | None) -> None:
+    workers = workers or (os.cpu_count() or 1 if len(jobs) > 100 else 1)
+    bar = dict(total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None)
+    if workers == 1:
+        for job in tqdm(jobs, **bar):
+            _draw(job)
+        return
+    # spawn: a process that already runs threads (torch, a notebook) must not be forked
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in tqdm(pool.map(_draw, jobs, chunksize=16), **bar):
+            pass
+
+
+def _items(clothes: Wardrobe) -> dict[str, dict]:
+    known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
+    return {
+        g.photo: dict(
+            family=g.family,
+            twin=g.twin_of,
+            differs=list(differences(g, known[g.twin_of])) if g.twin_of else [],
+        )
+        for g in known.values()
+    }
+
+
+def _holds(root: Path, header: dict) -> bool:
+    """Whether `root` is the complete drawing that `header` describes."""
+    try:
+        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict):
+        return False
+    wanted = dict(
+        zip(("trainB", "testB", "trainA", "testA"), (*header["photos"], *header["sketches"]), strict=True)
+    )
+    return {key: found.get(key) for key in header} == header and all(
+        len(list((root / folder).glob("*.png"))) == count for folder, count in wanted.items()
+    )
+
+
+def _check(
+    seed: int, photos: tuple[int, int], sketches: tuple[int, int], size: int, workers: int | None
+) -> None:
+    if seed < 0:
+        raise InputError(f"seed={seed}: give 0 or more")
+    if size < 32:
+        raise InputError(f"size={size} pixels: ask for at least 32")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers={workers}: give at least 1, or None for one per processor")
+    for split, photo, sketch in zip(("train", "test"), photos, sketches, strict=True):
+        if photo < 1:
+            raise InputError(f"photos={tuple(photos)}: {split} needs at least 1 photo")
+        if not photo <= sketch <= len(DESIGNERS) * photo:
+            raise InputError(
+                f"sketches={tuple(sketches)} for photos={tuple(photos)}: each {split} photo has 1 to "
+                f"{len(DESIGNERS)} sketches, so give {photo} to {len(DESIGNERS) * photo}"
+            )

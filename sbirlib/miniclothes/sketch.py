@@ -1,0 +1,247 @@
+"""The seven designers' hands: one garment, drawn as dark strokes on white paper.
+
+A designer inks the very curves that the photo fills, seen in an own way (shift, scale, turn)
+and drawn with an own hand (width, wobble, overshoot, pressure), leaving out what this designer
+always leaves out. Source: ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+
+from sbirlib.miniclothes.cut import OUTLINED, Part
+from sbirlib.miniclothes.shapes import layout, pattern_marks
+from sbirlib.miniclothes.wardrobe import Garment
+
+OVERSAMPLING = 3
+LIGHT = {"stitch": 0.55, "fold": 0.7, "pleat": 0.85, "seam": 0.8, "pattern": 0.7}  # share of the full width
+
+
+@dataclass(frozen=True)
+class Designer:
+    """One designer's hand; lengths are shares of the frame (0.01 = 2.56 px at 256 px).
+
+    Source: ours; Clothes-V1 names four professional and three junior designers.
+    """
+
+    number: int  # 1..7, the two digits at the end of a sketch's name
+    level: str  # "professional" or "junior"
+    habit: str  # in words, for captions
+    ink: int  # grey of a full stroke, 0 (black) .. 255
+    width: float  # of a full stroke
+    wobble: float  # how far a stroke strays from the curve
+    overshoot: float  # how far strokes run past a corner
+    restate: int = 0  # further strokes over each outline
+    pressure: float = 0.0  # 0 even pen .. 1 strokes that thin out to nothing
+    grain: float = 0.0  # 0 ink .. 1 soft pencil on rough paper
+    leaves_out: frozenset[str] = frozenset()  # of button, pattern, stitch, fold, seam, inside
+    pattern: str = "line"  # "line" marks the edges of stripes, "fill" also greys them
+    scale: tuple[float, float] = (1.0, 1.0)  # usual width and height of the drawing
+    turn: float = 0.0  # how far the centre front is seen off the middle
+    lean: float = 0.0  # shear: sideways shift per height
+    swing: float = 0.0  # degrees by which the sleeves are held away
+    loose: float = 0.01  # spread of shift, scale and proportions from one sketch to the next
+
+
+DESIGNERS: tuple[Designer, ...] = (
+    Designer(1, "professional", "fine even ink, every detail, no folds", ink=15, width=0.0060, wobble=0.0008,
+             overshoot=0.0, leaves_out=frozenset({"fold"}), loose=0.006),
+    Designer(2, "professional", "bold tapering brush, stripes greyed, no stitches", ink=0, width=0.0135,
+             wobble=0.0015, overshoot=0.004, pressure=0.75, leaves_out=frozenset({"stitch"}), pattern="fill",
+             scale=(1.0, 1.02), loose=0.008),
+    Designer(3, "professional", "quick pencil, every line restated, no buttons", ink=70, width=0.0058,
+             wobble=0.0028, overshoot=0.014, restate=2, pressure=0.5, grain=0.6,
+             leaves_out=frozenset({"button", "stitch"}), swing=4.0, loose=0.010),
+    Designer(4, "professional", "soft pencil, seen slightly turned, no pattern", ink=75, width=0.0105,
+             wobble=0.0015, overshoot=0.006, pressure=0.45, grain=0.5,
+             leaves_out=frozenset({"pattern", "stitch"}), turn=0.040, loose=0.008),
+    Designer(5, "junior", "wavering felt pen, too wide and short, no seams", ink=25, width=0.0100,
+             wobble=0.0048, overshoot=0.003, leaves_out=frozenset({"seam", "stitch", "fold"}),
+             scale=(1.04, 0.96), loose=0.016),
+    Designer(6, "junior", "pale hard pencil, corners overrun, narrow and leaning", ink=105, width=0.0062,
+             wobble=0.0035, overshoot=0.022, restate=1, pressure=0.3, grain=0.5,
+             leaves_out=frozenset({"fold", "inside"}), scale=(0.95, 1.0), lean=0.05, loose=0.016),
+    Designer(7, "junior", "thick marker, outlines and large details only", ink=10, width=0.0165,
+             wobble=0.0032, overshoot=0.0, pressure=0.15,
+             leaves_out=frozenset({"stitch", "fold", "pattern", "inside"}), scale=(0.98, 0.95), swing=6.0,
+             loose=0.018),
+)  # fmt: skip
+
+
+def render_sketch(
+    garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
+) -> Image.Image:
+    """Draw a garment as one designer would, as an RGB image of size x size pixels.
+
+    The same arguments give the same pixels. Source: ours.
+    """
+    rng = np.random.default_rng(seed)
+    page = _Page(designer, rng, size * OVERSAMPLING)
+    look = _view(designer, rng)
+    for part in layout(garment, swing=designer.swing + rng.normal(0, 100 * designer.loose)):
+        page.draw(
+            part._replace(points=look(part.points)), [look(mark) for mark in pattern_marks(garment, part)]
+        )
+    return page.finish(size)
+
+
+def _view(designer: Designer, rng: np.random.Generator):
+    """The map from the garment's square to the paper: the designer's habit and today's deviation."""
+    loose = designer.loose
+    scale = np.array(designer.scale) * (1 + rng.normal(0, loose, 2))
+    shift = rng.normal(0, loose, 2)
+    angle = rng.normal(0, 1.2 * loose)
+    waves = rng.normal(0, 0.45 * loose, (2, 2, 2))  # proportions: slow waves over the paper
+    phase = rng.uniform(0, 2 * np.pi, (2, 2, 2))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+    def look(points: np.ndarray) -> np.ndarray:
+        centred = points - 0.5
+        swell = (waves * np.sin(5.0 * centred[:, None, :, None] + phase)).sum(axis=(2, 3))
+        middle = np.clip(1 - (centred[:, 0] / 0.3) ** 2, 0, 1)  # the front comes forward, the sides stay
+        moved = centred * scale + swell
+        moved[:, 0] += designer.turn * middle - designer.lean * centred[:, 1]
+        return moved @ turn + 0.5 + shift
+
+    return look
+
+
+class _Page:
+    """Paper that later strokes and shapes cover, in painter's order."""
+
+    def __init__(self, designer: Designer, rng: np.random.Generator, side: int):
+        self.designer, self.rng, self.side = designer, rng, side
+        self.paper = Image.new("L", (side, side), 255)
+        self.brush = ImageDraw.Draw(self.paper)
+
+    def draw(self, part: Part, marks: list[np.ndarray]) -> None:
+        if part.name in self.designer.leaves_out:
+            return
+        if part.name == "button":
+            self._button(part)
+        elif part.name == "zip":
+            self._zip(part)
+        elif part.name in OUTLINED:
+            self.brush.polygon(self._pixels(part.points), fill=255)
+            if marks and "pattern" not in self.designer.leaves_out:
+                self._pattern(part, marks)
+            if part.name == "back" and "inside" not in self.designer.leaves_out:
+                self._inside(part)
+            for stroke in _strokes(np.concatenate([part.points, part.points[:1]])):
+                self._ink(stroke, repeat=1 + self.designer.restate)
+        else:
+            self._ink(part.points, LIGHT.get(part.name, 0.9))
+
+    def finish(self, size: int) -> Image.Image:
+        ink = 255.0 - np.asarray(self.paper.reduce(OVERSAMPLING), dtype=np.float32)
+        if self.designer.grain:
+            tooth = self.rng.random(ink.shape, dtype=np.float32)
+            ink *= 1 - self.designer.grain * tooth**2
+        return Image.fromarray((255.5 - ink).astype(np.uint8)).convert("RGB")
+
+    def _pixels(self, points: np.ndarray) -> list[float]:
+        return (points * self.side).ravel().tolist()
+
+    def _ink(self, points: np.ndarray, share: float = 1.0, repeat: int = 1, brush=None) -> None:
+        """One stroke along a curve, as a ribbon whose width follows the pressure of the hand."""
+        d, rng, brush = self.designer, self.rng, brush or self.brush
+        curve = points[:, 0] + 1j * points[:, 1]  # complex: one array operation moves both axes
+        walked = np.concatenate([[0.0], np.cumsum(np.abs(curve[1:] - curve[:-1]))])
+        total = float(walked[-1])
+        if total < 0.004:
+            return
+        n, bends = max(int(total / 0.010), 4), max(int(total / 0.07), 2) + 1
+        t = np.linspace(0.0, 1.0, n)
+        profile = 1 - d.pressure * (1 - np.sin(np.pi * (0.06 + 0.9 * t)) ** 0.6)
+        smooth = np.interp(t * total, walked, curve)
+        for again in range(repeat):
+            before, after = rng.uniform(0.2, 1.0, 2) * d.overshoot * min(1.0, total / 0.12)
+            line = smooth.copy()
+            line[0] -= _unit(line[1] - line[0]) * before
+            line[-1] += _unit(line[-1] - line[-2]) * after
+            knots = rng.normal(0, d.wobble * (1.7 if again else 1.0), (bends, 2)) @ [1, 1j]
+            line += np.interp(t * (bends - 1), np.arange(bends), knots)
+            if again:  # a second line lies beside the first
+                line += rng.normal(0, 0.0035, 2) @ [1, 1j]
+            half = 0.5 * d.width * share * rng.uniform(0.92, 1.08) * (0.8 if again else 1.0) * profile
+            way = np.concatenate([line[1:2] - line[:1], line[2:] - line[:-2], line[-1:] - line[-2:-1]])
+            side = 1j * _unit(way) * half
+            ribbon = np.concatenate([line + side, (line - side)[::-1]]) * self.side
+            tone = int(np.clip(d.ink + rng.normal(0, 18 * d.grain), 0, 170))
+            brush.polygon(np.stack([ribbon.real, ribbon.imag], axis=1).ravel().tolist(), fill=tone)
+
+    def _button(self, part: Part) -> None:
+        centre = part.points[0] + self.rng.normal(0, self.designer.wobble * 0.5, 2)
+        radius = np.hypot(*(part.points[1] - part.points[0])) * self.rng.uniform(0.92, 1.1)
+        angle = np.linspace(0, 2 * np.pi, 17) + self.rng.uniform(0, 6)
+        ring = centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        self.brush.polygon(self._pixels(ring), fill=255)
+        self._ink(ring, 0.75)
+
+    def _zip(self, part: Part) -> None:
+        """Two rails and teeth between them, so that a zip never looks like a plain edge."""
+        a, b = part.points[0], part.points[-1]
+        across = np.array([0.010, 0.0])
+        self._ink(part.points - across, 0.7)
+        self._ink(part.points + across, 0.7)
+        for share in np.arange(0.012, 1.0, 0.022 / max(np.hypot(*(b - a)), 0.05)):
+            at = a + (b - a) * share
+            self._ink(np.array([at - across, at + across]), 0.7)
+
+    def _pattern(self, part: Part, marks: list[np.ndarray]) -> None:
+        """Marks of the pattern, cut off at the outline of the part, in lines of even width."""
+        d = self.designer
+        layer = Image.new("L", self.paper.size, 255)
+        brush = ImageDraw.Draw(layer)
+        width = max(round(LIGHT["pattern"] * d.width * self.side), 1)
+        for mark in marks:
+            if d.pattern == "fill":
+                brush.polygon(self._pixels(mark), fill=178)
+            if len(mark) == 4:  # a band: only its long sides, for the short ones lie outside the part
+                t = np.linspace(0, 1, max(int(np.hypot(*(mark[1] - mark[0])) / 0.06), 2))[:, None]
+                lines = [
+                    mark[i] * (1 - t) + mark[i + 1] * t + self.rng.normal(0, d.wobble, (len(t), 2))
+                    for i in (0, 2)
+                ]
+            else:  # a dot: too small for the hand to stray within
+                lines = [np.concatenate([mark, mark[:2]]) + self.rng.normal(0, d.wobble, 2)]
+            for line in lines:
+                brush.line(self._pixels(line), fill=d.ink, width=width)
+        within = Image.new("L", self.paper.size, 0)
+        ImageDraw.Draw(within).polygon(self._pixels(part.points), fill=255)
+        self.paper.paste(ImageChops.darker(self.paper, layer), mask=within)
+
+    def _inside(self, part: Part) -> None:
+        """Slanted hatching where one looks into the garment."""
+        low, high = part.points.min(axis=0), part.points.max(axis=0)
+        tall = high[1] - low[1]
+        lines = [
+            np.array([(x, low[1]), (x - 0.6 * tall, high[1])])
+            for x in np.arange(low[0], high[0] + 0.6 * tall, 0.022)
+        ]
+        layer = Image.new("L", self.paper.size, 255)
+        brush = ImageDraw.Draw(layer)
+        for line in lines:
+            self._ink(line, 0.5, brush=brush)
+        within = Image.new("L", self.paper.size, 0)
+        ImageDraw.Draw(within).polygon(self._pixels(part.points), fill=255)
+        self.paper.paste(layer, mask=within)
+
+
+def _unit(z):
+    """Complex numbers brought to length 1."""
+    return z / (np.abs(z) + 1e-9)
+
+
+def _strokes(points: np.ndarray, sharp: float = 35.0) -> list[np.ndarray]:
+    """A polyline cut at its corners (turns of more than `sharp` degrees): what one stroke draws."""
+    way = np.diff(points, axis=0)
+    angle = np.arctan2(way[:, 1], way[:, 0])
+    turn = np.abs((np.diff(angle) + np.pi) % (2 * np.pi) - np.pi)
+    cuts = [0, *(np.flatnonzero(turn > np.deg2rad(sharp)) + 1).tolist(), len(points) - 1]
+    return [points[a : b + 1] for a, b in pairwise(cuts) if b > a]

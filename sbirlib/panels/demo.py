@@ -1,0 +1,58 @@
+"""The data and the model that the notebooks share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sbirlib.config.config import Config
+from sbirlib.data.pairs import PairFolder
+from sbirlib.methods.arnet import ARNet
+from sbirlib.miniclothes.dataset import draw_miniclothes
+from sbirlib.runs.atomic import settled
+from sbirlib.runs.history import read_history
+from sbirlib.runs.model import load_run
+from sbirlib.training.trainer import train
+
+
+def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> ARNet:
+    """The best model of run `out`; where `out` holds none yet, it is trained first, a line an epoch.
+
+    A run that was stopped early is taken as it is, and said to be. An unfinished run without `best/` is
+    replaced. Raises what `train` and `load_run` raise.
+    """
+    if not settled(Path(out) / "best").is_dir():
+        print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
+        for record in train(pairs, config, out=out, overwrite=True):
+            print(record, flush=True)
+    model = load_run(out)
+    epochs = len(read_history(out)["epoch"])
+    if epochs < model.config.run.epochs:
+        print(
+            f"{out} was stopped after epoch {epochs} of {model.config.run.epochs}: this is its best so far; "
+            f"`python -m sbirlib train --out {out} --resume` goes on"
+        )
+    return model
+
+
+def fast() -> bool:
+    """Whether the environment asks, with SBIR_FAST=1, for a quick pass through the notebooks."""
+    return os.environ.get("SBIR_FAST") == "1"
+
+
+def demo_pairs(folder: str | Path = "../data") -> PairFolder:
+    """MiniClothes, drawn into `folder` on first use; an eighth of it if `fast()`."""
+    if fast():
+        return PairFolder(
+            draw_miniclothes(Path(folder) / "MiniClothes-fast", photos=(60, 20), sketches=(120, 40))
+        )
+    return PairFolder(draw_miniclothes(Path(folder) / "MiniClothes"))
+
+
+def demo_config(epochs: int | None = None, preset: str = "mini_full") -> Config:
+    """A small preset, with another number of epochs if given; smaller in every way if `fast()`."""
+    config = Config.preset(preset)
+    epochs = epochs or config.run.epochs
+    if not fast():
+        return config.updated({"run.epochs": epochs})
+    return config.updated({"run.epochs": min(epochs, 12), "model.image_size": 48})

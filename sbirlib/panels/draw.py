@@ -1,0 +1,269 @@
+"""Draw and search: a canvas for notebooks, the most similar photos beside it, and the same for scripts.
+
+A drawing is a list of strokes. The query picture is made of them here, not in the browser, so a script
+can draw and search in the same way. Source: ours.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import ipywidgets
+import numpy as np
+import torch
+from einops import rearrange
+from ipycanvas import Canvas
+from ipywidgets import Layout
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from sbirlib.data.images import EXTENSIONS, ImageError, read_image
+from sbirlib.data.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
+from sbirlib.errors import InputError
+from sbirlib.figures.photos import image_grid, retrieval_card
+from sbirlib.figures.style import message, png_bytes
+from sbirlib.panels.base import Panel, notice
+from sbirlib.retrieval.gallery import Gallery, Hit
+
+THUMBNAIL = 270  # px, twice what is shown: sharp on fine screens, and large photos are decoded only once
+HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
+SEEN = '<div style="line-height: 1.4">what is searched with:<br>the drawing, centred<br>and enlarged</div>'
+ON_PICTURE = "Strokes go on top of this picture; Clear takes it away."
+
+
+class Sheet(NamedTuple):
+    """What is on the canvas: a picture (size, size, 3) as paper, None for white, and the strokes on it."""
+
+    paper: np.ndarray | None = None
+    strokes: tuple[Stroke, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to search with."""
+        return self.paper is None and not self.strokes
+
+
+def search_picture(gallery: Gallery, picture: np.ndarray, k: int = 10) -> list[Hit]:
+    """The k photos most similar to a query picture (h, w, 3) uint8."""
+    return gallery.search(rearrange(torch.from_numpy(picture), "h w c -> c h w").float() / 255, k)
+
+
+class DrawPanel(Panel):
+    """A canvas to draw on, and the most similar photos of a gallery, found anew after every stroke.
+
+    `sample` is a picture file that is on the canvas from the start. A picture, be it the sample or an
+    uploaded one, lies on the canvas like paper: strokes go on top of it, Clear takes it away. Undo
+    takes back the last step, whether that was a stroke, a picture or Clear. `size` is in px.
+    """
+
+    def __init__(
+        self, gallery: Gallery, *, k: int = 10, sample: str | Path | None = None, size: int = SIZE
+    ) -> None:
+        self.gallery, self.k, self.size = gallery, k, size
+        self.hits: list[Hit] = []
+        self.query = render_strokes([], size)
+        self._sheets = [Sheet()]
+        self._pen: list[tuple[float, float]] = []
+        self._thumbnail = lru_cache(maxsize=256)(_thumbnail)
+        self.canvas = Canvas(width=size, height=size)
+        self.seen = ipywidgets.Image(format="png", width=size // 3, layout=Layout(border="1px solid #999"))
+        self.status = ipywidgets.HTML()
+        self.pen_width = ipywidgets.FloatSlider(
+            WIDTH,
+            min=1,
+            max=10,
+            step=0.5,
+            description="pen (px)",
+            readout_format=".1f",
+            layout=Layout(width=f"{size}px"),
+        )
+        self.undo_button = self._button("Undo", "takes back the last step", self.undo)
+        self.clear_button = self._button("Clear", "an empty canvas", self.clear)
+        self.upload = ipywidgets.FileUpload(
+            accept=",".join(EXTENSIONS), tooltip="searches with a picture file", layout=Layout(width="auto")
+        )
+        buttons = [self.undo_button, self.clear_button, self.upload]
+        if sample is not None:
+            self.sample_button = self._button(
+                "Sample", "searches with a sample sketch", lambda: self.load(sample)
+            )
+            buttons.append(self.sample_button)
+        self._listen()
+        frame = ipywidgets.Box([self.canvas], layout=Layout(border="1px solid #999", overflow="hidden"))
+        frame.add_class("sbir-canvas")
+        left = ipywidgets.VBox(
+            [
+                frame,
+                self.pen_width,
+                ipywidgets.HBox(buttons),
+                ipywidgets.HBox([self.seen, ipywidgets.HTML(SEEN)]),
+            ],
+            layout=Layout(flex="0 0 auto"),
+        )
+        super().__init__()
+        right = ipywidgets.VBox([self.picture, self.status], layout=Layout(flex="1 1 0", min_width="0"))
+        self.children = (ipywidgets.HBox([left, right], layout=Layout(width="100%")),)
+        self._paint()
+        if sample is not None:
+            self.load(sample)
+
+    @property
+    def strokes(self) -> list[Stroke]:
+        """The strokes on the canvas, the oldest first."""
+        return list(self._sheets[-1].strokes)
+
+    @property
+    def png(self) -> bytes:
+        """The query beside its photos, for pages without a kernel."""
+        return png_bytes(self.figure())
+
+    def stroke(self, points: ArrayLike, width: float | None = None) -> None:
+        """What one stroke of the mouse does: points (n, 2) in px of the canvas, the pen's width in px.
+
+        The width is the slider's unless given. Points outside are moved to the canvas's edge. Raises
+        InputError for anything but one or more finite points.
+        """
+        points = np.asarray(points, dtype=float)
+        if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not np.isfinite(points).all():
+            raise InputError(f"a stroke is one or more points (n, 2), not an array of shape {points.shape}")
+        stroke = Stroke(points.clip(0, self.size), self.pen_width.value if width is None else width)
+        sheet = self._sheets[-1]
+        self._turn_to([*self._sheets, sheet._replace(strokes=(*sheet.strokes, stroke))])
+
+    def load(self, path: str | Path) -> None:
+        """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
+        self._turn_to([*self._sheets, Sheet(frame_picture(read_image(path), self.size))])
+
+    def undo(self) -> None:
+        """Takes back the last step: a stroke, a picture, or Clear."""
+        self._turn_to(self._sheets[:-1] or [Sheet()])
+
+    def clear(self) -> None:
+        """Empties the canvas; Undo brings the drawing back."""
+        if not self._sheets[-1].empty:
+            self._turn_to([*self._sheets, Sheet()])
+
+    def photos(self) -> Figure:
+        """The photos found, best first, in two rows; titles are rank and cosine similarity."""
+        if not self.hits:
+            return message(HINT, width=7.4, height=3.2)
+        return image_grid(*self._shown(), columns=math.ceil(len(self.hits) / 2), side=1.35)
+
+    def figure(self) -> Figure:
+        """The query picture beside its photos."""
+        if not self.hits:
+            return message(HINT)
+        heading = f"the {len(self.hits)} most similar of {len(self.gallery.paths)} photos: rank and cosine similarity"
+        return retrieval_card(
+            self.query, *self._shown(), heading=heading, columns=math.ceil(len(self.hits) / 2)
+        )
+
+    def refresh(self, _change: object = None) -> None:
+        """Draws the photos again; the canvas beside them shows the query already."""
+        self.picture.value = png_bytes(self.photos())
+
+    def _shown(self) -> tuple[list[np.ndarray], list[str]]:
+        return (
+            [self._thumbnail(hit.path) for hit in self.hits],
+            [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits],
+        )
+
+    def _turn_to(self, sheets: list[Sheet]) -> None:
+        """Searches with the last of these sheets, and shows it."""
+        sheet = sheets[-1]
+        paper, strokes = sheet
+        if paper is None:
+            query = render_strokes(frame_strokes(strokes, self.size), self.size)
+        else:  # framed when it was loaded: strokes must stay where they were drawn on it
+            query = np.minimum(paper, render_strokes(strokes, self.size))
+        found = search_picture(self.gallery, query, self.k) if not sheet.empty else []
+        self._sheets, self.query, self.hits = sheets, query, found
+        self._say(ON_PICTURE if paper is not None and not strokes else "")
+        self._paint()
+        self.refresh()
+
+    def _paint(self) -> None:
+        """Shows the present sheet on the canvas, and small the query picture made of it."""
+        paper, strokes = self._sheets[-1]
+        page = render_strokes(strokes, self.size)
+        page = page if paper is None else np.minimum(page, paper)
+        opaque = np.full((*page.shape[:2], 1), 255, dtype=np.uint8)
+        # With four channels ipycanvas sends PNG; with three it would be a blurred JPEG.
+        self.canvas.put_image_data(np.concatenate([page, opaque], axis=2))
+        self.seen.value = _png(self.query)
+
+    def _listen(self) -> None:
+        """Mouse, finger and upload do what `stroke` and `load` do."""
+        canvas = self.canvas
+        canvas.on_client_ready(lambda: self._attempt(self._paint))  # a page opened later gets an empty canvas
+        canvas.on_mouse_down(self._pen_down)
+        canvas.on_mouse_move(self._pen_move)
+        canvas.on_mouse_up(self._pen_up)
+        canvas.on_mouse_out(self._pen_up)
+        canvas.on_touch_start(lambda touches: None if self._pen else self._pen_down(*touches[0]))
+        canvas.on_touch_move(lambda touches: self._pen_move(*touches[0]))
+        canvas.on_touch_end(lambda touches: self._pen_up())
+        canvas.on_touch_cancel(lambda touches: self._pen_up())
+        self.upload.observe(lambda _: self._attempt(self._take_upload), "value")
+
+    def _pen_down(self, x: float, y: float) -> None:
+        self._pen = [(x, y)]
+        self.canvas.line_width, self.canvas.line_cap = self.pen_width.value, "round"
+        self.canvas.stroke_style = f"rgb({INK}, {INK}, {INK})"
+
+    def _pen_move(self, x: float, y: float) -> None:
+        if self._pen:
+            self.canvas.stroke_line(*self._pen[-1], x, y)
+            self._pen.append((x, y))
+
+    def _pen_up(self, *last: float) -> None:
+        if self._pen:
+            points, self._pen = [*self._pen, last] if last else self._pen, []
+            self._attempt(lambda: self.stroke(points))
+
+    def _take_upload(self) -> None:
+        if not self.upload.value:
+            return
+        [file], self.upload.value = self.upload.value, ()  # emptied, so that the same file can come again
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "upload"
+            path.write_bytes(file["content"])
+            try:
+                self.load(path)
+            except ImageError as error:
+                raise ImageError(str(error).replace(str(path), file["name"])) from None
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Runs what a click or a stroke asks for; an error stands in the panel, for nobody else would see it."""
+        try:
+            action()
+        except Exception as error:
+            text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            self._say(text, alert=True)
+
+    def _button(self, name: str, tooltip: str, action: Callable[[], None]) -> ipywidgets.Button:
+        button = ipywidgets.Button(description=name, tooltip=tooltip, layout=Layout(width="auto"))
+        button.on_click(lambda _: self._attempt(action))
+        return button
+
+    def _say(self, text: str, *, alert: bool = False) -> None:
+        self.status.value = notice(text, alert=alert)
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    picture = read_image(path)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(picture)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()

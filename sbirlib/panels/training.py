@@ -1,0 +1,290 @@
+"""The training panel, InfoNCE by hand, and one run beside another."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import torch
+from IPython import get_ipython
+from ipywidgets import Layout
+from matplotlib.figure import Figure
+
+from sbirlib.config.config import Config, knobs
+from sbirlib.config.fields import Knob
+from sbirlib.data.pairs import PairFolder
+from sbirlib.figures.curves import accuracy_by_epoch, training_curves
+from sbirlib.figures.loss import info_nce_example
+from sbirlib.figures.style import message
+from sbirlib.layers.losses import info_nce
+from sbirlib.panels.base import STYLE, WIDE, Panel, notice
+from sbirlib.runs.history import EpochRecord, differences, find_runs, read_config, read_history, short_names
+from sbirlib.training.trainer import train
+
+
+class RunComparer(Panel):
+    """Validation accuracy by epoch of several runs, and the settings in which they differ."""
+
+    def __init__(self, runs: str | Path | Sequence[str | Path]) -> None:
+        found = find_runs(runs) if isinstance(runs, str | Path) else [Path(run) for run in runs]
+        self.names = short_names(found)
+        self.runs = ipywidgets.SelectMultiple(
+            options=list(self.names),
+            value=list(self.names)[:4],
+            description="runs",
+            rows=min(8, max(2, len(self.names))),
+            layout=Layout(width="32em"),
+            style=STYLE,
+        )
+        self.k = ipywidgets.Dropdown(options=[1, 5, 10], description="Acc@K: K", style=STYLE)
+        self.table = ipywidgets.HTML()
+        super().__init__(ipywidgets.HBox([self.runs, self.k]), self.table)
+        self.follow(self.runs, self.k)
+
+    def refresh(self, change: object = None) -> None:
+        """Draws the curves and writes the table again."""
+        super().refresh(change)
+        chosen = {name: read_config(self.names[name]) for name in self.runs.value}
+        self.table.value = settings_table(differences(chosen), list(chosen)) if len(chosen) > 1 else ""
+
+    def figure(self) -> Figure:
+        """A curve for each chosen run."""
+        if not self.runs.value:
+            return message(
+                "no run chosen" if self.names else "no run here yet: `python -m sbirlib train` makes one"
+            )
+        return accuracy_by_epoch(
+            {name: read_history(self.names[name]) for name in self.runs.value}, k=self.k.value
+        )
+
+
+def settings_table(fields: Mapping[str, Mapping[str, object]], names: Sequence[str]) -> str:
+    """An HTML table of what `runs.differences` found: a row for each field, a column for each run."""
+    if not fields:
+        return "These runs have the same settings."
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    rows = "".join(
+        f"<tr><td><code>{field}</code></td>"
+        + "".join(f"<td>{html.escape(str(values[name]))}</td>" for name in names)
+        + "</tr>"
+        for field, values in fields.items()
+    )
+    return f"<table><tr><th>setting</th>{head}</tr>{rows}</table>"
+
+
+class TrainPanel(Panel):
+    """Every hyper-parameter, a Train and a Stop button, and the curves as they grow."""
+
+    def __init__(self, pairs: PairFolder, config: Config, out: str | Path) -> None:
+        self.pairs, self.out = pairs, Path(out)
+        self.records: list[EpochRecord] = []
+        self.folder: Path | None = None
+        self.error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        found = list(knobs(config.updated({"data.root": str(pairs.root)})))
+        self.controls = {knob.name: _control(knob) for knob in found}
+        self.controls["data.root"].disabled = True  # the panel was made for this folder
+        self.most_used = [
+            "run.epochs",
+            "optim.lr",
+            "optim.batch_size",
+            *(name for name in self.controls if name.startswith("loss.")),
+        ]
+        groups: dict[str, list[str]] = {"most used": self.most_used}
+        for knob in found:
+            groups.setdefault(knob.name.partition(".")[0], []).append(knob.name)
+        helps = {knob.name: knob.help + (f" [{knob.unit}]" if knob.unit else "") for knob in found}
+        self.settings = ipywidgets.Tab(
+            [
+                ipywidgets.VBox(
+                    [
+                        ipywidgets.HBox([self.controls[name], ipywidgets.HTML(html.escape(helps[name]))])
+                        for name in names
+                    ],
+                    layout=Layout(max_height="28em", overflow="auto"),
+                )
+                for names in groups.values()
+            ],
+            titles=list(groups),
+        )
+        self.train_button = ipywidgets.Button(description="Train", icon="play", button_style="success")
+        self.stop_button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+        self.train_button.on_click(lambda _: self.start())
+        self.stop_button.on_click(lambda _: self.stop())
+        self.status = ipywidgets.HTML()
+        buttons = ipywidgets.HBox([self.train_button, self.stop_button])
+        super().__init__(self.settings, buttons, self.status)
+        self.follow(*(self.controls[name] for name in self.most_used))
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the controls describe. Raises ConfigError."""
+        return Config().updated({name: control.value for name, control in self.controls.items()})
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """The columns of history.csv, one value for each epoch so far."""
+        rows = [record.as_row() for record in self.records]
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+    @property
+    def running(self) -> bool:
+        """Whether a training is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def figure(self) -> Figure:
+        """The curves so far, or before the first epoch the settings in words."""
+        if self.records:
+            return training_curves(self.history)
+        values = [f"{name} = {self.controls[name].value}" for name in self.most_used]
+        lines = [",   ".join(values[i : i + 4]) for i in range(0, len(values), 4)]
+        return message("\n".join(["No epoch yet.", *lines]))
+
+    def start(self) -> bool:
+        """What the Train button does; False, with a reason in the panel, if a training is under way."""
+        if self.running:
+            self._say("A training is under way: press Stop first.", alert=True)
+            return False
+        self.records, self.error, self.folder = [], None, _next_folder(self.out)
+        self._stopping.clear()
+        self._enable(running=True)
+        self._say("Reading the pictures and building the model ...")
+        self.refresh()
+        self._thread = threading.Thread(target=self._work, name="training", daemon=True)
+        self._thread.start()
+        return True
+
+    def stop(self) -> None:
+        """What the Stop button does: ends the training after the epoch that runs."""
+        if not self.running:
+            return
+        self._stopping.set()
+        self._say(f"Stopping after epoch {len(self.records) + 1} ...")
+
+    def finish(self) -> Path:
+        """Waits for the training, prints its epochs, and returns the run folder.
+
+        Starts one first if the panel has trained nothing yet. An interrupt of the kernel acts as Stop,
+        whose click a kernel that waits here may hear too late.
+        Raises what the training raised.
+        """
+        if self._thread is None or (self.error is not None and not self.running):
+            self.start()
+        shown = 0
+        while True:
+            try:
+                self._thread.join(timeout=0.2)
+            except KeyboardInterrupt:
+                self.stop()
+            alive = self.running
+            for record in self.records[shown:]:
+                print(record, flush=True)
+                shown += 1
+            if not alive:
+                break
+        if self.error is not None:
+            raise self.error
+        return self.folder
+
+    def _work(self) -> None:
+        _mute_thread()
+        try:
+            config = self.config
+            with contextlib.closing(train(self.pairs, config, out=self.folder)) as epochs:
+                for record in epochs:
+                    self.records.append(record)
+                    self.refresh()
+                    self._say(f"{record} (of {config.run.epochs})")
+                    if self._stopping.is_set():
+                        break
+            word = "Stopped" if len(self.records) < config.run.epochs else "Done"
+            self._say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
+        except Exception as error:
+            self.error = error
+            self._say(f"{type(error).__name__}: {error}", alert=True)
+        finally:
+            self._enable(running=False)
+
+    def _enable(self, *, running: bool) -> None:
+        self.train_button.disabled, self.stop_button.disabled = running, not running
+
+    def _say(self, text: str, *, alert: bool = False) -> None:
+        self.status.value = notice(text, alert=alert)
+
+
+def _control(knob: Knob) -> ipywidgets.Widget:
+    """The control that fits a hyper-parameter's kind and limits."""
+    common = {
+        "value": knob.default,
+        "description": knob.name.partition(".")[2],
+        "tooltip": knob.help,
+        "style": STYLE,
+        "layout": Layout(width="22em"),
+    }
+    if knob.choices:
+        return ipywidgets.Dropdown(options=knob.choices, **common)
+    if knob.kind is bool:
+        return ipywidgets.Checkbox(**common)
+    if isinstance(knob.default, tuple):
+        return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
+    if knob.kind in (int, float):
+        number = ipywidgets.BoundedIntText if knob.kind is int else ipywidgets.BoundedFloatText
+        limits = {
+            "min": -1e9 if knob.low is None else knob.low,
+            "max": 1e9 if knob.high is None else knob.high,
+        }
+        return number(**common, **limits, **({} if knob.kind is int else {"step": None}))
+    return ipywidgets.Text(**common)
+
+
+def _next_folder(out: Path) -> Path:
+    numbers = [int(path.name[4:]) for path in out.glob("run-*") if path.name[4:].isdigit()]
+    return out / f"run-{max(numbers, default=0) + 1:02d}"
+
+
+def _mute_thread() -> None:
+    """Keeps this thread's progress bars out of whichever cell is running; the panel shows progress."""
+    publisher = getattr(get_ipython(), "display_pub", None)
+    if hasattr(publisher, "register_hook"):
+        publisher.register_hook(lambda message: None)
+
+
+class InfoNCEPanel(Panel):
+    """InfoNCE on a batch small enough to compute by hand, at any temperature."""
+
+    def __init__(self, sketch_degrees: Iterable[float], photo_degrees: Iterable[float]) -> None:
+        self.sketches, self.photos = _unit_circle(sketch_degrees), _unit_circle(photo_degrees)
+        self.temperature = ipywidgets.FloatLogSlider(
+            1.0,
+            base=10,
+            min=-2,
+            max=1,
+            step=0.005,
+            description="temperature",
+            readout_format=".3f",
+            layout=WIDE,
+            style=STYLE,
+        )
+        super().__init__(self.temperature)
+        self.follow(self.temperature)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss, from the function that training uses, in nats."""
+        sketches, photos = torch.from_numpy(self.sketches), torch.from_numpy(self.photos)
+        return float(info_nce(sketches, photos, temperature=self.temperature.value))
+
+    def figure(self) -> Figure:
+        """The unit circle, the matrix of cosines, and every row's loss."""
+        return info_nce_example(self.sketches, self.photos, self.temperature.value)
+
+
+def _unit_circle(degrees: Iterable[float]) -> np.ndarray:
+    angle = np.deg2rad(np.asarray(list(degrees), dtype=float))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)

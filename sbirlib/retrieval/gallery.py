@@ -1,0 +1,133 @@
+"""Photos embedded once, to be searched with sketches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sbirlib.data.images import faults_message, list_images, list_unread, read_image
+from sbirlib.data.loading import load_images
+from sbirlib.data.pairs import PairError
+from sbirlib.data.transforms import fit_square
+from sbirlib.errors import InputError
+from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import fingerprint
+from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.nearest import Nearest
+from sbirlib.retrieval.scores import _ram_budget
+
+
+class Hit(NamedTuple):
+    """One search result: place (1 = best), photo file, cosine similarity in [-1, 1]."""
+
+    rank: int
+    path: Path
+    similarity: float
+
+
+class Gallery:
+    """Photos embedded once, to be searched with sketches.
+
+    `embeddings` (g, e) unit rows, `paths` (g,), `skipped` photos that could not be read. Raises
+    InputError if an embedding is not a number.
+    """
+
+    def __init__(self, model: ARNet, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:
+        if len(paths) != len(embeddings):
+            raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
+        if not embeddings.isfinite().all():
+            raise InputError(
+                "the photos' embeddings are not numbers: the model is broken (did training diverge?)"
+            )
+        self.model, self.paths, self.embeddings, self.skipped = model, list(paths), embeddings, skipped
+
+    @staticmethod
+    def from_folder(model: ARNet, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
+        """Embeds every image of a folder. Raises PairError for an empty folder or files that cannot be read."""
+        unread = list_unread(Path(folder))
+        if unread and on_fault == "stop":
+            raise PairError(faults_message(folder, unread))
+        gallery = Gallery.from_files(model, list_images(Path(folder)), root=folder, on_fault=on_fault)
+        gallery.skipped += len(unread)
+        return gallery
+
+    @staticmethod
+    def from_files(
+        model: ARNet, paths: Sequence[Path], *, root: str | Path = "gallery", on_fault: str = "stop"
+    ) -> Gallery:
+        """Embeds these photo files; `root` names them in messages."""
+        if not paths:
+            raise PairError(f"{root}: no photos to search in")
+        pixels, faults = load_images(paths, model.image_size, model.fit, _ram_budget(model) * 2**30, "photos")
+        if faults and on_fault == "stop":
+            raise PairError(faults_message(root, faults))
+        if not len(pixels):
+            raise PairError(f"{root}: none of its {len(paths)} photos can be read")
+        lost = {fault.path for fault in faults}
+        device = next(model.parameters()).device
+        embeddings = embed(model.eval().embed_photos, pixels, device=device, what="photos")
+        return Gallery(model, [path for path in paths if path not in lost], embeddings, len(faults))
+
+    def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
+        """The k photos nearest to a sketch: a picture file, or (3, h, w) float in [0, 1].
+
+        Exact; equally similar photos come in the order of `paths`. Raises InputError for k < 1 and for
+        a sketch whose embedding is not a number.
+        """
+        if not isinstance(sketch, Tensor):
+            pixels = torch.from_numpy(np.array(read_image(sketch)))
+            sketch = rearrange(pixels, "h w c -> c h w").float() / 255
+        if k < 1:
+            raise InputError(f"k = {k}: at least one photo must be asked for")
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            # Resized before it travels: not every device can do that.
+            square = fit_square(sketch[None], self.model.image_size, self.model.fit)
+            query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
+        found = self._nearest.search(query, k)
+        return [
+            Hit(rank, self.paths[row], value)
+            for rank, (row, value) in enumerate(
+                zip(found.rows[0].tolist(), found.similarities[0].tolist(), strict=True), start=1
+            )
+        ]
+
+    @cached_property
+    def _nearest(self) -> Nearest:
+        # Built by the first search: who only embeds and saves need not wait for it.
+        return Nearest(self.embeddings)
+
+    def save(self, path: str | Path) -> None:
+        """Writes embeddings and file names to one safetensors file."""
+        metadata = {
+            "paths": json.dumps([str(photo) for photo in self.paths]),
+            "model": fingerprint(self.model.photo_encoder),
+        }
+        save_file({"embeddings": self.embeddings.contiguous()}, str(path), metadata)
+
+    @staticmethod
+    def load(path: str | Path, model: ARNet) -> Gallery:
+        """Reads what `save` wrote; `model` must be the one that embedded it. Raises PairError."""
+        try:
+            with safe_open(str(path), "pt") as file:
+                embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
+                paths, owner = [Path(photo) for photo in json.loads(metadata["paths"])], metadata["model"]
+            if embeddings.dtype != torch.float32 or embeddings.ndim != 2 or len(embeddings) != len(paths):
+                raise ValueError(
+                    f"{len(paths)} names for {embeddings.dtype} of shape {tuple(embeddings.shape)}"
+                )
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise PairError(f"{path}: not a saved gallery ({error})") from None
+        if owner != fingerprint(model.photo_encoder):
+            raise PairError(f"{path}: was embedded by another model; embed the photos again")
+        return Gallery(model, paths, embeddings)

@@ -1,0 +1,160 @@
+"""How sure a result is: intervals over runs and photos, paired differences, the luck of selection."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sbirlib.retrieval.scores import accuracy_of
+
+DRAWS = 10_000
+
+
+class Estimate(NamedTuple):
+    """Acc@k in percent, the mean over runs, with a 95 % bootstrap interval."""
+
+    percent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.1f} % (95 % CI {self.low:.1f}-{self.high:.1f})"
+
+
+class Difference(NamedTuple):
+    """Acc@k of the second less that of the first in points, 95 % interval, two-sided bootstrap p."""
+
+    points: float
+    low: float
+    high: float
+    p: float
+
+    def __str__(self) -> str:
+        return f"{self.points:+.1f} points (95 % CI {self.low:+.1f} to {self.high:+.1f}, p = {self.p:.2g})"
+
+
+def bootstrap_accuracy(
+    ranks: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = DRAWS, seed: int = 0
+) -> Estimate:
+    """Acc@k of several runs on the same queries: ranks (runs, q), photos (q,) the photo of each query.
+
+    Runs and photos are both drawn with replacement, photos with all their sketches: two sketches of
+    one photo are not independent, and another seed would have given another model. One run gives an
+    interval for photos alone, and with fewer than about five the interval is still too narrow. If
+    all or none are hits, it is Wilson's for as many queries as there are photos. Raises ValueError if
+    the shapes do not fit. Source: ours.
+    """
+    hits, sizes = _by_photo(ranks, photos, k)
+    share = hits.mean(axis=0).sum() / sizes.sum()
+    if share in (0, 1):
+        # Nothing to draw from differs, which does not make the result certain.
+        certain = accuracy_of(int(share) * len(sizes), len(sizes), k)
+        return Estimate(certain.percent, certain.low, certain.high)
+    samples = _resample(hits, sizes, draws, seed)
+    return Estimate(100 * share, *np.percentile(samples, (2.5, 97.5)).clip(0, 100))
+
+
+def paired_bootstrap(
+    first: ArrayLike, second: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = DRAWS, seed: int = 0
+) -> Difference:
+    """How much better the second of two variants is: ranks (runs, q) each, of the same seeds and queries.
+
+    Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with
+    the same limits; what makes a seed or a photo easy for both cancels out. Raises ValueError if the
+    shapes do not fit or k < 1. Source: ours.
+    """
+    if k < 1:
+        raise ValueError(f"k = {k}: Acc@k needs a k of at least 1")
+    if np.shape(first) != np.shape(second):
+        raise ValueError(
+            f"expected ranks of the same runs and queries, found {np.shape(first)}, {np.shape(second)}"
+        )
+    one, sizes = _by_photo(first, photos, k)
+    two, _ = _by_photo(second, photos, k)
+    samples = _resample(two - one, sizes, draws, seed)
+    # Draws of exactly no difference count for both sides.
+    p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / draws))
+    return Difference(
+        100 * (two - one).mean(axis=0).sum() / sizes.sum(), *np.percentile(samples, (2.5, 97.5)), p
+    )
+
+
+def _by_photo(ranks: ArrayLike, photos: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hits (runs, photos) and queries (photos,)."""
+    ranks, photos = np.asarray(ranks), np.asarray(photos)
+    if ranks.ndim != 2 or photos.shape != ranks.shape[1:]:
+        raise ValueError(f"expected ranks (runs, q) and photos (q,), found {ranks.shape}, {photos.shape}")
+    _, group = np.unique(photos, return_inverse=True)
+    return np.stack([np.bincount(group, weights=run <= k) for run in ranks]), np.bincount(group)
+
+
+def _resample(hits: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws,) percent: hits (runs, photos) summed over drawn runs and photos, per drawn query."""
+    rng = np.random.default_rng(seed)
+    runs, photos = hits.shape
+    if runs > 1:
+        # Drawing from n runs shows (n - 1) / n of their variance.
+        mean = hits.mean(axis=0)
+        hits = mean + (hits - mean) * np.sqrt(runs / (runs - 1))
+    run_weight = rng.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs
+    photo_weight = rng.multinomial(photos, np.full(photos, 1 / photos), size=draws)
+    return (
+        100 * np.einsum("dr,rp,dp->d", run_weight, hits, photo_weight, optimize=True) / (photo_weight @ sizes)
+    )
+
+
+class Selection(NamedTuple):
+    """Simulated test scores in percent, an array each with one value a repetition.
+
+    `reported` is the best epoch, chosen on the test queries; `fresh` is that same epoch on as many
+    new queries; `typical` is an epoch that nobody chose.
+    """
+
+    reported: np.ndarray
+    fresh: np.ndarray
+    typical: np.ndarray
+
+
+def simulate_selection(
+    accuracy: float, spread: float, queries: int, epochs: int, *, repeats: int = 200, seed: int = 0
+) -> Selection:
+    """What picking the best of `epochs` equally good models on `queries` test queries does to the score.
+
+    Each query has a margin of its own, and each epoch adds noise to it; a margin above 0 is a hit.
+    Mean and noise are set so that Acc@1 averages `accuracy` percent and moves with a standard
+    deviation of `spread` points from epoch to epoch, both of which a training log shows. No epoch is
+    better than another, so all that `reported` gains is luck. Source: ours.
+    """
+    from scipy.stats import norm
+
+    noise = _noise_for(accuracy, spread, queries)
+    threshold = norm.ppf(1 - accuracy / 100) * np.sqrt(1 + noise**2)
+    rng = np.random.default_rng(seed)
+    reported, fresh, typical = np.empty((3, repeats))
+    for i in range(repeats):
+        # Two sets of queries for the same epochs: the first selects, the second only checks.
+        chance = norm.sf(threshold, loc=rng.standard_normal((2, queries)), scale=noise)
+        scores = np.stack([100 * (rng.random((epochs, queries)) < row).mean(axis=1) for row in chance])
+        best = scores[0].argmax()
+        reported[i], fresh[i], typical[i] = scores[0, best], scores[1, best], scores[0, -1]
+    return Selection(reported, fresh, typical)
+
+
+def _noise_for(accuracy: float, spread: float, queries: int) -> float:
+    """The noise, in units of the margins' spread, at which Acc@1 moves by `spread` points an epoch."""
+    # Half a second to import, which only this simulation needs.
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    margins = norm.ppf((np.arange(2000) + 0.5) / 2000)
+
+    def excess(log_noise: float) -> float:
+        noise = np.exp(log_noise)
+        chance = norm.sf(norm.ppf(1 - accuracy / 100) * np.sqrt(1 + noise**2), loc=margins, scale=noise)
+        return 100 * np.sqrt((chance * (1 - chance)).mean() / queries) - spread
+
+    if not 0 < accuracy < 100 or excess(-6) > 0 or excess(6) < 0:
+        raise ValueError(f"spread {spread} is not possible for {accuracy} % of {queries} independent queries")
+    return float(np.exp(brentq(excess, -6, 6)))

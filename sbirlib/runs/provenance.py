@@ -1,0 +1,107 @@
+"""What a run began from: versions, state of the code, data, weights, seed; kept in its `start.yaml`."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sbirlib.config.config import Config
+from sbirlib.data.loading import LoadedSplit
+from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import fingerprint
+from sbirlib.runs.atomic import RunError
+
+START = "start.yaml"
+PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
+
+
+def beginning(model: ARNet, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
+    """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
+    source = model.sketch_encoder.backbone.source
+    result = {
+        "backbone": config.model.backbone,
+        "weights": f"{source}, seed {config.run.seed}" if source == "from scratch" else source,
+    }
+    if config.model.weights:
+        with open(config.model.weights, "rb") as file:
+            result["weights_file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return result | {
+        "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
+        "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone),
+        "seed": config.run.seed,
+        "data": data_fingerprint(data),
+        "versions": versions(),
+        "code": code_state(),
+    }
+
+
+def data_fingerprint(data: Sequence[LoadedSplit]) -> dict[str, Any]:
+    """Counts, and a hash over names and bytes of the files that a run learns and chooses from, wherever they lie."""
+    total = hashlib.sha256()
+    sketches = [sketch.path for part in data for sketch in part.split.sketches]
+    photos = [photo.path for part in data for photo in part.split.photos]
+    for path in sorted(sketches + photos, key=lambda path: (path.parent.name, path.name)):
+        total.update(f"{path.parent.name}/{path.name}".encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return {"sketches": len(sketches), "photos": len(photos), "sha256": total.hexdigest()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is computed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def code_state() -> str:
+    """The git commit of this code and whether it was changed since; in words where there is no git."""
+    here = Path(__file__).parent
+    try:
+        # Installed inside another checkout, this file is not one of that repository's.
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+        commit = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return "no git checkout"
+    return f"{commit}, with changes" if changed else commit
+
+
+def write_beginning(run: Path, start: dict[str, Any]) -> None:
+    """Writes start.yaml."""
+    fresh = run / f".{START}"
+    fresh.write_text(yaml.safe_dump(start, sort_keys=False), encoding="utf-8")
+    fresh.replace(run / START)
+
+
+def read_beginning(run: Path) -> dict[str, Any]:
+    """Reads start.yaml. Raises RunError if it is not there or is no mapping."""
+    try:
+        start = yaml.safe_load((run / START).read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(
+            f"{run} has no {START}: it is not a run, or one of an older version; train again"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{run / START} cannot be read ({error})") from None
+    if not isinstance(start, dict):
+        raise RunError(f"{run / START} does not hold what a run began from")
+    return start
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

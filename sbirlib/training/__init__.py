@@ -1,0 +1,5 @@
+"""The trainer, on Hugging Face Accelerate."""
+
+from sbirlib.training.trainer import Trainer, TrainingError, train
+
+__all__ = ["Trainer", "TrainingError", "train"]

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sbirlib import ARNet, Config
+from sbirlib.analysis import pictures
+from sbirlib.analysis.pictures import PICTURES
+from sbirlib.cli.app import main
+from sbirlib.config.config import DataConfig
+from sbirlib.data.loading import load_split
+from sbirlib.errors import InputError
+from sbirlib.retrieval.scores import score_split
+from sbirlib.runs.model import save_model_folder
+
+CONFIG = Config.preset("mini_full").updated({"model.image_size": 48})
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ARNet.from_config(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def data(pairs):
+    return load_split(pairs.split("test"), DataConfig(root=str(pairs.root)), 48)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "untrained"
+    save_model_folder(run / "best", model, CONFIG)
+    return run
+
+
+def texts(figure: Figure) -> str:
+    found = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.title)]
+    return "\n".join(found + [text.get_text() for legend in figure.legends for text in legend.get_texts()])
+
+
+def test_the_map_counts_hits_and_shows_six_pairs(model, data):
+    figure = pictures.embeddings(model, data)
+    hits = int((score_split(model, data).ranks == 1).sum())
+    assert f"photo found first ({hits})" in texts(figure)
+    assert f"photo not found first ({16 - hits})" in texts(figure)
+    assert all(f"{letter} sketch" in texts(figure) for letter in "ABCDEF")
+    assert "G sketch" not in texts(figure)
+
+
+def test_failures_are_the_worst_ranks_and_can_be_leafed_through(model, data):
+    ranks = score_split(model, data).ranks
+    worst = np.argsort(-ranks, kind="stable")
+    shown = texts(pictures.failures(model, data, rows=2))
+    assert f"rank {ranks[worst[0]]}" in shown
+    assert data.split.sketches[worst[0]].path.stem in shown
+    assert data.split.sketches[worst[2]].path.stem not in shown
+    assert data.split.sketches[worst[2]].path.stem in texts(pictures.failures(model, data, 2, rows=1))
+    missed = int((ranks > 1).sum())
+    with pytest.raises(InputError, match=f"no failure beyond the first {missed}: {16 - missed} of 16"):
+        pictures.failures(model, data, missed)
+
+
+def test_titles_say_what_each_scale_brings(model, data):
+    shown = texts(pictures.recycling(model, data, 3))
+    brought = [int(part.split(":")[1].strip(" %")) for part in shown.split("\n") if part.startswith("scale ")]
+    assert len(brought) == 3
+    assert sum(brought) == pytest.approx(100, abs=2)
+
+
+def test_one_curve_for_each_rule_that_the_model_allows(model, data):
+    torch.manual_seed(0)
+    plain = ARNet.from_config(CONFIG.updated({"mstr.enabled": False})).eval()
+    rules = {"random", "attention", "norm", "recycling"}
+    assert rules <= set(texts(pictures.discarding(model, data, fractions=(0.5, 1))).split("\n"))
+    found = set(texts(pictures.discarding(plain, data, fractions=(0.5, 1))).split("\n"))
+    assert found & rules == rules - {"recycling"}
+    with pytest.raises(InputError, match="no cells of scale 1: train with MSTR"):
+        pictures.similarity(plain, data)
+
+
+@pytest.mark.parametrize("kind", list(PICTURES))
+def test_the_command_writes_every_kind_of_picture(kind, folder, pairs, tmp_path, capsys):
+    figure = tmp_path / "figure.png"
+    words = [
+        "picture",
+        kind,
+        "--run",
+        str(folder),
+        "--data.root",
+        str(pairs.root),
+        "--query",
+        "1",
+        "--figure",
+    ]
+    assert main([*words, str(figure)]) == 0
+    assert f"wrote {figure}" in capsys.readouterr().out
+    image = np.asarray(Image.open(figure).convert("L"))
+    assert min(image.shape) > 200
+    assert image.std() > 5
+
+
+def test_the_command_names_what_is_wrong(folder, pairs, tmp_path, capsys):
+    words = ["picture", "failures", "--run", str(folder), "--data.root", str(pairs.root), "--figure"]
+    assert main([*words, str(tmp_path / "a.png"), "--query", "8"]) == 2
+    assert "--query 8: the test split of" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "a.doc")]) == 2
+    assert "a.doc: a figure cannot be written in this format" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "none" / "a.png")]) == 2
+    assert "does not exist; make it first" in capsys.readouterr().err

@@ -1,0 +1,240 @@
+"""The command line, as scripts rely on it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sbirlib.cli.app import main
+from sbirlib.config.config import Config, knobs
+
+
+def test_train_evaluate_search(pairs, tmp_path, capsys):
+    run, scores, found, figure = (
+        tmp_path / name for name in ("run", "scores.json", "found.json", "found.png")
+    )
+    flags = [
+        "--model.image-size",
+        "48",
+        "--model.embed_dim",
+        "16",
+        "--optim.batch-size",
+        "8",
+        "--run.epochs",
+        "1",
+        "--run.tracker",
+        "none",
+    ]
+    assert main(["train", "--preset", "mini", "--data.root", str(pairs.root), "--out", str(run), *flags]) == 0
+    config = Config.from_yaml(run / "best" / "config.yaml")
+    assert (config.model.embed_dim, config.optim.name) == (16, "adamw")
+    out = capsys.readouterr().out
+    assert out.startswith("training sbir_mini, epochs 1 to 1, a line after each\nepoch   1")
+    assert out.endswith(f"The run is in {run}\n")
+
+    assert (
+        main(
+            [
+                "evaluate",
+                "--run",
+                str(run),
+                "--data.root",
+                str(pairs.root),
+                "--split",
+                "test",
+                "--json",
+                str(scores),
+            ]
+        )
+        == 0
+    )
+    result = json.loads(scores.read_text())
+    assert {"acc@1", "acc@5", "acc@10", "hits@1", "queries", "gallery", "ci95@1", "protocol"} <= set(result)
+    assert (result["queries"], result["gallery"], len(result["ci95@1"])) == (16, 8, 2)
+    out = capsys.readouterr().out
+    assert f"({result['hits@1']}/16" in out
+    assert "guessing would reach 12.5 / 62.5 / 100.0 %" in out
+
+    sketch = pairs.split("test").sketches[0].path
+    assert (
+        main(
+            [
+                "search",
+                str(sketch),
+                "--run",
+                str(run),
+                "--photos",
+                str(pairs.root / "testB"),
+                "--top",
+                "3",
+                "--json",
+                str(found),
+                "--figure",
+                str(figure),
+            ]
+        )
+        == 0
+    )
+    rows = json.loads(found.read_text())["results"]
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert rows[0]["photo"] in capsys.readouterr().out
+    with Image.open(figure) as picture:
+        assert picture.width > 300
+
+
+def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monkeypatch):
+    def stopped(*words, **options):
+        yield "epoch 1"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sbirlib.cli.app.train", stopped)
+    assert main(["train", "--data.root", str(pairs.root), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().out.endswith(
+        f"epoch 1\nstopped; `python -m sbirlib train --out {tmp_path / 'run'} --resume` goes on from here\n"
+    )
+
+
+def test_data_demo_draws_what_check_finds_sound(tmp_path, capsys, clothes):
+    assert main(["data", "check", str(clothes)]) == 0
+    assert "64x64 px" in capsys.readouterr().out
+    (clothes / "testA" / "stray_01.png").write_text("no image")
+    try:
+        assert main(["data", "check", str(clothes)]) == 1
+        assert "stray_01.png" in capsys.readouterr().out
+    finally:
+        (clothes / "testA" / "stray_01.png").unlink()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    assert main(["data", "demo", "--out", str(tmp_path / "mine")]) == 2
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_data_demo_draws_as_many_as_asked_for(tmp_path, capsys):
+    folder = tmp_path / "few"
+    assert main(["data", "demo", "--out", str(folder), "--photos", "3", "2", "--sketches", "4", "5"]) == 0
+    counts = [len(list((folder / part).glob("*.png"))) for part in ("trainB", "testB", "trainA", "testA")]
+    assert counts == [3, 2, 4, 5]
+    assert main(["data", "demo", "--out", str(folder), "--photos", "3", "2", "--sketches", "1", "5"]) == 2
+    assert "each train photo has 1 to 7 sketches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "check", "nowhere"], "nowhere: no such folder"),
+        (["train", "--data.root", "nowhere", "--out", "run"], "nowhere: no such folder"),
+        (["train", "--preset", "huge", "--out", "run"], "unknown preset 'huge'"),
+        (["evaluate", "--run", "nowhere", "--data.root", "."], "nowhere is not a run"),
+        (["search", "a.png", "--run", "nowhere", "--photos", "."], "nowhere is not a run"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    streams = capsys.readouterr()
+    assert streams.err.startswith("error: ")
+    assert message in streams.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--top", "0"], "k = 0"),
+        (["--figure", "found.words"], "found.words: a figure cannot be written"),
+        (["--photos", "nowhere"], "nowhere: no such folder"),
+        (["--json", "nowhere/found.json"], "nowhere/found.json"),
+    ],
+)
+def test_bad_input_to_search(flags, message, run, pairs, capsys):
+    sketch = pairs.split("test").sketches[0].path
+    words = ["search", str(sketch), "--run", str(run), "--photos", str(pairs.root / "testB")]
+    assert main([*words, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.backbone", "resnet19"], "unknown backbone 'resnet19'"),
+        (["--model.backbone", "resnet18", "--model.pretrained"], "published weights of 'resnet18'"),
+    ],
+)
+def test_a_model_that_cannot_be_built(flags, message, pairs, tmp_path, capsys):
+    words = [
+        "train",
+        "--data.root",
+        str(pairs.root),
+        "--out",
+        str(tmp_path / "run"),
+        "--model.image-size",
+        "48",
+    ]
+    assert main([*words, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_value_out_of_range_is_refused_with_field_and_range(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--out", str(tmp_path / "run"), "--optim.lr", "-1"])
+    assert stop.value.code == 2
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "optim.lr = -1.0" in text
+    assert "> 0 and <= 1" in text
+
+
+def test_every_field_is_a_flag(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert [knob.name for knob in knobs() if f"--{knob.name.replace('_', '-')}" not in text] == []
+
+
+def test_runs_as_a_module_and_keeps_a_log_file_clean(pairs, tmp_path):
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "sbirlib",
+                "train",
+                "--data.root",
+                str(pairs.root),
+                "--out",
+                str(tmp_path / "run"),
+                "--model.image-size",
+                "48",
+                "--run.epochs",
+                "2",
+            ],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    assert done.returncode == 0, log.read_text()
+    assert "\r" not in log.read_text()
+    assert log.read_text().count("epoch ") == 2
+
+
+def test_a_small_drawing_is_framed_if_asked(run, pairs, tmp_path, capsys):
+    whole = pairs.split("test").sketches[0].path
+    sketch = Image.open(whole).convert("RGB")
+    page = Image.new("RGB", (400, 300), (235, 235, 230))
+    page.paste(sketch.resize((64, 64)), (20, 200))
+    page.save(tmp_path / "page.png")
+    words = ["--run", str(run), "--photos", str(pairs.root / "testB"), "--top", "8"]
+    found = []
+    for flags in (
+        ["search", str(tmp_path / "page.png")],
+        ["search", str(tmp_path / "page.png"), "--frame"],
+        ["search", str(whole), "--frame"],
+    ):
+        assert main([*flags, *words]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        found.append([float(similarity) for _, similarity, _ in sorted(lines, key=lambda line: line[2])])
+    # Framed, the drawing in the corner of grey paper is about what the drawing alone is.
+    assert np.abs(np.subtract(found[1], found[2])).max() < np.abs(np.subtract(found[0], found[2])).max()

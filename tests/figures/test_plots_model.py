@@ -1,0 +1,249 @@
+"""Figures of embeddings and runs: what is drawn is what was handed over."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+
+from sbirlib.errors import InputError
+from sbirlib.figures.curves import accuracy_by_epoch, discard_curves
+from sbirlib.figures.embedding import Projection, embedding_map, project
+from sbirlib.figures.photos import failure_gallery
+from sbirlib.figures.style import TRUE_COLOUR
+from sbirlib.retrieval.scores import accuracy_of
+
+RNG = np.random.default_rng(0)
+
+
+def picture(value, shape=(10, 8)):
+    return np.full((*shape, 3), value, dtype=np.uint8)
+
+
+def legend(figure):
+    """Text by entry of the figure's legend, laid out and rendered."""
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.fixture(scope="module")
+def pairs_of_embeddings():
+    """Eight sketches and eight photos, each pair in a direction of its own."""
+    centres = np.eye(8)
+    return [centres + RNG.normal(0, 0.02, (8, 8)) for _ in range(2)]
+
+
+def test_a_map_puts_a_sketch_beside_its_photo_whatever_the_length_of_its_embedding(pairs_of_embeddings):
+    sketches, photos = pairs_of_embeddings
+    first = project(sketches, photos, perplexity=2)
+    assert first.sketches.shape == first.photos.shape == (8, 2)
+    distance = np.linalg.norm(first.sketches[:, None] - first.photos[None], axis=-1)
+    assert (distance.argmin(axis=1) == np.arange(8)).all()
+    longer = project(sketches * 4, photos, perplexity=2)
+    np.testing.assert_allclose(longer.photos, first.photos, atol=1e-3)
+
+
+def test_the_seed_decides_the_map(pairs_of_embeddings):
+    first, again, other = (project(*pairs_of_embeddings, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.sketches, again.sketches)
+    np.testing.assert_array_equal(first.photos, again.photos)
+    assert not np.allclose(first.photos, other.photos)
+
+
+def test_six_points_are_enough_for_a_map():
+    places = project(RNG.normal(size=(3, 4)), RNG.normal(size=(3, 4)))
+    assert np.isfinite(np.concatenate(places)).all()
+
+
+@pytest.mark.parametrize(
+    ("sketches", "photos", "options", "words"),
+    [
+        (np.eye(3), np.eye(3)[:2], {}, "5 sketches and photos are too few"),
+        (np.where(np.eye(5) > 0, np.nan, 1), np.eye(5), {}, "NaN"),
+        (np.eye(5), np.eye(4), {}, "same e"),
+        (np.ones((5, 3)), 2 * np.ones((5, 3)), {}, "collapsed"),
+        (np.eye(4), np.eye(4), {"perplexity": 8}, "fewer than the 8 points"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused(sketches, photos, options, words):
+    with pytest.raises(InputError, match=words):
+        project(sketches, photos, **options)
+
+
+@pytest.fixture
+def places():
+    """Four sketches, three photos."""
+    return Projection(np.array([[0, 0], [1, 0], [4, 4], [5, 0.0]]), np.array([[0, 1], [4, 5], [9, 9.0]]))
+
+
+def test_every_sketch_is_joined_with_its_photo_in_the_style_of_its_outcome(places):
+    figure = embedding_map(places, [0, 0, 1, 1], hits=[True, False, True, True])
+    assert legend(figure) == [
+        "photo found first (3)",
+        "photo not found first (1)",
+        "photos (3)",
+        "sketches (4)",
+    ]
+    _, axes = figure.axes
+    found, missed, photos, sketches = axes.collections
+    ends = [segment.tolist() for lines in (found, missed) for segment in lines.get_segments()]
+    assert ends == [[[0, 0], [0, 1]], [[4, 4], [4, 5]], [[5, 0], [4, 5]], [[1, 0], [0, 1]]]
+    assert found.get_linestyle() != missed.get_linestyle()
+    np.testing.assert_array_equal(sketches.get_offsets(), places.sketches)
+    np.testing.assert_array_equal(photos.get_offsets(), places.photos)
+    # Two colours and two shapes.
+    assert sketches.get_facecolor().tolist() != photos.get_facecolor().tolist()
+    assert len(sketches.get_paths()[0].vertices) != len(photos.get_paths()[0].vertices)
+    assert "no unit" in axes.get_xlabel()
+    assert not len(axes.get_xticks())
+
+
+def test_without_outcomes_all_lines_are_of_one_kind(places):
+    figure = embedding_map(places, [0, 0, 1, 1])
+    assert legend(figure) == ["sketch to its photo (4)", "photos (3)", "sketches (4)"]
+    assert len(figure.axes[1].collections) == 3
+
+
+def test_thumbnails_stand_beside_the_map_and_are_named_on_it(places):
+    hits = [True, False, True, True]
+    figure = embedding_map(
+        places, [0, 0, 1, 1], hits=hits, thumbnails={1: (picture(1), picture(2)), 2: (picture(3), picture(4))}
+    )
+    page, axes = figure.axes
+    assert [image.get_array()[0, 0, 0] for image in page.images] == [1, 2, 3, 4]
+    assert [text.get_text() for text in page.texts] == ["A sketch", "A photo", "B sketch", "B photo"]
+    rings = {tuple(map(tuple, line.get_xydata().tolist())): line.get_linestyle() for line in axes.lines}
+    assert rings == {((1, 0), (0, 1)): "--", ((4, 4), (4, 5)): "-"}
+    figure.canvas.draw()
+    left, right = axes.get_position().x0 * page.get_xlim()[1], axes.get_position().x1 * page.get_xlim()[1]
+    assert all(x1 <= left or x0 >= right for x0, x1, *_ in (image.get_extent() for image in page.images))
+    letters = {text.get_text(): np.array(text.get_position()) for text in axes.texts}
+    assert np.linalg.norm(letters["A"] - [1, 0]) < 1
+    assert np.linalg.norm(letters["B"] - [4, 4]) < 1
+
+
+def test_letters_of_neighbours_do_not_cover_each_other():
+    near = Projection(np.array([[0, 0], [0.1, 0], [0, 0.1], [9, 9]]), np.array([[0.1, 0.1], [9, 0]]))
+    figure = embedding_map(near, [0, 0, 0, 1], thumbnails={row: (picture(0), picture(0)) for row in range(3)})
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[1].texts]
+    assert len(boxes) == 3
+    assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[:i])
+
+
+@pytest.mark.parametrize(
+    ("index", "options", "words"),
+    [
+        ([0, 0, 1], {}, "4 sketches"),
+        ([0, 0, 1, 3], {}, "3 photos"),
+        ([0, 0, 1, 1], {"hits": [True]}, "hits"),
+        ([0, 0, 1, 1], {"thumbnails": {4: (0, 0)}}, "sketch 4"),
+    ],
+)
+def test_rows_that_are_not_on_the_map_are_refused(places, index, options, words):
+    with pytest.raises(InputError, match=words):
+        embedding_map(places, index, **options)
+
+
+def test_runs_are_drawn_where_they_were_measured_and_the_kept_epoch_is_marked():
+    nan = float("nan")
+    one = {
+        "epoch": [1, 2, 3, 4],
+        "val_acc@1": [10.0, nan, 30.0, 20.0],
+        "best": [1, 0, 1, 0],
+        "selected_on": ["held-out photos"] * 4,
+    }
+    two = {"epoch": [1, 2], "val_acc@1": [5.0, 7.5], "val_acc@5": [20.0, 40.0]}
+    figure = accuracy_by_epoch({"with": one, "without": two})
+    assert legend(figure) == ["with: kept epoch 3, 30.0 %", "without"]
+    (axes,) = figure.axes
+    first, star, second = axes.lines
+    assert first.get_xydata().tolist() == [[1, 10], [3, 30], [4, 20]]
+    assert star.get_xydata().tolist() == [[3, 30]]
+    assert star.get_marker() == "*"
+    assert second.get_xydata().tolist() == [[1, 5], [2, 7.5]]
+    assert all(
+        first_ != second_
+        for first_, second_ in (
+            (first.get_color(), second.get_color()),
+            (first.get_marker(), second.get_marker()),
+            (first.get_linestyle(), second.get_linestyle()),
+        )
+    )
+    assert "held-out photos" in axes.get_title(loc="left")
+    assert axes.get_xlabel() == "epoch"
+    assert axes.get_ylabel() == "Acc@1 (% of queries)"
+
+
+def test_another_k_reads_another_column_or_says_which_there_are():
+    history = {"epoch": [1, 2], "val_acc@5": [20.0, 40.0]}
+    (axes,) = accuracy_by_epoch({"run": history}, k=5).axes
+    assert axes.lines[0].get_ydata().tolist() == [20, 40]
+    assert axes.get_ylabel().startswith("Acc@5")
+    with pytest.raises(InputError, match="run: .*val_acc@1.*there are: epoch, val_acc@5"):
+        accuracy_by_epoch({"run": history})
+
+
+def test_a_long_run_does_not_drown_in_markers():
+    (axes,) = accuracy_by_epoch({"run": {"epoch": range(500), "val_acc@1": np.linspace(0, 80, 500)}}).axes
+    assert 500 / axes.lines[0].get_markevery() <= 30
+
+
+def test_failures_show_sketch_then_true_photo_framed_then_what_came_before():
+    figure = failure_gallery(
+        [picture(1), picture(10)],
+        [picture(2), picture(20)],
+        [[picture(3)], [picture(30), picture(31)]],
+        [2, 9],
+        captions=["a_01", "b_02"],
+    )
+    (axes,) = figure.axes
+    assert [image.get_array()[0, 0, 0] for image in axes.images] == [1, 2, 3, 10, 20, 30, 31]
+    framed = [to_rgba(frame.get_edgecolor())[:3] == to_rgba(TRUE_COLOUR)[:3] for frame in axes.patches]
+    assert framed == [False, True, False, False, True, False, False]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == [
+        "found before it, best first",
+        "a_01",
+        "true photo: rank 2",
+        "1",
+        "b_02",
+        "true photo: rank 9",
+        "1",
+        "2",
+        "and 6\nmore",
+    ]
+    extents = [image.get_extent() for image in axes.images]
+    tops = [top for *_, top in extents]
+    assert len(set(np.round(tops[:3], 6))) == len(set(np.round(tops[3:], 6))) == 1
+    assert tops[0] < tops[3]
+    assert [left for left, *_ in extents[3:]] == sorted(left for left, *_ in extents[3:])
+
+
+def test_more_photos_than_the_rank_allows_are_refused():
+    with pytest.raises(InputError, match="row 0: 2 photos cannot stand before one of rank 2"):
+        failure_gallery([picture(0)], [picture(0)], [[picture(0)] * 2], [2])
+
+
+def test_no_failures_are_said_so():
+    assert "no failures" in failure_gallery([], [], [], []).texts[0].get_text()
+
+
+def test_curves_run_through_their_accuracies_with_the_interval_around_them():
+    falling = [accuracy_of(hits, 20) for hits in (16, 10, 4)]
+    figure = discard_curves([100, 50, 25], {"least attended": falling, "random": falling[::-1]})
+    assert legend(figure) == ["least attended", "random"]
+    (axes,) = figure.axes
+    assert axes.lines[0].get_xydata().tolist() == [[25, 20], [50, 50], [100, 80]]
+    band = axes.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose(band[:, 1].min(), falling[2].low)
+    np.testing.assert_allclose(band[:, 1].max(), falling[0].high)
+    assert axes.lines[0].get_marker() != axes.lines[1].get_marker()
+    assert "%" in axes.get_xlabel()
+    assert "% of queries" in axes.get_ylabel()
+
+
+def test_curves_refuse_fractions_and_missing_values():
+    points = [accuracy_of(1, 2)] * 2
+    with pytest.raises(InputError, match="percent"):
+        discard_curves([1.0, 0.5], {"random": points})
+    with pytest.raises(InputError, match="random: 2 accuracies for 3"):
+        discard_curves([100, 50, 25], {"random": points})

@@ -1,0 +1,267 @@
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from sbirlib import ARNet
+from sbirlib.config.methods import LossConfig
+from sbirlib.data.transforms import fit_square
+from sbirlib.layers.backbone import Backbone, BackboneError
+from sbirlib.methods.arnet import arnet_loss
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "grid", "has_cls"),
+    [
+        ("sbir_mini", 96, (8, 8), True),
+        ("vit_tiny_patch16_224", 224, (14, 14), True),
+        ("resnet18", 224, (7, 7), False),
+        ("swin_tiny_patch4_window7_224", 224, (7, 7), False),
+        ("vit_small_patch14_reg4_dinov2", 70, (5, 5), True),
+    ],
+)
+def test_any_timm_model_is_a_global_token_and_a_grid(name, size, grid, has_cls):
+    backbone = Backbone(name, image_size=size).eval()
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        cls, patches = backbone(images)
+    assert backbone.grid == grid
+    assert cls.shape == (2, backbone.dim)
+    assert patches.shape == (2, grid[0] * grid[1], backbone.dim)
+    is_mean = torch.allclose(cls, patches.mean(dim=1), atol=1e-6)
+    assert is_mean != has_cls
+
+
+def test_mean_pooling_of_a_model_with_a_cls_token():
+    backbone = Backbone("sbir_mini", image_size=96, pool="mean").eval()
+    cls, patches = backbone(torch.rand(1, 3, 96, 96))
+    torch.testing.assert_close(cls, patches.mean(dim=1))
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_early_patches_are_those_of_an_earlier_block_and_leave_the_global_token(pool):
+    late = Backbone("vit_tiny_patch16_224", pool=pool).eval()
+    early = Backbone("vit_tiny_patch16_224", pool=pool, early_patches=3).eval()
+    early.load_state_dict(late.state_dict())
+    images = torch.rand(1, 3, 224, 224)
+    seen = []
+    late.encoder.blocks[8].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    expected, found = late(images), early(images)
+    torch.testing.assert_close(found.cls, expected.cls)
+    torch.testing.assert_close(found.patches, late.encoder.norm(seen[0][:, 1:]))
+    assert (found.patches - expected.patches).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "possible"),
+    [("sbir_mini", 2, "0 to 1"), ("resnet18", 1, "0 to 0"), ("vit_tiny_patch16_224", -1, "0 to 11")],
+)
+def test_early_patches_that_a_backbone_does_not_have(name, blocks, possible):
+    with pytest.raises(
+        BackboneError, match=f"early_patches = {blocks}: backbone '{name}' .*possible: {possible}"
+    ):
+        Backbone(name, image_size=96 if name == "sbir_mini" else 224, early_patches=blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "uses"),
+    [
+        ("vit_tiny_patch16_224", "cls", True),
+        ("vit_tiny_patch16_224", "mean", False),
+        ("vit_tiny_patch16_224", "own", True),
+        ("vit_base_patch16_siglip_224", "own", False),
+        ("resnet18", "cls", False),
+    ],
+)
+def test_which_global_token_is_the_cls_token(name, pool, uses):
+    assert Backbone(name, pool=pool).uses_cls == uses
+
+
+def test_normalises_with_the_models_own_mean_and_std():
+    backbone = Backbone("vit_tiny_patch16_224").eval()
+    assert backbone.mean.tolist() == pytest.approx(backbone.encoder.pretrained_cfg["mean"])
+    images = torch.rand(1, 3, 224, 224)
+    normalised = (images - backbone.mean[:, None, None]) / backbone.std[:, None, None]
+    expected = backbone.encoder.forward_features(normalised)[:, 0]
+    torch.testing.assert_close(backbone(images).cls, expected)
+
+
+def test_unknown_tag_names_those_there_are():
+    with pytest.raises(
+        BackboneError, match=r"'vit_base_patch16_clip_224' has no weights tagged 'opanai'.*openai"
+    ):
+        Backbone("vit_base_patch16_clip_224.opanai", pretrained=True)
+
+
+def test_unknown_name_suggests_near_ones():
+    with pytest.raises(BackboneError, match=r"unknown backbone 'resnet19'; did you mean resnet18"):
+        Backbone("resnet19")
+
+
+def test_missing_weights_name_the_model_the_cache_and_the_ways_out():
+    with pytest.raises(BackboneError) as error:
+        Backbone("resnet18", pretrained=True)
+    message = str(error.value)
+    assert "'resnet18'" in message
+    assert "huggingface" in message
+    assert "once with a network" in message
+    assert "--model.no-pretrained" in message
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A ResNet-18 with its classifier, as training scripts save it."""
+    torch.manual_seed(3)
+    model = timm.create_model("resnet18", num_classes=1000)
+    torch.save({"state_dict": model.state_dict(), "epoch": 1}, tmp_path / "w.pth")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors"
+    )
+    return model, tmp_path
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights_come_from_a_local_file(weights, name):
+    model, folder = weights
+    backbone = Backbone("resnet18", weights=folder / name)
+    assert backbone.source == f"file {folder / name}"
+    for key, value in backbone.encoder.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+    assert "state_dict" not in backbone.encoder.pretrained_cfg
+
+
+def test_weights_of_another_size_are_fitted_as_timm_does(tmp_path):
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), tmp_path / "w.pth")
+    backbone = Backbone("vit_tiny_patch16_224", image_size=96, weights=tmp_path / "w.pth")
+    assert backbone.grid == (6, 6)
+
+
+def test_the_minis_own_weights_are_not_drawn_over(tmp_path):
+    encoder = Backbone("sbir_mini", image_size=48).encoder
+    torch.save(encoder.state_dict(), tmp_path / "w.pth")
+    again = Backbone("sbir_mini", image_size=48, weights=tmp_path / "w.pth").encoder
+    assert torch.equal(again.pos_embed, encoder.pos_embed)
+
+
+def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
+    _, folder = weights
+    for name, content in (
+        ("text.pth", b"words"),
+        ("text.safetensors", b"words"),
+        ("empty.pth", b""),
+        ("key.pth", b"hello world"),
+        ("index.pth", b"s"),
+    ):
+        (folder / name).write_bytes(content)
+        with pytest.raises(BackboneError, match=rf"{name}: is not a file of weights"):
+            Backbone("resnet18", weights=folder / name)
+    torch.save({}, folder / "none.pth")
+    with pytest.raises(BackboneError, match=r"none\.pth: is not a file of weights \(it is empty"):
+        Backbone("resnet18", weights=folder / "none.pth")
+    with pytest.raises(BackboneError, match=r"nowhere\.pth: no such file of weights"):
+        Backbone("resnet18", weights=folder / "nowhere.pth")
+    with pytest.raises(BackboneError, match=r"w\.pth: does not hold the weights of 'resnet50'"):
+        Backbone("resnet50", weights=folder / "w.pth")
+    with pytest.raises(BackboneError, match=r"w\.pth: does not hold the weights of 'vit_tiny_patch16_224'"):
+        Backbone("vit_tiny_patch16_224", weights=folder / "w.pth")
+
+
+def test_without_normalisation_images_go_in_as_they_are():
+    backbone = Backbone("vit_tiny_patch16_224", normalise=False).eval()
+    images = torch.rand(1, 3, 224, 224)
+    torch.testing.assert_close(backbone(images).cls, backbone.encoder.forward_features(images)[:, 0])
+
+
+# The paper's backbones by their smallest siblings; the five themselves are in the slow test below.
+SIBLINGS = [
+    ("vgg11", 224, (1, 7)),
+    ("resnet18", 224, (1, 7)),
+    ("inception_v3", 107, (1, 2)),
+    ("vit_tiny_patch16_224", 224, (1, 2, 7)),
+    ("swin_tiny_patch4_window7_224", 224, (1, 7)),
+]
+PAPERS = [
+    ("vgg16", 224, (1, 7)),
+    ("resnet50", 224, (1, 7)),
+    ("inception_v3", 299, (1, 2, 8)),
+    ("vit_base_patch16_224", 224, (1, 2, 7)),
+    ("swin_base_patch4_window7_224", 224, (1, 7)),
+]
+
+
+def one_training_step(name, size, mstr):
+    """Forward, backward and one step of the optimiser: every parameter has a gradient, and moves with it."""
+    torch.manual_seed(0)
+    model = ARNet(name, image_size=size, embed_dim=32, mstr=mstr)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    output = model(*torch.rand(4, 3, 3, size, size))
+    loss = arnet_loss(output, torch.arange(3), LossConfig()).total
+    loss.backward()
+    assert [key for key, value in model.named_parameters() if value.grad is None] == []
+    optimizer.step()
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
+    # A ResNet's blocks begin with a last norm of 0, which keeps the gradient from what is before it.
+    assert moved == {key for key, value in model.named_parameters() if value.grad.any()}
+    assert {
+        key for key in before if not key.startswith(("sketch_encoder.backbone", "photo_encoder.backbone"))
+    } <= moved
+    assert loss.isfinite()
+    assert (output.photo.cells is None) == (mstr is None)
+
+
+@pytest.mark.parametrize("recycle", [False, True], ids=["basic", "with MSTR"])
+@pytest.mark.parametrize(("name", "size", "scales"), SIBLINGS, ids=[name for name, *_ in SIBLINGS])
+def test_one_training_step_of_the_papers_families(name, size, scales, recycle):
+    one_training_step(name, size, {"scales": scales, "feedforward": 64} if recycle else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recycle", [False, True], ids=["basic", "with MSTR"])
+@pytest.mark.parametrize(("name", "size", "scales"), PAPERS, ids=[name for name, *_ in PAPERS])
+def test_one_training_step_of_the_papers_backbones(name, size, scales, recycle):
+    one_training_step(name, size, {"scales": scales} if recycle else None)
+
+
+def test_mini_has_no_published_weights():
+    with pytest.raises(BackboneError, match="'sbir_mini' has no published weights"):
+        Backbone("sbir_mini", image_size=96, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [
+        ("sbir_mini", 50, "50 px is not a multiple of the patch size 12"),
+        ("crossvit_tiny_240", 240, "does not give one map of features"),
+    ],
+)
+def test_what_has_no_grid_of_tokens_is_refused(name, size, words):
+    with pytest.raises(BackboneError, match=words):
+        Backbone(name, image_size=size)
+
+
+def test_pad_keeps_proportions_on_white():
+    wide = torch.zeros(1, 3, 20, 40)
+    square = fit_square(wide, 40, "pad")
+    assert square.shape == (1, 3, 40, 40)
+    assert square[..., :10, :].min() == 1
+    assert square[..., 30:, :].min() == 1
+    assert square[..., 10:30, :].max() == 0
+
+
+def test_stretch_fills_the_square():
+    assert fit_square(torch.zeros(1, 3, 20, 40), 40, "stretch").max() == 0
+
+
+def test_fit_square_treats_uint8_as_it_treats_floats():
+    images = torch.randint(
+        0, 256, (2, 3, 50, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    as_bytes = fit_square(images, 32, "pad").float() / 255
+    as_floats = fit_square(images.float() / 255, 32, "pad")
+    assert (as_bytes - as_floats).abs().max() <= 1.01 / 255
+
+
+def test_an_image_that_fits_is_not_touched():
+    images = torch.rand(1, 3, 32, 32)
+    assert fit_square(images, 32, "pad") is images

@@ -1,0 +1,184 @@
+"""The fast path: bf16 where the device has it, the faster attention kernel, the fused optimiser."""
+
+import copy
+
+import pytest
+import torch
+
+from sbirlib import evaluate
+from sbirlib.config.config import OptimConfig
+from sbirlib.layers.precision import choose_attention, forward_in, wants_bf16
+from sbirlib.methods.arnet import ARNet
+from sbirlib.retrieval import scores as retrieval
+from sbirlib.training.setup import make_optimizer
+from sbirlib.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+MODELS = {
+    "sbir_mini": {
+        "backbone": "sbir_mini",
+        "image_size": 96,
+        "embed_dim": 128,
+        "pool": "mean",
+        "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256},
+    },
+    "vit_tiny": {
+        "backbone": "vit_tiny_patch16_224",
+        "image_size": 64,
+        "mstr": {"scales": (1, 2, 4), "heads": 4},
+    },
+}
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Lets torch report a processor with these features."""
+
+    def has(*features):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True), raising=False
+        )
+
+    return has
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    torch.manual_seed(0)
+    return ARNet(**MODELS[request.param]).eval()
+
+
+def fused(model):
+    return {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [((), False), (("avx512_f",), False), (("avx512_bf16",), True), (("amx_bf16",), True)],
+)
+def test_auto_takes_bf16_where_the_processor_has_it(processor, features, expected):
+    processor(*features)
+    assert wants_bf16("auto", CPU) is expected
+    assert wants_bf16("bf16", CPU) is True
+    assert wants_bf16("fp32", CPU) is False
+
+
+def test_a_torch_that_cannot_tell_means_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert wants_bf16("auto", CPU) is False
+
+
+@pytest.mark.parametrize(
+    ("features", "bf16", "expected"),
+    [
+        (("avx512_bf16",), True, False),
+        (("avx512_bf16",), False, True),
+        (("avx512_bf16", "amx_bf16"), True, True),
+    ],
+)
+def test_plain_attention_where_the_fused_kernel_is_slow(processor, model, features, bf16, expected):
+    processor(*features)
+    choose_attention(model, CPU, bf16)
+    assert fused(model) == {expected}
+
+
+def test_a_kernel_that_timm_leaves_off_stays_off(processor):
+    processor()
+    swin = ARNet(backbone="swin_tiny_patch4_window7_224", image_size=224, pool="own").eval()
+    before = [module.fused_attn for module in swin.modules() if hasattr(module, "fused_attn")]
+    assert before
+    assert not any(before)
+    choose_attention(swin, CPU, bf16=False)
+    with forward_in("fp32", swin):
+        assert fused(swin) == {False}
+    assert fused(swin) == {False}
+
+
+def test_both_kernels_give_the_same_embeddings(processor, model):
+    processor("avx512_bf16")
+    images = torch.rand(3, 3, model.image_size, model.image_size)
+    with torch.no_grad():
+        expected = model.embed_photos(images, normalise=False)
+        choose_attention(model, CPU, bf16=True)
+        found = model.embed_photos(images, normalise=False)
+    assert fused(model) == {False}
+    assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
+
+
+def test_bf16_embeddings_are_within_a_hundredth(processor, model):
+    processor("avx512_bf16")
+    images = torch.rand(3, 3, model.image_size, model.image_size)
+    with torch.no_grad():
+        expected = model.embed_photos(images, normalise=False)
+        with forward_in("bf16", model):
+            found = model.embed_photos(images, normalise=False)
+    error = ((found.float() - expected).norm(dim=1) / expected.norm(dim=1)).max()
+    assert 0 < error < 1e-2  # 0 would be fp32 again
+    assert fused(model) == {True}
+
+
+def test_a_kernel_chosen_before_is_kept_afterwards(processor, model):
+    processor("avx512_bf16")
+    first, *rest = (module for module in model.modules() if hasattr(module, "fused_attn"))
+    first.fused_attn = False
+    with forward_in("bf16", model):
+        assert fused(model) == {False}
+    assert not first.fused_attn
+    assert all(module.fused_attn for module in rest)
+
+
+def test_what_was_chosen_for_speed_is_undone_after_an_error(processor, model):
+    processor("avx512_bf16")
+    with pytest.raises(ValueError, match="expected float images"), forward_in("bf16", model):
+        model.embed_photos(torch.zeros(1))
+    assert fused(model) == {True}
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_evaluation_in_bf16_is_near_that_in_fp32(pairs, model):
+    full, half = (evaluate(model, pairs, "test", precision=precision) for precision in ("fp32", "bf16"))
+    assert len(full.ranks) == len(half.ranks)
+    assert full.mrr == pytest.approx(half.mrr, abs=0.1)
+    assert "bf16" not in full.protocol
+    assert half.protocol == f"{full.protocol}; embedded in bf16"
+
+
+def test_evaluation_computes_in_the_precision_asked_for(pairs, model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        retrieval, "score_split", lambda *given, **options: seen.append(torch.is_autocast_enabled("cpu"))
+    )
+    for precision in ("fp32", "bf16"):
+        evaluate(model, pairs, "test", precision=precision)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_auto_takes_bf16_on_gpus_that_do_not_emulate_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert wants_bf16("auto", torch.device("cuda")) is expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_trainer_exchanges_exactness_for_speed_in_bf16_alone(processor, pairs, tiny, tmp_path, precision):
+    processor("avx512_bf16")
+    trainer = Trainer(pairs, tiny.updated({"run.precision": precision}), tmp_path)
+    assert fused(trainer.model) == {precision == "fp32"}
+    assert trainer.optimizer.defaults["fused"] == (True if precision == "bf16" else None)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_fused_optimiser_takes_the_same_steps(name):
+    first = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
+    second = copy.deepcopy(first)
+    for model, option in ((first, False), (second, True)):
+        torch.manual_seed(0)
+        optimizer = make_optimizer(model, OptimConfig(name=name, lr=1e-2, weight_decay=0.1), fused=option)
+        for _ in range(5):
+            model(torch.randn(4, 8)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    start = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
+    for a, b, other in zip(first.parameters(), second.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(a, other)

@@ -1,0 +1,230 @@
+"""The notebooks in a real browser: JupyterLab as `make lab` starts it, driven with the mouse and the keyboard."""
+
+import csv
+import re
+
+import pytest
+from tools.browser import (
+    SCREENS,
+    WAIT_MS,
+    cell,
+    digest,
+    drag,
+    draw_stroke,
+    errors,
+    expect,
+    find_chromium,
+    panel,
+    pictures,
+    playwright,
+    redrawn,
+    report_failure,
+    run_notebook,
+    running_lab,
+    wait_for_ink,
+)
+from tools.pages import FIGURES, NAMES
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = find_chromium()
+    if program is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    expect.set_options(timeout=WAIT_MS)
+    with (
+        playwright.sync_playwright() as api,
+        api.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        ) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def lab(chromium, tmp_path_factory):
+    with running_lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+class Notebook:
+    """What every notebook must do; the page of a class is opened and run once, for all its tests."""
+
+    name: str
+
+    @pytest.fixture(scope="class")
+    def page(self, request, chromium, lab):
+        with run_notebook(chromium, lab, request.cls.name) as page:
+            yield page
+
+    @pytest.fixture(autouse=True)
+    def report(self, request, page, lab):
+        failures = request.session.testsfailed
+        yield
+        if request.session.testsfailed > failures:
+            report_failure(page, lab, self.name)
+
+    def test_every_cell_runs_without_an_error(self, page):
+        assert errors(page) == []
+        prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        assert [prompt.strip() for prompt in prompts] == [
+            f"[{number}]:" for number in range(1, len(prompts) + 1)
+        ]
+
+    def test_everything_is_shown(self, page):
+        text = page.locator(".jp-Notebook").inner_text()
+        assert "Error displaying widget" not in text
+        assert "Loading widget" not in text
+        # JupyterLab shows the first 50 outputs of a cell and hides the rest behind this button.
+        assert page.get_by_text("Show more outputs").count() == 0
+
+    def test_every_picture_is_visible_and_whole(self, page):
+        shown = pictures(page)
+        assert len(shown) >= FIGURES[self.name]
+        for picture in shown:
+            assert min(picture.width, picture.height, picture.shown_width, picture.shown_height) > 0
+            assert picture.cut_off == 0
+
+
+class TestExplore(Notebook):
+    name = "01_explore_data"
+
+    def test_a_slider_redraws_the_views(self, page):
+        explorer = panel(page, "ViewExplorer")
+        with redrawn(explorer):
+            assert drag(explorer, "rotation", 1.0) == 180
+        with redrawn(explorer):
+            assert drag(explorer, "rotation", 0.0) == 0
+
+
+class TestTrain(Notebook):
+    name = "02_train"
+
+    def test_the_temperature_redraws_the_loss(self, page):
+        example = panel(page, "InfoNCEPanel")
+        with redrawn(example):
+            assert drag(example, "temperature", 1.0) == 10
+        with redrawn(example):
+            assert drag(example, "temperature", 0.0) == 0.01
+
+    def test_a_training_is_started_watched_and_stopped(self, page, lab):
+        training = panel(page, "TrainPanel")
+        train, stop = (training.get_by_role("button", name=name) for name in ("Train", "Stop"))
+        status = training.locator(".widget-html").last
+        expect(stop).to_be_disabled()
+        epochs = training.get_by_label("epochs", exact=True).locator("visible=true")
+        epochs.fill("400")
+        epochs.press("Enter")
+        train.click()
+        expect(train).to_be_disabled()
+        expect(status).to_contain_text(re.compile(r"epoch\s+\d+.*\(of 400\)"))
+        seen = re.search(r"epoch\s+(\d+)", status.inner_text())[
+            1
+        ]  # an epoch takes less than a look at the page
+        with redrawn(training):
+            expect(status).to_contain_text(re.compile(rf"epoch\s+(?!{seen}\b)\d+.*\(of 400\)"))
+        stop.click()
+        expect(status).to_contain_text("Stopped after epoch")
+        expect(train).to_be_enabled()
+        expect(stop).to_be_disabled()
+        found = re.fullmatch(
+            r"Stopped after epoch (\d+)\. The run is in \.\./(\S+)", status.inner_text().strip()
+        )
+        kept = lab.root / found[2]
+        with (kept / "history.csv").open(newline="") as history:
+            assert len(list(csv.DictReader(history))) == int(found[1])
+        assert (kept / "best" / "model.safetensors").is_file()
+
+    def test_runs_are_compared_at_another_k(self, page):
+        comparer = panel(page, "RunComparer")
+        with redrawn(comparer):
+            comparer.get_by_label("Acc@K: K").select_option("5")
+
+
+class TestEvaluate(Notebook):
+    name = "03_evaluate"
+
+    def test_leafing_through_the_queries_and_the_failures(self, page):
+        browser = panel(page, "RetrievalBrowser")
+        counted = re.search(r"Acc@1 [\d.]+ % \((\d+)/(\d+)", cell(page, "scores = evaluate(").inner_text())
+        hits, queries = int(counted[1]), int(counted[2])
+        failures, last = (
+            browser.get_by_role("checkbox", name="failures only"),
+            browser.locator(".noUi-handle"),
+        )
+        failures.uncheck()
+        expect(last).to_have_attribute("aria-valuemax", f"{queries - 1:.1f}")
+        with redrawn(browser):
+            assert drag(browser, "query", 1.0) == queries - 1
+        failures.check()
+        expect(last).to_have_attribute("aria-valuemax", f"{queries - hits - 1:.1f}")
+        with redrawn(browser):
+            assert drag(browser, "query", 0.0) == 0
+
+
+class TestAttention(Notebook):
+    name = "04_attention_and_tokens"
+
+    def test_another_patch_has_another_attention(self, page):
+        explorer = panel(page, "AttentionExplorer")
+        with redrawn(explorer):
+            assert drag(explorer, "query patch", 1.0) > 1
+        with redrawn(explorer):
+            explorer.locator("canvas.sbir-pick, .sbir-pick canvas").click(position={"x": 1, "y": 1})
+        expect(explorer.locator(".widget-slider").last.locator(".widget-readout")).to_have_text("1")
+
+    def test_tokens_are_discarded(self, page):
+        explorer = panel(page, "TokenDiscardExplorer")
+        with redrawn(explorer):
+            assert 0 < drag(explorer, "tokens kept (%)", 0.1) < 50
+
+
+class TestPaper(Notebook):
+    name = "05_paper_and_code"
+
+
+class TestDraw(Notebook):
+    name = "06_draw_and_search"
+    # A shirt, as shares of the canvas: the body, two sleeves, stripes. Each changes much, so that even a
+    # model that has hardly been trained sees another drawing.
+    STROKES = (
+        ((0.35, 0.2), (0.34, 0.85), (0.66, 0.85), (0.65, 0.2), (0.35, 0.2)),
+        ((0.35, 0.2), (0.14, 0.65), (0.23, 0.7), (0.34, 0.45)),
+        ((0.65, 0.2), (0.86, 0.65), (0.77, 0.7), (0.66, 0.45)),
+        ((0.36, 0.4), (0.64, 0.45), (0.36, 0.5), (0.64, 0.55), (0.36, 0.6), (0.64, 0.65), (0.36, 0.7)),
+    )
+
+    @staticmethod
+    def press(drawing, name):
+        with redrawn(drawing):
+            drawing.get_by_role("button", name=name).click()
+        return digest(drawing)
+
+    def test_a_shirt_is_drawn_with_the_mouse(self, page):
+        drawing, canvas = panel(page, "DrawPanel"), page.locator(".sbir-canvas canvas").first
+        found, ink = [self.press(drawing, "Clear")], [wait_for_ink(canvas, "===", 0)]
+        for points in self.STROKES:
+            with redrawn(drawing):
+                draw_stroke(canvas, points)
+            found.append(digest(drawing))
+            ink.append(wait_for_ink(canvas, ">", ink[-1]))
+        drawing.screenshot(path=SCREENS / "06_drawn.png")
+        assert len(set(found)) == len(self.STROKES) + 1
+        assert self.press(drawing, "Undo") == found[-2]
+        less = wait_for_ink(canvas, "<", ink[-1])
+        assert self.press(drawing, "Clear") == found[0]
+        assert wait_for_ink(canvas, "===", 0) < less
+        assert self.press(drawing, "Undo") == found[-2]
+
+    def test_a_picture_is_uploaded(self, page, lab):
+        drawing = panel(page, "DrawPanel")
+        self.press(drawing, "Clear")
+        sketch = next(lab.root.glob("data/*/testA/*.png"))
+        with redrawn(drawing):
+            with page.expect_file_chooser() as chooser:
+                drawing.get_by_role("button", name="Upload").click()
+            chooser.value.set_files(sketch)
+
+
+def test_every_notebook_is_opened():
+    assert sorted(kind.name for kind in Notebook.__subclasses__()) == NAMES

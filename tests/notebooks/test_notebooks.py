@@ -1,0 +1,73 @@
+"""The notebooks run from top to bottom, show their figures, and are committed clean."""
+
+import time
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from tools.pages import FIGURES, FOLDER, NAMES
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_notebook_is_tested():
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_are_committed_without_outputs(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in code_cells(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_code_cells_are_short(name):
+    for cell in code_cells(read(name)):
+        assert len(cell.source.splitlines()) <= 12, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_open_with_what_why_and_how_long(name):
+    opening = read(name).cells[0].source
+    for phrase in ("What you will learn", "Time on a CPU", "You need"):
+        assert f"**{phrase}" in opening
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_run_headless_within_two_minutes(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SBIR_FAST", "1")
+    work = tmp_path / "notebooks"
+    work.mkdir()
+    notebook = read(name)
+    started = time.monotonic()
+    # Outputs are kept as they come: the widgets' live state is of no use here.
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=120,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(work)}},
+    )
+    client.execute()
+    assert time.monotonic() - started < 120
+    figures = []
+    for cell, following in zip(notebook.cells, notebook.cells[1:], strict=False):
+        shown = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        figures += shown
+        assert not any(
+            output.output_type == "stream" and output.name == "stderr" and "Error" in output.text
+            for output in cell.get("outputs", [])
+        )
+        if shown and "panel" not in cell.source:
+            assert following.cell_type == "code" or "What to notice" in following.source, cell.source
+    assert len(figures) >= FIGURES[name]

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from tools.panels import picture_changes
+
+from sbirlib import ARNet, Config
+from sbirlib.analysis.attention import attention_maps, global_attention, patch_attention, rollout
+from sbirlib.config.config import DataConfig
+from sbirlib.data.loading import load_split
+from sbirlib.data.transforms import to_float
+from sbirlib.panels.tokens import ROLLOUT, AttentionExplorer, TokenDiscardExplorer
+from sbirlib.panels.training import RunComparer, settings_table
+from sbirlib.retrieval.scores import score_split
+from sbirlib.training.trainer import train
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ARNet.from_config(Config.preset("mini_full").updated({"model.image_size": 48})).eval()
+
+
+@pytest.fixture(scope="module")
+def data(pairs):
+    return load_split(pairs.split("test"), DataConfig(root=str(pairs.root)), 48)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the explorers hand to the figure that shows maps: every call's maps, titles and options."""
+    calls = []
+    original = AttentionExplorer.figure.__globals__["token_overlay"]
+
+    def note(image, maps, titles, **options):
+        calls.append((maps, titles, options))
+        return original(image, maps, titles, **options)
+
+    monkeypatch.setitem(AttentionExplorer.figure.__globals__, "token_overlay", note)
+    return calls
+
+
+def test_attention_explorer_shows_the_layer_head_and_query_that_are_asked_for(model, data, drawn):
+    panel = AttentionExplorer(model, data)
+    attention = attention_maps(model.sketch_encoder.backbone, to_float(data.sketches[:1], "cpu"))
+    expected = global_attention(attention, uses_cls=True)[1, 0]
+    maps, titles, options = drawn[-1]
+    assert titles == ["mean of heads", "head 1", "head 2", "head 3", "head 4"]
+    np.testing.assert_allclose(maps[0], expected.mean(dim=0), rtol=1e-5)
+    np.testing.assert_allclose(np.stack(maps[1:]), expected, rtol=1e-5)
+    assert options["query"] is None
+    assert "what the global token attends to" in options["heading"]
+
+    assert picture_changes(panel, panel.layer, "1")
+    assert picture_changes(panel, panel.head, "3")
+    assert picture_changes(panel, panel.query, 7)
+    maps, titles, options = drawn[-1]
+    assert titles == ["head 3"]
+    assert options["query"] == (1, 2)
+    np.testing.assert_allclose(maps[0], patch_attention(attention, 6)[0, 0, 2], rtol=1e-5)
+
+    assert picture_changes(panel, panel.layer, ROLLOUT)
+    np.testing.assert_allclose(drawn[-1][0][0], patch_attention(rollout(attention), 6)[0, 0, 0], rtol=1e-5)
+
+
+def test_attention_explorer_takes_a_click_for_a_query(model, data):
+    panel = AttentionExplorer(model, data)
+    panel.pick(239.9, 0)
+    assert panel.query.value == 4  # the last patch of the first row
+    panel.pick(61, 130)
+    assert panel.query.value == 1 + 2 * 4 + 1
+    panel.pick(-3, 400)
+    assert panel.query.value == 13
+
+
+def test_attention_explorer_keeps_the_image_in_range_of_its_domain(model, data):
+    panel = AttentionExplorer(model, data)
+    panel.image.value = 15
+    assert picture_changes(panel, panel.domain, "photo")
+    assert panel.image.max == len(data.photos) - 1 == panel.image.value
+
+
+def test_token_discard_explorer_tells_the_rank_with_and_without_the_discarded_tokens(model, data):
+    panel = TokenDiscardExplorer(model, data, k=3)
+    assert panel.where.value == "input"
+    ranks = score_split(model, data).ranks
+    panel.keep.value = 100
+    for row in (0, 5):
+        panel.query.value = row
+        assert (
+            f"16 of 16 tokens kept: the true photo has rank {ranks[row]} of 8 (with all tokens: {ranks[row]})"
+            in (texts(panel.figure()))
+        )
+    assert picture_changes(panel, panel.keep, 20)
+    assert "3 of 16 tokens kept" in " ".join(texts(panel.figure()))
+    assert picture_changes(panel, panel.rule, "recycling")
+    assert picture_changes(panel, panel.recycle, False)
+    assert picture_changes(panel, panel.where, "output")
+
+
+def test_token_discard_explorer_without_recycling_or_attention(data):
+    torch.manual_seed(0)
+    panel = TokenDiscardExplorer(ARNet("resnet18", image_size=48, embed_dim=8).eval(), data)
+    assert "recycling" not in panel.rule.options
+    assert panel.where.value == "output"  # a CNN cannot go without patches at its input
+    assert panel.recycle.disabled
+    assert "no attention here" in " ".join(text.get_text() for text in panel.figure().texts)
+    assert picture_changes(panel, panel.rule, "norm")
+
+
+def test_run_comparer_draws_curves_and_lists_what_differs(pairs, tiny, run, tmp_path):
+    other = tmp_path / "other"
+    assert len(list(train(pairs, tiny.updated({"optim.lr": 1e-4}), out=other))) == 2
+    panel = RunComparer([run, other])
+    assert list(panel.runs.options) == ["tiny", "other"]
+    assert f"<code>optim.lr</code></td><td>{tiny.optim.lr}</td><td>0.0001</td>" in panel.table.value
+    labels = panel.figure().axes[0].get_legend_handles_labels()[1]
+    assert any("tiny" in label for label in labels)
+    assert any("other" in label for label in labels)
+    assert picture_changes(panel, panel.k, 5)
+    assert picture_changes(panel, panel.runs, ["other"])
+    assert panel.table.value == ""
+    panel.runs.value = []
+    assert "no run chosen" in panel.figure().texts[0].get_text()
+
+
+def test_run_comparer_finds_runs_below_a_folder(run, tmp_path):
+    assert "tiny" in RunComparer(run.parent).runs.options
+    assert "no run here yet" in RunComparer(tmp_path).figure().texts[0].get_text()
+
+
+def test_the_table_shows_names_as_text():
+    assert settings_table({}, ["a", "b"]) == "These runs have the same settings."
+    assert "<th>&lt;b&gt;</th>" in settings_table({"optim.lr": {"<b>": 1}}, ["<b>"])

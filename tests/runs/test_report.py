@@ -1,0 +1,85 @@
+import base64
+import hashlib
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sbirlib import Config, train
+from sbirlib.cli.app import main
+from sbirlib.data.loading import load_split
+from sbirlib.runs.atomic import RunError
+from sbirlib.runs.provenance import code_state, data_fingerprint, versions
+from sbirlib.runs.report import describe, write_page
+
+
+def test_a_run_is_told_on_one_page(run, tiny):
+    text = describe(run)
+    assert "2 of 2 epochs" in text
+    assert "--resume" not in text
+    assert re.search(r"kept epoch [12], chosen on held-out photos: Acc@1 \d+\.\d %, Acc@5", text)
+    assert "  model.backbone = sbir_mini\n" in text
+    assert "loss.temperature" not in text  # the paper's
+    start = yaml.safe_load((run / "start.yaml").read_text())
+    for value in (
+        start["photo_backbone_sha256"],
+        start["data"]["sha256"],
+        start["versions"]["torch"],
+        start["code"],
+    ):
+        assert value in text
+
+
+def test_the_page_carries_its_curves(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    page = write_page(tmp_path / "run").read_text()
+    picture = base64.b64decode(re.search(r"base64,([^']+)'", page).group(1))
+    assert np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std() > 5
+    assert "sbir_mini" in page
+
+
+def test_an_unfinished_run_says_how_to_go_on(pairs, tiny, tmp_path, capsys):
+    records = train(pairs, tiny.updated({"run.epochs": 9}), out=tmp_path / "run")
+    next(records)
+    records.close()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 9 epochs" in printed
+    assert f"goes on with: python -m sbirlib train --out {tmp_path / 'run'} --resume" in printed
+    assert f"wrote {tmp_path / 'run' / 'report.html'}" in printed
+
+
+def test_what_is_not_a_run_is_named(tmp_path, capsys):
+    with pytest.raises(RunError, match="history.csv: no such file"):
+        describe(tmp_path)
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "history.csv: no such file" in capsys.readouterr().err
+
+
+def test_the_data_are_known_by_their_bytes_and_names_not_by_their_place(pairs, tmp_path):
+    def fingerprint(root):
+        from sbirlib import PairFolder
+
+        return data_fingerprint([load_split(PairFolder(root).split("train"), Config().data, 32)])
+
+    shutil.copytree(pairs.root, tmp_path / "moved")
+    found = fingerprint(pairs.root)
+    assert found == fingerprint(tmp_path / "moved")
+    assert (found["sketches"], found["photos"]) == (32, 16)
+    by_hand = hashlib.sha256()
+    for folder in ("trainA", "trainB"):
+        for path in sorted((pairs.root / folder).glob("*.png")):
+            by_hand.update(f"{folder}/{path.name}".encode() + hashlib.sha256(path.read_bytes()).digest())
+    assert found["sha256"] == by_hand.hexdigest()
+    first, second = sorted((tmp_path / "moved" / "trainA").iterdir())[:2]
+    shutil.copy(first, second)
+    assert fingerprint(tmp_path / "moved")["sha256"] != found["sha256"]
+
+
+def test_versions_and_code_are_known():
+    assert {"python", "torch", "timm", "sbirlib"} <= versions().keys()
+    assert re.fullmatch(r"[0-9a-f]{40}(, with changes)?|no git checkout", code_state())

@@ -1,0 +1,324 @@
+"""Small archives in the shapes in which the public data sets are passed around."""
+
+import errno
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tools.hostile_files import picture, tarred, zipped
+
+from sbirlib.cli.app import main
+from sbirlib.data.pairs import PairFolder
+from sbirlib.sources import importing as sources
+from sbirlib.sources.importing import RECORD, import_dataset, published
+from sbirlib.sources.layouts import SourceError
+
+
+def png(shade=0):
+    return picture("PNG", shade=shade)
+
+
+def clothes(top="ClothesV1/"):
+    """Three photos to train and one to test on, two sketches of each."""
+    return {
+        f"{top}{split}{name}.png": png(i)
+        for i, split in enumerate(["train", "train", "train", "test"])
+        for name in (f"B/{i:05d}", f"A/{i:05d}_01", f"A/{i:05d}_06")
+    }
+
+
+def qmul(word="Chair", *, sketch="sketch", extension="png"):
+    """The form of QMUL: photo and sketch folders, and lists that name sketches as .svg."""
+    ids = {"train": ["1031000079", "1135045020"], "test": ["2429245009"]}
+    files = {f"{word}V2_F/{word}V2_photo/{i}.png": png(7) for part in ids.values() for i in part}
+    files |= {
+        f"{word}V2_F/{word}V2_{sketch}/{i}_{n}.{extension}": png(n)
+        for part in ids.values()
+        for i in part
+        for n in (1, 12)
+    }
+    for split, part in ids.items():
+        files[f"{word}V2_F/photo_{split}.txt"] = "".join(f"{i}.png\r\n" for i in part).encode()
+        files[f"{word}V2_F/sketch_{split}.txt"] = "".join(
+            f"{i}_{n}.svg\n" for i in part for n in (1, 12)
+        ).encode()
+    return files
+
+
+def write(path, files):
+    """`files` as a .zip, a .tar.gz or a folder, as the name asks."""
+    if path.suffix:
+        return (zipped if path.suffix == ".zip" else tarred)(path, files)
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def found(folder):
+    return dict(Counter(path.parent.name for path in folder.rglob("*.*") if path.parent != folder))
+
+
+CLOTHES, CHAIRS = (
+    {"trainA": 6, "trainB": 3, "testA": 2, "testB": 1},
+    {"trainA": 4, "trainB": 2, "testA": 2, "testB": 1},
+)
+
+
+@pytest.mark.parametrize("name", ["download.zip", "download.tar.gz", "download"])
+@pytest.mark.parametrize("top", ["", "ClothesV1/", "some/where/ClothesV1/"])
+def test_four_folders_at_any_depth(name, top, tmp_path):
+    archive = write(
+        tmp_path / name, clothes(top) | {f"{top}README.txt": b"hello", "__MACOSX/trainA/._x.png": b"x"}
+    )
+    report = import_dataset("clothesv1", archive, tmp_path / "data" / "ClothesV1")
+    assert found(tmp_path / "data" / "ClothesV1") == CLOTHES
+    assert (report.left_out, report.notes) == ((), ())
+    assert PairFolder(tmp_path / "data" / "ClothesV1").report().left_out == 0
+    assert (tmp_path / "data/ClothesV1/trainA/00001_06.png").read_bytes() == clothes()[
+        "ClothesV1/trainA/00001_06.png"
+    ]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["ClothesV1"]
+
+
+@pytest.mark.parametrize("inner", ["", "trainA/", "x/y/{}/"])
+def test_one_archive_for_each_folder(inner, tmp_path):
+    (tmp_path / "down").mkdir()
+    for part in CLOTHES:
+        files = {
+            inner.format(part).replace("trainA", part) + Path(name).name: data
+            for name, data in clothes("").items()
+            if name.startswith(part)
+        }
+        write(tmp_path / "down" / f"{part}.zip", files)
+    import_dataset("clothesv1", tmp_path / "down", tmp_path / "out")
+    assert found(tmp_path / "out") == CLOTHES
+
+
+def test_what_is_there_packed_and_unpacked_is_taken_once(tmp_path):
+    write(write(tmp_path / "down", clothes()) / "clothes.zip", clothes())
+    report = import_dataset("clothesv1", tmp_path / "down", tmp_path / "down" / "out")
+    assert found(tmp_path / "down" / "out") == CLOTHES
+    assert report.notes == ("files that were there twice, byte for byte: 12",)
+
+
+@pytest.mark.parametrize("keep", ["", "photo_", "sketch_"])
+@pytest.mark.parametrize("name", ["download.zip", "download"])
+def test_photo_and_sketch_folders_with_lists(name, keep, tmp_path):
+    files = {name: data for name, data in qmul().items() if not name.endswith(".txt") or f"/{keep}" in name}
+    report = import_dataset("chairv2", write(tmp_path / name, files), tmp_path / "out")
+    assert found(tmp_path / "out") == CHAIRS
+    assert report.notes == ()
+    assert PairFolder(tmp_path / "out").split("test").designers == ["1", "12"]
+
+
+@pytest.mark.parametrize("form", ["{side}/{split}", "{split}/{side}", "{split}/{side}s"])
+def test_photo_and_sketch_folders_divided_by_folders(form, tmp_path):
+    files = {}
+    for name, data in clothes("").items():
+        folder, _, file = name.partition("/")
+        files[
+            form.format(side="sketch" if folder[-1] == "A" else "photo", split=folder[:-1]) + f"/{file}"
+        ] = data
+    import_dataset("clothesv1", write(tmp_path / "a.zip", files), tmp_path / "out")
+    assert found(tmp_path / "out") == CLOTHES
+
+
+def test_of_two_data_sets_the_one_asked_for_is_taken(tmp_path):
+    archive = write(tmp_path / "QMUL.zip", qmul("Chair") | {"Shoes" + name: b"x" for name in qmul("Shoe")})
+    import_dataset("chairv2", archive, tmp_path / "out")
+    assert found(tmp_path / "out") == CHAIRS
+    with pytest.raises(
+        SourceError, match=r"QMUL.zip: holds 2 data sets .ChairV2_F, ShoesShoeV2_F.; unpack it"
+    ):
+        import_dataset("clothesv1", archive, tmp_path / "other")
+
+
+def test_svg_sketches_are_refused_unless_png_is_beside_them(tmp_path):
+    svg = qmul("Shoe", extension="svg")
+    with pytest.raises(SourceError, match=r"the sketches in ShoeV2_F/ShoeV2_sketch are not .* inkscape"):
+        import_dataset("shoev2", write(tmp_path / "a.zip", svg), tmp_path / "out")
+    both = svg | qmul("Shoe", sketch="sketch_png")
+    import_dataset("shoev2", write(tmp_path / "b.zip", both), tmp_path / "out")
+    assert found(tmp_path / "out") == CHAIRS
+
+
+def test_lists_that_do_not_fit_are_told(tmp_path):
+    files = qmul()
+    files["ChairV2_F/photo_test.txt"] += b"9999999999.png\n1031000079.png\n"
+    files["ChairV2_F/ChairV2_sketch/2429245009_3.png"] = png()
+    report = import_dataset("chairv2", write(tmp_path / "a.zip", files), tmp_path / "out")
+    assert report.notes[:2] == (
+        "names in both photo_train.txt and photo_test.txt: 1, such as 1031000079; they went to test",
+        "files that photo_test.txt names and that are missing: 1 of 3, such as 9999999999.png",
+    )
+    assert [(fault.path.name, fault.detail) for fault in report.left_out] == [
+        ("2429245009_3.png", "no list names it")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda files: {name: files[name] for name in files if not name.endswith(".txt")},
+            "nothing that divides them",
+        ),
+        (
+            lambda files: {name: files[name] for name in files if "sketch" not in name},
+            "has photos only; needs trainA",
+        ),
+        (
+            lambda files: {"ChairV2_Coordinate": b"\x80\x04", "photo/1.png": png()},
+            "Python pickle, which can run any",
+        ),
+        (lambda files: {"notes.txt": b""}, "needs trainA, trainB, testA, testB"),
+        (lambda files: {"inner.zip": b"PK"}, "It holds archives .inner.zip.: unpack it"),
+        (
+            lambda files: {name: b"no picture" if name.endswith("png") else files[name] for name in files},
+            "no sketch belongs to a photo",
+        ),
+        (
+            lambda files: {"trainA/a.png": png(), "trainB/a.png": png(), "testA/b.png": png()},
+            "the test split has sketches but no photos .testB.",
+        ),
+        (
+            lambda files: files | {"ChairV2_F/photo_train.txt": b"\xff\xfe\x00"},
+            "photo_train.txt: is not text",
+        ),
+        (lambda files: files | {"ChairV2_F/other_photo/1.png": png()}, "has 2 folders of photos"),
+    ],
+)
+def test_what_cannot_be_imported_says_why_and_leaves_nothing(change, words, tmp_path):
+    archive = write(tmp_path / "a.zip", change(qmul()))
+    with pytest.raises(SourceError, match=f"a.zip.*{words}"):
+        import_dataset("chairv2", archive, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_a_pickle_of_coordinates_is_never_opened(tmp_path):
+    files = {name: data for name, data in qmul().items() if not name.endswith("txt")}
+    archive = write(tmp_path / "ChairV2", files | {"ChairV2_Coordinate": b"\x80\x04cos\nsystem\n."})
+    with pytest.raises(
+        SourceError, match=r"ChairV2_Coordinate: a Python pickle, which can run .* it was not"
+    ):
+        import_dataset("chairv2", archive, tmp_path / "out")
+
+
+def test_damaged_and_colliding_files_are_left_out_and_named(tmp_path):
+    files = clothes("") | {
+        "trainA/00001_06.png": b"no picture",
+        "trainA/00002_06.gif": b"GIF89a",
+        "TRAINA/00000_01.PNG": png(99),
+        "trainB/\x1b[2Jx.png": png(),
+    }
+    files[f"testB/{'x' * 300}.png"] = png()
+    report = import_dataset("clothesv1", write(tmp_path / "a.zip", files), tmp_path / "out")
+    reasons = {fault.path.name: fault.detail for fault in report.left_out}
+    assert reasons["00001_06.png"].startswith("is not a PNG")
+    assert reasons["00002_06.gif"].startswith("save it as one of .png")
+    assert reasons["00000_01.PNG"] == "another file is called 00000_01.png; rename one"
+    assert reasons["\x1b[2Jx.png"].startswith("its name cannot be printed")
+    assert reasons["x" * 300 + ".png"] == "no file can have this name; rename it"
+    assert "\x1b" not in str(report)
+    assert found(tmp_path / "out") == CLOTHES | {"trainA": 5}
+    assert len(json.loads((tmp_path / "out" / RECORD).read_text())["left_out"]) == 5
+
+
+def test_counts_are_compared_with_the_manifest(tmp_path, monkeypatch):
+    report = import_dataset("clothesv1", write(tmp_path / "a.zip", clothes()), tmp_path / "out")
+    assert (
+        "test sketches: found 2, 273 fewer than published: 275 (README of github.com/ExponentiAI/ARNet)"
+        in report.warnings
+    )
+    assert "next: python -m sbirlib data check" in str(report)
+    known = {"train photos": {3: "here"}, "train sketches": {5: "there", 9: "elsewhere"}}
+    monkeypatch.setattr(sources, "published", lambda source: published(source)._replace(counts=known))
+    report = import_dataset("clothesv1", tmp_path / "a.zip", tmp_path / "out")
+    assert report.warnings == ("train sketches: found 6, 1 more than published: 5 (there); 9 (elsewhere)",)
+
+
+def test_the_manifest_names_a_source_for_every_count():
+    for source in ("clothesv1", "chairv2", "shoev2"):
+        known = published(source)
+        assert {"train photos", "train sketches", "test photos", "test sketches"} <= set(known.counts)
+        assert all(
+            isinstance(count, int) and len(where) > 10
+            for counts in known.counts.values()
+            for count, where in counts.items()
+        )
+    assert list(published("clothesv1").counts["train sketches"]) == [925]
+    assert 323 in published("chairv2").counts["test sketches"]
+    assert set(published("shoev2").counts["all sketches"]) == {6648, 6730}
+
+
+def test_an_earlier_import_is_replaced_and_nothing_else(tmp_path):
+    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    import_dataset("clothesv1", archive, out)
+    (out / ".DS_Store").write_bytes(b"")
+    import_dataset(
+        "clothesv1", write(tmp_path / "b.zip", clothes() | {"ClothesV1/trainA/00000_07.png": png()}), out
+    )
+    assert found(out) == CLOTHES | {"trainA": 7}
+    with pytest.raises(SourceError, match="is not empty, and no earlier import of chairv2"):
+        import_dataset("chairv2", archive, out)
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(SourceError, match="was changed since it was imported"):
+        import_dataset("clothesv1", archive, out)
+    with pytest.raises(SourceError, match="holds .*out, which is to be imported"):
+        import_dataset("clothesv1", out, out)
+    with pytest.raises(SourceError, match="is a file; name a new folder"):
+        import_dataset("clothesv1", archive, archive)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip", "out"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "cannot be written (No space left on device)"),
+        (KeyboardInterrupt(), 130, "stopped; nothing was imported"),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_a_full_disk_and_ctrl_c_leave_what_was_there(
+    before, error, code, words, tmp_path, monkeypatch, capsys
+):
+    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    if before:
+        import_dataset("clothesv1", archive, out)
+
+    def stop(path, data):
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", stop)
+    assert main(["data", "import", "clothesv1", str(archive), "--out", str(out)]) == code
+    assert words in capsys.readouterr().err
+    assert found(out) == (CLOTHES if before else {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"][: 1 + before]
+
+
+def test_an_import_that_cannot_be_put_in_place_brings_the_old_one_back(tmp_path, monkeypatch):
+    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    import_dataset("clothesv1", archive, out)
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name == "new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(SourceError, match=r"cannot be written .Input/output error."):
+        import_dataset("clothesv1", archive, out)
+    assert found(out) == CLOTHES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
+
+
+def test_the_command_reports_and_says_what_next(tmp_path, capsys):
+    archive = write(tmp_path / "a.zip", clothes())
+    assert main(["data", "import", "clothesv1", str(archive), "--out", str(tmp_path / "out")]) == 0
+    assert f"next: python -m sbirlib data check {tmp_path / 'out'}" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path / "out")]) == 0

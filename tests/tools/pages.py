@@ -1,0 +1,14 @@
+"""The notebooks, and how many figures each shows at least."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+FIGURES = {
+    "01_explore_data": 6,
+    "02_train": 5,
+    "03_evaluate": 8,
+    "04_attention_and_tokens": 8,
+    "05_paper_and_code": 9,
+    "06_draw_and_search": 7,
+}
+NAMES = sorted(FIGURES)

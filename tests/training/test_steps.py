@@ -1,0 +1,181 @@
+"""The gradient of one step: chunk by chunk and over several processes it is that of the whole batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+from tools.steps import EXACT, gradients, launch
+
+from sbirlib import ARNet, evaluate, load_run
+from sbirlib.config.config import DataConfig
+from sbirlib.data.batches import Epoch
+from sbirlib.data.loading import load_split
+
+
+@pytest.fixture(scope="module")
+def config(tiny, pairs):
+    return tiny.updated(
+        {
+            "mstr.enabled": True,
+            "mstr.scales": (1, 2),
+            "data.root": str(pairs.root),
+            "data.val_fraction": 0.0,
+            "run.epochs": 1,
+        }
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 8, 15])
+def test_chunks_give_the_gradient_of_the_whole_batch(config, pairs, chunk):
+    exact = config.updated({**EXACT, "model.drop_path": 0.0})
+    rows = torch.arange(16)
+    whole, cached = gradients(exact, pairs, rows, 0), gradients(exact, pairs, rows, chunk)
+    torch.testing.assert_close(cached[0], whole[0], atol=1e-5, rtol=1e-5)
+    assert (cached[1] - whole[1]).norm() <= 1e-5 * whole[1].norm()
+
+
+def test_dropout_is_repeated_exactly(config, pairs):
+    # One chunk that is a whole batch, but for the second pass: the same dropout, so the same gradient.
+    rows = torch.arange(6)
+    dropping = config.updated({"mstr.dropout": 0.5, "mstr.weight": 0.9})
+    whole = gradients(dropping, pairs, rows, 0, seed=3)
+    other = gradients(dropping, pairs, rows, 0, seed=4)
+    assert (whole[1] - other[1]).norm() > 1e-2 * whole[1].norm()
+    one, again = (gradients(dropping, pairs, rows, 4, seed=3) for _ in range(2))
+    assert torch.equal(one[1], again[1])
+    # What is drawn next does not depend on how often the encoders ran.
+    assert torch.equal(one[2], again[2])
+    by_hand = two_chunks_by_hand(dropping, pairs, seed=3)
+    assert (one[1] - by_hand).norm() <= 1e-5 * by_hand.norm()
+
+
+def two_chunks_by_hand(config, pairs, seed):
+    """Both chunks with their graph at once: what caching must equal, dropout included."""
+    from sbirlib.methods.arnet import arnet_loss
+
+    torch.manual_seed(0)
+    model = ARNet.from_config(config).train()
+    data = load_split(pairs.split("train"), DataConfig(root=str(pairs.root)), config.model.image_size)
+    plan = Epoch(data, config.data, seed=0, epoch=1)
+    torch.manual_seed(seed)
+    views = [plan.views(rows, "cpu") for rows in (torch.arange(4), torch.arange(4, 6))]
+    first, second = (model(*part[:-1]) for part in views)
+    joined = first._replace(
+        **{
+            name: type(getattr(first, name))(
+                *(
+                    None if one is None else torch.cat([one, other])
+                    for one, other in zip(getattr(first, name), getattr(second, name), strict=True)
+                )
+            )
+            for name in ("sketch", "photo", "sketch_second", "photo_second")
+        }
+    )
+    joined = joined._replace(
+        recyc_sketch=(4 * first.recyc_sketch + 2 * second.recyc_sketch) / 6,
+        recyc_photo=(4 * first.recyc_photo + 2 * second.recyc_photo) / 6,
+    )
+    arnet_loss(joined, torch.cat([part.photo_ids for part in views]), config.loss).total.backward()
+    return torch.cat([weights.grad.flatten() for weights in model.parameters()])
+
+
+def test_adding_up_smaller_batches_is_not_the_same(config, pairs):
+    exact, rows = config.updated(EXACT), torch.arange(16)
+    whole = gradients(exact, pairs, rows, 0)[1]
+    halves = sum(gradients(exact, pairs, part, 0)[1] for part in rows.split(8)) / 2
+    assert (halves - whole).norm() > 1e-2 * whole.norm()
+
+
+@pytest.mark.parametrize(("processes", "chunk"), [(2, 0), (4, 0), (2, 3)])
+def test_processes_together_take_the_step_of_one(config, pairs, tmp_path, processes, chunk):
+    exact = config.updated(EXACT)
+    exact.to_yaml(tmp_path / "config.yaml")
+    out = tmp_path / "step.pt"
+    launch(
+        processes,
+        str(Path(__file__).parents[1] / "tools" / "one_step.py"),
+        str(tmp_path / "config.yaml"),
+        str(chunk),
+        str(out),
+    )
+    found = torch.load(out, weights_only=True)
+    terms, whole, _ = gradients(exact, pairs, torch.arange(16), 0)
+    torch.testing.assert_close(found["terms"], terms, atol=1e-5, rtol=1e-5)
+    assert (found["gradient"] - whole).norm() <= 1e-5 * whole.norm()
+
+
+def train_words(config, out, batch, *words):
+    return [
+        "train",
+        "--preset",
+        "mini_full",
+        "--data.root",
+        config.data.root,
+        "--model.image-size",
+        "48",
+        "--model.embed-dim",
+        "16",
+        "--optim.batch-size",
+        str(batch),
+        "--optim.warmup",
+        "0",
+        "--run.epochs",
+        "2",
+        "--run.tracker",
+        "none",
+        "--run.precision",
+        "fp32",
+        "--run.device",
+        "cpu",
+        "--data.val-fraction",
+        "0.25",
+        "--mstr.scales",
+        "1",
+        "2",
+        "--mstr.dropout",
+        "0",
+        "--out",
+        str(out),
+        *words,
+    ]
+
+
+def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(
+        [sys.executable, "-m", "sbirlib", *train_words(config, one, 8)], check=True, capture_output=True
+    )
+    printed = launch(2, "-m", "sbirlib", *train_words(config, two, 4))
+    assert printed.count("epoch   1") == 1  # one process speaks
+    first, second = (load_run(run, "last") for run in (one, two))
+    for name, weights in first.state_dict().items():
+        same = second.state_dict()[name]
+        if name.endswith(("qkv.bias", "in_proj_bias")):
+            # A bias of the keys changes no attention: its gradient is rounding, which Adam scales up to whole steps.
+            weights, same = (
+                rearrange(bias, "(part d) -> part d", part=3)[[0, 2]] for bias in (weights, same)
+            )
+        torch.testing.assert_close(same, weights, atol=1e-4, rtol=1e-3)
+    assert evaluate(first, pairs).ranks.tolist() == evaluate(second, pairs).ranks.tolist()
+    assert (two / "history.csv").read_text().splitlines()[0] == (
+        one / "history.csv"
+    ).read_text().splitlines()[0]
+    # Stopped in the middle, and gone on with: the same.
+    cut = tmp_path / "cut"
+    launch(2, str(Path(__file__).parents[1] / "tools" / "stopped.py"), "3", *train_words(config, cut, 4))
+    assert not (cut / "history.csv").exists() or len((cut / "history.csv").read_text().splitlines()) < 3
+    assert "The run is in" in launch(2, "-m", "sbirlib", "train", "--out", str(cut), "--resume")
+    for name, weights in load_file(two / "last" / "model.safetensors").items():
+        assert torch.equal(load_file(cut / "last" / "model.safetensors")[name], weights)
+    # Random numbers are those of each process: another number of them cannot go on.
+    done = subprocess.run(
+        [sys.executable, "-m", "sbirlib", "train", "--out", str(two), "--resume"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "was trained in 2 processes, these are 1; start as many" in done.stderr
