@@ -1,6 +1,6 @@
 """Look inside a trained model: attention, how alike its patch tokens are, and what recycling makes of each.
 
-Attention is read off any plain ViT while it runs as always: queries and keys are copied on their way
+AttentionMaps is read off any plain ViT while it runs as always: queries and keys are copied on their way
 through each block, fused or not, and the hooks that do so are gone afterwards.
 """
 
@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce, repeat
-from timm.models.vision_transformer import Attention as AttentionLayer
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,12 +22,12 @@ from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
-from sbirlib.layers.backbone import Backbone
-from sbirlib.methods.arnet import ARNet, Encoder
+from sbirlib.layers.backbone import Backbone, Tokens
+from sbirlib.methods.base import Encoder, Method
 
 
-class Attention(NamedTuple):
-    """Attention of a batch: `maps` (layers, b, heads, t, t), rows are queries and sum to 1.
+class AttentionMaps(NamedTuple):
+    """AttentionMaps of a batch: `maps` (layers, b, heads, t, t), rows are queries and sum to 1.
 
     Of the t tokens the first `prefix` are CLS and registers, then come the patches of `grid` (h, w),
     row by row.
@@ -60,11 +59,11 @@ def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
 
     `backbone` is a timm model, or a `Backbone` around one. Nothing about the model changes: its output
     is the same to the last bit, inside and afterwards. Raises InputError for a model without attention
-    of this kind, such as a CNN. Source: ours.
+    of this kind, such as a CNN.
     """
     vit = backbone.encoder if isinstance(backbone, Backbone) else backbone
     layers = [getattr(block, "attn", None) for block in getattr(vit, "blocks", ())]
-    if not isinstance(vit, VisionTransformer) or not all(type(layer) is AttentionLayer for layer in layers):
+    if not isinstance(vit, VisionTransformer) or not all(type(layer) is Attention for layer in layers):
         raise InputError(
             f"no attention here: {type(vit).__name__} is not a plain ViT, whose every block lets all "
             "tokens see one another (a CNN has no attention, Swin has windows); choose sbir_mini or vit_*"
@@ -91,19 +90,19 @@ def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def attention_maps(backbone: Backbone, images: Tensor) -> Attention:
-    """Attention of every layer and head for images (b, 3, s, s) in [0, 1]. Raises InputError as `recording`."""
+def attention_maps(backbone: Backbone, images: Tensor) -> AttentionMaps:
+    """AttentionMaps of every layer and head for images (b, 3, s, s) in [0, 1]. Raises InputError as `recording`."""
     with recording(backbone) as maps:
         backbone(images)
-    return Attention(torch.stack(maps), backbone.encoder.num_prefix_tokens, backbone.grid)
+    return AttentionMaps(torch.stack(maps), backbone.encoder.num_prefix_tokens, backbone.grid)
 
 
-def patch_attention(attention: Attention, query: int) -> Tensor:
+def patch_attention(attention: AttentionMaps, query: int) -> Tensor:
     """What the patch token `query` (its place in the grid, row by row) attends to -> (layers, b, heads, h, w)."""
     return _as_grid(attention.maps[..., attention.prefix + query, attention.prefix :], attention.grid)
 
 
-def global_attention(attention: Attention, *, uses_cls: bool = True) -> Tensor:
+def global_attention(attention: AttentionMaps, *, uses_cls: bool = True) -> Tensor:
     """What the global token attends to -> (layers, b, heads, h, w).
 
     The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where the global token
@@ -115,8 +114,8 @@ def global_attention(attention: Attention, *, uses_cls: bool = True) -> Tensor:
     return _as_grid(reduce(rows, "layer b head i j -> layer b head j", "mean"), attention.grid)
 
 
-def rollout(attention: Attention) -> Attention:
-    """Attention followed through all layers, as one layer with one head: what each last token is made of.
+def rollout(attention: AttentionMaps) -> AttentionMaps:
+    """AttentionMaps followed through all layers, as one layer with one head: what each last token is made of.
 
     Heads are averaged, and half of every layer is the skip connection. `global_attention` and
     `patch_attention` read the result. Source: attention rollout (Abnar and Zuidema, arXiv 2005.00928).
@@ -129,7 +128,7 @@ def rollout(attention: Attention) -> Attention:
     return attention._replace(maps=rearrange(followed, "b i j -> 1 b 1 i j"))
 
 
-def attention_distance(attention: Attention, image_size: int) -> Distance:
+def attention_distance(attention: AttentionMaps, image_size: int) -> Distance:
     """How far, in pixels of an image of side `image_size`, patches look on average -> Distance.
 
     The distance between the middles of two patches, weighted by attention, averaged over query patches
@@ -152,13 +151,15 @@ def recycling_shares(encoder: Encoder, images: Tensor) -> tuple[Tensor, ...]:
 
     r is a weighted sum of cells; the share of a cell is the part of r's squared length that its summand
     brings, so all shares of an image sum to 1, and one that works against the rest is below 0. Images
-    (b, 3, s, s) in [0, 1]. Raises InputError for a model without MSTR. Source: ours.
+    (b, 3, s, s) in [0, 1]. Raises InputError for a model without MSTR.
     """
     if encoder.mstr is None:
         raise InputError("this model does not recycle tokens: train with MSTR (preset mini_full or full)")
-    if encoder.mstr.pooling == "strips":
+    if not encoder.mstr.makes_maps:
         raise InputError("the cells of this model are strips, not windows (mstr.pooling): they make no map")
-    summands = einsum(encoder(images).cells, encoder.mstr.mix.weight[0], "b m d, m -> b m d")
+    summands = einsum(
+        _cells(encoder, encoder.backbone(images)), encoder.mstr.mix.weight[0], "b m d, m -> b m d"
+    )
     whole = reduce(summands, "b m d -> b d", "sum")
     shares = einsum(summands, whole, "b m d, b d -> b m") / rearrange(whole.square().sum(dim=1), "b -> b 1")
     height, width = encoder.mstr.grid
@@ -198,34 +199,49 @@ def similarity_variance(tokens: Tensor) -> Tensor:
     return token_similarity(tokens).flatten(1).var(dim=1, correction=0)
 
 
+class Recycling(NamedTuple):
+    """The patch tokens (b, n, d) of an image before MSTR, and after it: its cells of scale 1."""
+
+    before: Tensor
+    after: Tensor
+
+
 @torch.no_grad()
+def recycled_tokens(encoder: Encoder, images: Tensor) -> Recycling:
+    """The same tokens before and after MSTR, for images (b, 3, s, s) in [0, 1].
+
+    Raises InputError for a model without MSTR or without scale 1.
+    """
+    if encoder.mstr is None or 1 not in encoder.mstr.scales:
+        raise InputError("this model has no cells of scale 1: train with MSTR (preset mini_full or full)")
+    tokens = encoder.backbone(images)
+    levels = _cells(encoder, tokens).split(encoder.mstr.cells_by_scale, dim=1)
+    return Recycling(tokens.patches, levels[encoder.mstr.scales.index(1)])
+
+
 def recycling_variance(
-    model: ARNet, data: str | Path, split: str = "test", *, batch: int = 64
+    model: Method, data: str | Path, split: str = "test", *, batch: int = 64
 ) -> dict[str, Variance]:
     """Variance of patch-token similarities before and after MSTR, for "sketch" and "photo" of a split.
 
-    Before are the patch tokens that the backbone gives, after the cells of scale 1 that MSTR makes of
-    them, so both matrices have one row for each patch. Raises InputError for a model without MSTR or
-    without scale 1, PairError as `evaluate` does.
+    Raises InputError as `recycled_tokens`, PairError as `evaluate`.
     """
-    device, result = next(model.parameters()).device, {}
-    loaded = load_split(
-        PairFolder(data).split(split), DataConfig(root=str(data), fit=model.fit), model.image_size
-    )
+    device, config = next(model.parameters()).device, DataConfig(root=str(data), fit=model.fit)
+    loaded = load_split(PairFolder(data).split(split), config, model.image_size)
     model.eval()
-    for name, encoder, pixels in (
-        ("sketch", model.sketch_encoder, loaded.sketches),
-        ("photo", model.photo_encoder, loaded.photos),
-    ):
-        if encoder.mstr is None or 1 not in encoder.mstr.scales:
-            raise InputError("this model has no cells of scale 1: train with MSTR (preset mini_full or full)")
-        counts = encoder.mstr.cells_by_scale
-        before, after = [], []
-        for part in pixels.split(batch):
-            encoded = encoder(to_float(part, device))
-            before.append(similarity_variance(encoded.patches))
-            after.append(
-                similarity_variance(encoded.cells.split(counts, dim=1)[encoder.mstr.scales.index(1)])
-            )
-        result[name] = Variance(torch.cat(before).mean().item(), torch.cat(after).mean().item())
+    domains = {
+        "sketch": (model.sketch_encoder, loaded.sketches),
+        "photo": (model.photo_encoder, loaded.photos),
+    }
+    result = {}
+    for name, (encoder, pixels) in domains.items():
+        tokens = [recycled_tokens(encoder, to_float(part, device)) for part in pixels.split(batch)]
+        parts = (
+            torch.cat([similarity_variance(part) for part in side]) for side in zip(*tokens, strict=True)
+        )
+        result[name] = Variance(*(values.mean().item() for values in parts))
     return result
+
+
+def _cells(encoder: Encoder, tokens: Tokens) -> Tensor:
+    return encoder.mstr(*tokens).cells

@@ -16,9 +16,10 @@ from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
-from sbirlib.methods.arnet import ARNet, Encoder
+from sbirlib.methods.base import Encoder, Method
 from sbirlib.retrieval.embed import embed
 from sbirlib.retrieval.scores import Accuracy, accuracy_at, true_ranks
+from sbirlib.retrieval.search import score_all
 
 Rule = Literal["attention", "norm", "recycling", "random"]
 Where = Literal["input", "output"]
@@ -39,7 +40,7 @@ def token_scores(encoder: Encoder, images: Tensor, rule: Rule, *, seed: int = 0)
 
     `attention` that the global token pays it in the last layer, mean over heads; `norm` of the token;
     `recycling`, its share in the recycled feature; `random`, the yardstick for the others. Raises
-    InputError where the encoder has no attention or does not recycle. Source: ours.
+    InputError where the encoder has no attention or does not recycle.
     """
     if rule == "attention":
         maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=encoder.backbone.uses_cls)
@@ -86,13 +87,13 @@ def embed_kept(
     filled = repeat(reduce(patches, "b k d -> b d", "mean"), "b d -> b n d", n=height * width)
     filled = filled.scatter(1, repeat(places, "b k -> b k d", d=patches.shape[-1]), patches)
     whole = Tokens(cls, filled)
-    embedding = encoder.head(whole).embedding if recycle else encoder.embed(whole.cls)
+    embedding = encoder.embedding(whole) if recycle else encoder.embed(whole.cls)
     return F.normalize(embedding, dim=-1)
 
 
 def embed_whole(encoder: Encoder, images: Tensor, *, recycle: bool = True) -> Tensor:
     """Embeddings (b, e) of unit length of whole images (b, 3, s, s), with or without the recycled feature."""
-    embedding = encoder(images).embedding if recycle else encoder.embed(encoder.backbone(images).cls)
+    embedding = encoder(images) if recycle else encoder.embed(encoder.backbone(images).cls)
     return F.normalize(embedding, dim=-1)
 
 
@@ -138,7 +139,7 @@ def _take(patches: Tensor, places: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def discard_curve(
-    model: ARNet,
+    model: Method,
     data: LoadedSplit,
     *,
     rule: Rule = "attention",
@@ -174,6 +175,10 @@ def discard_curve(
                 for part, chosen in zip(data.sketches.split(batch), places.split(batch), strict=True)
             ]
         )
-        ranks.append(true_ranks(sketches.float().cpu().numpy() @ photos.numpy().T, data.photo_index.numpy()))
+        ranks.append(
+            true_ranks(
+                score_all(model.score, sketches.float().cpu(), photos).numpy(), data.photo_index.numpy()
+            )
+        )
         kept.append(places.shape[1] / scores.shape[1])
     return DiscardCurve(np.array(kept), np.stack(ranks), [accuracy_at(row, 1) for row in ranks])

@@ -14,6 +14,7 @@ from sbirlib.analysis.attention import (
     attention_distance,
     attention_maps,
     global_attention,
+    recycled_tokens,
     recycling_shares,
     similarity_variance,
     token_similarity,
@@ -27,35 +28,35 @@ from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.photos import failure_gallery
 from sbirlib.figures.tokens import attention_distance as distance_figure
 from sbirlib.figures.tokens import similarity_heatmaps, token_overlay
-from sbirlib.methods.arnet import ARNet
-from sbirlib.retrieval.embed import embed
-from sbirlib.retrieval.scores import score
+from sbirlib.methods.base import Method
+from sbirlib.retrieval.embed import Rows, embed_split
+from sbirlib.retrieval.scores import Scores, score
+from sbirlib.retrieval.search import score_all
 
 
-def embeddings(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
+def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """Map of all embeddings: t-SNE, a line from each sketch to its photo, six pairs with their pictures.
 
     `query` begins the evenly spaced six. Source: the paper's figure 3.2 in kind.
     """
-    sketches, photos = _embedded(model, data)
-    scores = score(sketches @ photos.T, data.photo_index.numpy())
+    rows = embed_split(model, data)
+    scores = _scores(model, data, rows)
     count = len(data.sketches)
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
     thumbnails = {
         row: (picture(data.sketches[row]), picture(data.photos[data.photo_index[row]])) for row in chosen
     }
     return embedding_map(
-        project(sketches, photos), data.photo_index.numpy(), thumbnails=thumbnails, hits=scores.ranks == 1
+        project(*rows), data.photo_index.numpy(), thumbnails=thumbnails, hits=scores.ranks == 1
     )
 
 
-def failures(model: ARNet, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:
+def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:
     """The sketches with the worst ranks, with their photo and what was found before it.
 
     `query` leaves out so many of the worst. Raises InputError if no sketch is left.
     """
-    sketches, photos = _embedded(model, data)
-    scores = score(sketches @ photos.T, data.photo_index.numpy())
+    scores = _scores(model, data, embed_split(model, data))
     worst = [row for row in np.argsort(-scores.ranks, kind="stable").tolist() if scores.ranks[row] > 1]
     worst = worst[query : query + rows]
     if not worst:
@@ -79,7 +80,7 @@ def failures(model: ARNet, data: LoadedSplit, query: int = 0, *, rows: int = 4, 
 
 
 @torch.no_grad()
-def attention(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
+def attention(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """What the global token of one sketch attends to in each layer, mean of heads."""
     backbone = model.eval().sketch_encoder.backbone
     maps = attention_maps(backbone, _images(model, data.sketches[query : query + 1]))
@@ -94,7 +95,7 @@ def attention(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
     )
 
 
-def distance(model: ARNet, data: LoadedSplit, query: int = 0, *, images: int = 64) -> Figure:
+def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 64) -> Figure:
     """Average attention distance by layer in px, of both encoders, over `images` pictures from `query` on.
 
     Source: the paper's figure 3.3 in kind.
@@ -116,25 +117,22 @@ def distance(model: ARNet, data: LoadedSplit, query: int = 0, *, images: int = 6
 
 
 @torch.no_grad()
-def similarity(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
+def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """Cosines between the patch tokens of one photo, before MSTR and after it, in the cells of scale 1.
 
     Raises InputError for a model without such cells. Source: the paper's figure 1.1.2 in kind.
     """
-    encoder = model.eval().photo_encoder
-    if encoder.mstr is None or 1 not in encoder.mstr.scales:
-        raise InputError("this model has no cells of scale 1: train with MSTR (preset mini_full or full)")
-    encoded = encoder(_images(model, data.photos[query : query + 1]))
-    after = encoded.cells.split(encoder.mstr.cells_by_scale, dim=1)[encoder.mstr.scales.index(1)]
+    images = _images(model, data.photos[query : query + 1])
+    before, after = recycled_tokens(model.eval().photo_encoder, images)
     photo = data.split.photos[query].id
-    tokens = {f"photo {photo}, before MSTR": encoded.patches, f"photo {photo}, after MSTR": after}
+    tokens = {f"photo {photo}, before MSTR": before, f"photo {photo}, after MSTR": after}
     return similarity_heatmaps(
         {name: token_similarity(value)[0].cpu().numpy() for name, value in tokens.items()},
         variances={name: similarity_variance(value).item() for name, value in tokens.items()},
     )
 
 
-def recycling(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
+def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """The share that each cell of one sketch has in the recycled feature, at each scale."""
     shares = recycling_shares(model.eval().sketch_encoder, _images(model, data.sketches[query : query + 1]))
     scales = model.sketch_encoder.mstr.scales
@@ -152,7 +150,7 @@ def recycling(model: ARNet, data: LoadedSplit, query: int = 0) -> Figure:
 
 
 def discarding(
-    model: ARNet,
+    model: Method,
     data: LoadedSplit,
     query: int = 0,
     *,
@@ -173,7 +171,7 @@ def discarding(
     )
 
 
-PICTURES: dict[str, Callable[[ARNet, LoadedSplit, int], Figure]] = {
+PICTURES: dict[str, Callable[[Method, LoadedSplit, int], Figure]] = {
     "embeddings": embeddings,
     "failures": failures,
     "attention": attention,
@@ -189,13 +187,9 @@ def picture(pixels: Tensor) -> np.ndarray:
     return rearrange(pixels, "c h w -> h w c").numpy()
 
 
-def _images(model: ARNet, pixels: Tensor) -> Tensor:
+def _images(model: Method, pixels: Tensor) -> Tensor:
     return to_float(pixels, next(model.parameters()).device)
 
 
-def _embedded(model: ARNet, data: LoadedSplit) -> tuple[np.ndarray, np.ndarray]:
-    device = next(model.eval().parameters()).device
-    return (
-        embed(model.embed_sketches, data.sketches, device=device, what="sketches").numpy(),
-        embed(model.embed_photos, data.photos, device=device, what="photos").numpy(),
-    )
+def _scores(model: Method, data: LoadedSplit, rows: Rows) -> Scores:
+    return score(score_all(model.score, *rows).numpy(), data.photo_index.numpy())

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from sbirlib.config.config import Config
+from sbirlib.cli.flags import Flags, Start, flags_of, taking
 from sbirlib.errors import InputError
 from sbirlib.experiments import ablation, grids
 
 
-def ablate_from(preset: str):
-    """The `ablate` command with the values of `preset` as defaults of its flags."""
-    base = Config.preset(preset)
+def ablate_from(start: Start) -> Callable[..., int]:
+    """The `ablate` command with the values of `start` as defaults of its flags."""
+    base = flags_of(start.config)
 
+    @taking(base)
     def ablate_command(
         out: Path,
-        config: Annotated[Config, arg(name="")] = base,
-        preset: str = preset,
+        config: Flags = base,
+        preset: str = start.preset,
         grid: Literal[grids.GRIDS] | None = None,
         vary: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (0, 1, 2),
@@ -40,10 +42,11 @@ def ablate_from(preset: str):
         """
         if (grid is not None) + bool(vary) != 1 and not (frozen and grid is None and not vary):
             raise InputError("name either --grid or --vary (or --frozen alone)")
+        settings = config.config()
         if frozen is not None:
-            ablation.score_frozen(config, frozen, weights=weights or "", out=out)
-        variants = grids.grid(grid, config) if grid else grids.vary(vary) if vary else []
-        for row in ablation.ablate(config, variants, seeds, out=out) if variants else ():
+            ablation.score_frozen(settings, frozen, weights=weights or "", out=out)
+        variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
+        for row in ablation.ablate(settings, variants, seeds, out=out) if variants else ():
             print(
                 f"{row.variant}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
                 f"({row.score['hits@1']}/{row.score['queries']})"

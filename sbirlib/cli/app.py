@@ -1,4 +1,4 @@
-"""The command line: `python -m sbirlib` and data, train, evaluate, search, picture, report, ablate, compare, bench."""
+"""Train, score and search with models for fine-grained sketch-based image retrieval."""
 
 from __future__ import annotations
 
@@ -12,26 +12,12 @@ from tyro.conf import OmitSubcommandPrefixes
 
 from sbirlib.cli.ablate import ablate_from, compare_command
 from sbirlib.cli.data import data
-from sbirlib.cli.models import bench_command, evaluate_command, picture_command, search_command
-from sbirlib.cli.train import _base, report_command, train_from
+from sbirlib.cli.flags import start_of
+from sbirlib.cli.methods import methods_command
+from sbirlib.cli.models import evaluate_command, picture_command, search_command
+from sbirlib.cli.train import report_command, train_from
 from sbirlib.data.images import printable
 from sbirlib.errors import InputError
-
-# Commands whose flags take their defaults from a preset, and the one they start from.
-_PRESET_COMMANDS = {"train": "mini", "ablate": "mini_full"}
-
-
-def _preset(argv: Sequence[str]) -> str:
-    """The preset that these words ask for."""
-    command = argv[0] if argv else ""
-    if command not in _PRESET_COMMANDS:
-        return "mini"
-
-    def preset_of(preset: str = _PRESET_COMMANDS[command]) -> str:
-        return preset
-
-    flags = [word for word in argv[1:] if word not in ("-h", "--help")]
-    return tyro.cli(preset_of, args=flags, return_unknown_args=True)[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,18 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # The preset decides the defaults of the other flags, so it is read first.
-        preset = _preset(argv)
+        # What the flags start from decides which there are, so it is read first.
+        start = start_of(argv)
         commands = {
             "data": data,
-            "train": train_from(preset, _base(argv, preset)),
+            "train": train_from(start),
             "evaluate": evaluate_command,
             "search": search_command,
             "picture": picture_command,
             "report": report_command,
-            "ablate": ablate_from(preset),
+            "methods": methods_command,
+            "ablate": ablate_from(start),
             "compare": compare_command,
-            "bench": bench_command,
         }
         return tyro.extras.subcommand_cli_from_dict(
             commands,

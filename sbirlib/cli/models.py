@@ -1,4 +1,4 @@
-"""Commands that take a trained model: score it, search with it, picture it, time it."""
+"""Commands that take a trained model: score it, search with it, picture what it does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from accelerate import PartialState
 from einops import rearrange
 from tyro.conf import Positional, arg
 
-from sbirlib.bench.measure import Part
 from sbirlib.config.config import DataConfig
 from sbirlib.data.images import printable, read_image
 from sbirlib.data.loading import LoadedSplit, load_split
@@ -21,10 +20,11 @@ from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError
 from sbirlib.layers.precision import Precision
-from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
-from sbirlib.runs.model import load_frozen, load_run
+from sbirlib.runs.folder import load_run
+from sbirlib.runs.model import load_frozen
 from sbirlib.runs.released import load_released
 
 Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
@@ -45,7 +45,7 @@ class ModelChoice:
     weights: Path | None = None
     """With frozen: a local file (.pth, .safetensors) instead of the published weights."""
 
-    def load(self) -> ARNet:
+    def load(self) -> Method:
         """The model where Accelerate would put it: a GPU if there is one. Raises InputError."""
         given = [name for name in ("run", "released", "frozen") if getattr(self, name) is not None]
         if len(given) != 1:
@@ -146,7 +146,8 @@ def search_command(
         json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
     if figure is not None:
         # Seaborn takes two seconds to import, for which only a picture should make one wait.
-        from sbirlib.plots import retrieval_strip, save_figure
+        from sbirlib.figures.photos import retrieval_strip
+        from sbirlib.figures.style import save_figure
 
         pictures = [np.asarray(read_image(hit.path)) for hit in hits]
         save_figure(
@@ -176,8 +177,8 @@ def picture_command(
         query: Where to begin: the row of a sketch or photo, or how many of the worst failures to leave out.
     """
     # Only this command draws with seaborn and scikit-learn, which take a while to import.
-    from sbirlib.pictures import PICTURES
-    from sbirlib.plots import save_figure
+    from sbirlib.analysis.pictures import PICTURES
+    from sbirlib.figures.style import save_figure
 
     _check_parents(figure)
     chosen = model.load()
@@ -190,33 +191,7 @@ def picture_command(
     return 0
 
 
-def bench_command(
-    part: tuple[Part, ...] = (),
-    root: Path = Path("data/MiniClothes"),
-    run: Path | None = None,
-    json: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    repeats: int = 5,
-    batches: tuple[int, ...] = (16,),
-) -> int:
-    """Measure the kit beside the released recipe, and print a table; exit code 1 if memory did not suffice for all.
-
-    Args:
-        part: What to measure; if none is named, all parts, panels only with --run.
-        root: Folder with trainA/, trainB/, testA/ and testB/; search, import and attention need none.
-        run: A trained model, for the panels of the notebooks.
-        json: Also write machine and rows to this file, anew with each row.
-        device: Where to train and score.
-        repeats: How often each measurement is repeated; what takes long is repeated twice.
-        batches: Pairs in a step of ViT-B/16; several, to find the best batch of a GPU.
-    """
-    # The panels draw with the notebooks' libraries, which take a while to import.
-    from sbirlib.bench import Bench
-
-    return 1 if Bench(part, root, run, json, device, repeats, batches)().failed else 0
-
-
-def _loaded(model: ARNet, data: EvaluationData, split: str) -> LoadedSplit:
+def _loaded(model: Method, data: EvaluationData, split: str) -> LoadedSplit:
     config = DataConfig(root=str(data.root), fit=model.fit, on_fault=data.on_fault)
     return load_split(PairFolder(data.root, pattern=data.pattern).split(split), config, model.image_size)
 

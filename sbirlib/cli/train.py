@@ -2,70 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from accelerate import PartialState
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from sbirlib.config.config import Config
-from sbirlib.runs.history import HISTORY, read_history
+from sbirlib.cli.flags import Flags, Start, flags_of, taking
+from sbirlib.runs.folder import Run
 from sbirlib.runs.report import describe, write_page
-from sbirlib.runs.state import saved_config
-from sbirlib.training.signals import _terminated
+from sbirlib.training.signals import Stop, noted
 from sbirlib.training.trainer import train
 
 
-def train_from(preset: str, base: Config):
-    """The `train` command with the values of `base` as defaults of its flags."""
+def train_from(start: Start) -> Callable[..., int]:
+    """The `train` command with the values of `start` as defaults of its flags."""
+    base = flags_of(start.config)
 
+    @taking(base)
     def train_command(
-        out: Path,
-        config: Annotated[Config, arg(name="")] = base,
-        preset: str = preset,
-        overwrite: bool = False,
-        resume: bool = False,
-    ) -> int:
+        out: Path, config: Flags = base, preset: str = start.preset,
+        overwrite: bool = False, resume: bool = False,
+    ) -> int:  # fmt: skip
         """Train a model on the train split of a folder.
 
         Args:
             out: Folder for the run: best/, last/, history.csv, and state/ to go on from.
             config: Hyper-parameters.
-            preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic and
-                full (the paper's); full with token recycling.
+            preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic
+                and full (the paper's); full with token recycling.
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had not been stopped.
         """
-        interrupted = False
-        with _terminated() as stop:
-            records = train(config.data.root, config, out=out, overwrite=overwrite, resume=resume, stop=stop)
+        interrupted, stop, settings = False, Stop(), config.config()
+        with noted(
+            signal.SIGTERM, lambda: stop.ask(now=True)
+        ):  # a scheduler ends the job: leave a checkpoint
+            records = train(
+                settings.data.root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop
+            )
             tell = print if PartialState().is_main_process else _silent
-            begun = _epochs_done(out) if resume else 0
-            if begun < config.run.epochs:
-                tell(
-                    f"{'going on with' if resume else 'training'} {config.model.backbone}, epochs {begun + 1} to "
-                    f"{config.run.epochs}, a line after each",
-                    flush=True,
-                )
+            begun, epochs = Run(out).epochs if resume else 0, settings.run.epochs
+            if begun < epochs:
+                what = f"{settings.method} on {settings.model.backbone}"
+                how = "going on with" if resume else "training"
+                tell(f"{how} {what}, epochs {begun + 1} to {epochs}, a line after each", flush=True)
             try:
                 for record in records:
                     tell(record, flush=True)
             except KeyboardInterrupt:
                 interrupted = True
-        tell(
-            f"The run is in {out}"
-            if _epochs_done(out) >= config.run.epochs
-            else f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here"
-        )
+        if Run(out).epochs >= epochs:
+            tell(f"The run is in {out}")
+        else:
+            tell(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
         return 130 if interrupted else 0
 
     return train_command
-
-
-def _epochs_done(run: Path) -> int:
-    return len(read_history(run)["epoch"]) if (run / HISTORY).is_file() else 0
 
 
 def _silent(*words: object, **options: object) -> None:
@@ -73,7 +67,7 @@ def _silent(*words: object, **options: object) -> None:
 
 
 def report_command(run: Positional[Path]) -> int:
-    """Tell a run on one page: result, settings, data, weights, versions; with its curves in RUN/report.html.
+    """Print a run's report: result, settings, data, weights, versions; with its curves in RUN/report.html.
 
     Args:
         run: Folder that `train --out` wrote.
@@ -82,14 +76,3 @@ def report_command(run: Positional[Path]) -> int:
     page = write_page(run)
     print(f"{text}\n\nwrote {page}")
     return 0
-
-
-def _base(argv: Sequence[str], preset: str) -> Config:
-    """What the flags of `train` start from: the preset, or with --resume the settings of the run."""
-
-    def run_of(out: Path = Path(), resume: bool = False) -> Path | None:
-        return out if resume else None
-
-    flags = [word for word in argv[1:] if word not in ("-h", "--help")]
-    run = tyro.cli(run_of, args=flags, return_unknown_args=True)[0] if argv and argv[0] == "train" else None
-    return Config.preset(preset) if run is None else saved_config(run)

@@ -1,18 +1,18 @@
-"""Every hyper-parameter of the kit, once: the command line, the notebook panel, the YAML files
-and the table in the README are all made from these classes."""
+"""Every hyper-parameter of the kit, once: command line, panels, YAML files and tables are made from these."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from sbirlib.config.fields import LIMITS, Knob, group, knob
-from sbirlib.config.methods import LossConfig, MSTRConfig
+from sbirlib.config.methods import DEFAULTS, GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
 
@@ -47,7 +47,7 @@ class DataConfig:
     jitter: float = knob(0.4, ge=0, le=1)
     """A2: largest change of brightness, contrast and saturation, as a factor 1 +- jitter."""
     hue: float = knob(0.0, ge=0, le=180, unit="degrees")
-    """A2: largest turn of the hue to either side; sketches have no colour, so photos should not lean on it."""
+    """A2: largest turn of the hue to either side; sketches have no colour, so photos need not rely on it."""
 
 
 @group
@@ -65,7 +65,7 @@ class ModelConfig:
     embed_dim: int = knob(512, ge=2, le=65536)
     """Size e of the embedding that is searched."""
     pool: Literal["cls", "mean", "own"] = knob("cls")
-    """Global token: CLS token, mean of the patch tokens (always so without CLS), or the backbone's own pooling."""
+    """Global token: CLS token, mean of the patch tokens (always without CLS), or the backbone's own pooling."""
     normalise: bool = knob(True)
     """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)
@@ -73,7 +73,7 @@ class ModelConfig:
     same_start: bool = knob(True)
     """Two encoders begin with the same weights, as pretrained backbones do; else each draws its own."""
     photo_edges: bool = knob(False)
-    """Photos are seen as edge maps, which a small model from scratch can match with sketches; the paper's are not."""
+    """Photos are seen as edge maps, which a small model from scratch can match with sketches; paper: no."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
     """Stochastic depth of the backbone, for those that have it."""
     early_patches: int = knob(0, ge=0, le=1000, unit="blocks")
@@ -113,7 +113,7 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = knob("auto")
     """Where to compute; auto takes what Accelerate finds."""
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
-    """Number format of the forward pass; auto is bf16 where torch finds a GPU or CPU that has it, else fp32."""
+    """Number format of the forward pass; auto is bf16 on a GPU or CPU that has it, else fp32."""
     protocol: Literal["validation", "released"] = knob("validation")
     """What chooses the checkpoint: held-out training photos; released: the test set."""
     eval_every: int = knob(1, ge=1, le=100000, unit="epochs")
@@ -130,10 +130,13 @@ class RunConfig:
 class Config:
     """All hyper-parameters of one run."""
 
+    method: MethodName = knob("arnet")
+    """Which paper's method is trained; `python -m sbirlib methods` describes them."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    b_siamese: BSiameseConfig = dataclasses.field(default_factory=BSiameseConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
@@ -148,7 +151,7 @@ class Config:
     def from_dict(values: dict) -> Config:
         """A Config from nested dicts; what is absent keeps its default. Raises ConfigError."""
         if not isinstance(values, dict):
-            raise ConfigError(f"expected groups {', '.join(_group_names())}, found {brief(values)}")
+            raise ConfigError(f"expected groups {', '.join(Config().groups)}, found {brief(values)}")
         return Config(**{str(key): value for key, value in values.items()})
 
     @staticmethod
@@ -163,9 +166,20 @@ class Config:
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}); mend it, or train again") from None
 
+    @property
+    def groups(self) -> list[str]:
+        """The groups of settings that count: those of all methods, and those of this one."""
+        others = {name for method, names in GROUPS.items() if method != self.method for name in names}
+        return [field.name for field in dataclasses.fields(self) if field.name not in {"method", *others}]
+
     def to_dict(self) -> dict:
-        """Nested dicts of plain values."""
-        return dataclasses.asdict(self)
+        """The method, and its groups as nested dicts of plain values."""
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in ("method", *self.groups)}
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting that counts, by dotted name."""
+        return {knob.name: knob.default for knob in knobs(self)}
 
     def to_yaml(self, path: str | Path) -> None:
         """Writes every field to `path`."""
@@ -176,15 +190,21 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def updated(self, changes: dict[str, Any]) -> Config:
-        """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError."""
-        values = self.to_dict()
+        """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError.
+
+        Another `method` brings its own defaults with it, `config.methods.DEFAULTS`.
+        """
+        values, method = dataclasses.asdict(self), changes.get("method", self.method)
+        if method != self.method:
+            changes = DEFAULTS.get(method, {}) | changes
         for name, value in changes.items():
             head, _, leaf = name.partition(".")
-            if leaf not in values.get(head, {}):
-                raise ConfigError(
-                    f"unknown field {name!r}; fields: {', '.join(field.name for field in knobs())}"
-                )
-            values[head][leaf] = value
+            if name == "method":
+                values[name] = value
+            elif head == "method" or leaf not in values.get(head, {}):
+                raise ConfigError(f"unknown field {name!r}; fields: {', '.join(self.flat())}")
+            else:
+                values[head][leaf] = value
         return Config.from_dict(values)
 
 
@@ -232,48 +252,53 @@ RELEASED: dict[str, Any] = {
 
 
 def released_options(config: Config) -> list[str]:
-    """The fields in which `config` does as the released code, not as the paper; those of MSTR if it is used."""
-    values = {field.name: field.default for field in knobs(config)}
-    return [
-        name
-        for name, value in RELEASED.items()
-        if values[name] == value and (config.mstr.enabled or not name.startswith("mstr."))
-    ]
+    """The fields in which `config` follows the released code, not the paper; those of MSTR if it is used."""
+    values = config.flat()
+    used = [name for name in RELEASED if config.mstr.enabled or not name.startswith("mstr.")]
+    return [name for name in used if values.get(name) == RELEASED[name]]
+
+
+def differing_settings(configs: Sequence[Config]) -> dict[str, list[Any]]:
+    """The fields in which configurations differ, each with its value in every one; None where it does not count."""
+    values = [config.flat() for config in configs]
+    rows = {name: [one.get(name) for one in values] for name in dict.fromkeys(itertools.chain(*values))}
+    return {name: row for name, row in rows.items() if len({repr(value) for value in row}) > 1}
 
 
 def knobs(config: Config | None = None) -> Iterator[Knob]:
-    """Every hyper-parameter, by dotted name, with the values of `config` (default: the paper's)."""
+    """Every hyper-parameter that counts, by dotted name, with the values of `config` (default: the paper's)."""
     config = config or Config()
-    for head in _group_names():
+    yield _knob("method", config, "method")
+    for head in config.groups:
         settings = getattr(config, head)
-        for leaf, field in type(settings).__pydantic_fields__.items():
-            limits = {
-                name: getattr(rule, name) for rule in field.metadata for name in LIMITS if hasattr(rule, name)
-            }
-            is_choice = typing.get_origin(field.annotation) is Literal
-            yield Knob(
-                name=f"{head}.{leaf}",
-                default=getattr(settings, leaf),
-                kind=field.annotation,
-                unit=field.json_schema_extra["unit"],
-                low=limits.get("ge", limits.get("gt")),
-                high=limits.get("le", limits.get("lt")),
-                choices=typing.get_args(field.annotation) if is_choice else None,
-                help=field.description,
-            )
+        for leaf in type(settings).__pydantic_fields__:
+            yield _knob(f"{head}.{leaf}", settings, leaf)
+
+
+def _knob(name: str, settings: Any, leaf: str) -> Knob:
+    field = type(settings).__pydantic_fields__[leaf]
+    limits = {sign: getattr(rule, sign) for rule in field.metadata for sign in LIMITS if hasattr(rule, sign)}
+    is_choice = typing.get_origin(field.annotation) is Literal
+    return Knob(
+        name=name,
+        default=getattr(settings, leaf),
+        kind=field.annotation,
+        unit=field.json_schema_extra["unit"],
+        low=limits.get("ge", limits.get("gt")),
+        high=limits.get("le", limits.get("lt")),
+        choices=typing.get_args(field.annotation) if is_choice else None,
+        help=field.description,
+    )
 
 
 def markdown_table() -> str:
-    """The table of fields in the README: name, the paper's default, where mini_full differs, range, help."""
+    """The table of all hyper-parameters: name, the paper's default, where mini_full differs, range, help."""
     lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
-    for paper, mini in zip(knobs(), knobs(Config.preset("mini_full")), strict=True):
-        own = "" if mini.default == paper.default else f"`{mini.default}`"
-        allowed = paper.range.replace("|", "or")
-        lines.append(
-            f"| `{paper.name}` | `{paper.default}` | {own} | {allowed} | {paper.unit} | {paper.help} |"
-        )
+    mini = Config.preset("mini_full").flat()
+    every = {field.name: field for method in GROUPS for field in knobs(Config(method=method))}
+    for name, field in every.items():
+        default = Config().method if name == "method" else field.default
+        own = "" if mini.get(name, default) == default else f"`{mini[name]}`"
+        allowed = field.range.replace("|", "or")
+        lines.append(f"| `{name}` | `{default}` | {own} | {allowed} | {field.unit} | {field.help} |")
     return "\n".join(lines)
-
-
-def _group_names() -> list[str]:
-    return [field.name for field in dataclasses.fields(Config)]

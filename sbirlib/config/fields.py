@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -70,7 +71,7 @@ def _explain(cls: type, error: ValidationError) -> str:
             if nested is None:
                 break
             fields, field = nested, nested.get(part)
-        name = ".".join([cls.__name__.removesuffix("Config").lower(), *path]).lstrip(".")
+        name = ".".join([_group_name(cls), *path]).lstrip(".")
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             lines.append(f"unknown field {brief(name)}; known here: {', '.join(fields)}")
             continue
@@ -85,3 +86,8 @@ def _explain(cls: type, error: ValidationError) -> str:
             f"{name} = {brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}"
         )
     return "; ".join(lines)
+
+
+def _group_name(cls: type) -> str:
+    """BSiameseConfig -> b_siamese; nothing for Config itself."""
+    return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__.removesuffix("Config")).lower()

@@ -1,12 +1,21 @@
-"""The hyper-parameters of each method."""
+"""The hyper-parameters of each method, and what else a change of method changes."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
 from sbirlib.config.fields import group, knob
+
+MethodName = Literal["arnet", "b_siamese"]
+# The groups of settings that are a method's own.
+GROUPS: dict[str, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siamese": ("b_siamese",)}
+# How a method uses the settings that all methods share; another method in one word brings these along.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "arnet": {"model.share_encoders": False, "model.pool": "cls"},
+    "b_siamese": {"model.share_encoders": True, "model.pool": "mean", "model.embed_dim": 64},
+}
 
 
 @group
@@ -63,3 +72,13 @@ class LossConfig:
     """Weight of L_recyc(photo): likewise for photos."""
     mask_duplicates: bool = knob(True)
     """Leave rows of the same photo out of the negatives; the released code does not."""
+
+
+@group
+class BSiameseConfig:
+    """B-Siamese: one encoder and a triplet loss."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of the triplet loss, between Euclidean distances of unit vectors (0 to 2)."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together."""

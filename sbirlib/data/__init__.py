@@ -1,6 +1,6 @@
 """Pairs on disk, pictures in memory, and the views of a batch."""
 
-from sbirlib.data.batches import Epoch, Views, epoch_batches, epoch_order
+from sbirlib.data.batches import Batch, Epoch, epoch_batches, epoch_order
 from sbirlib.data.images import EXTENSIONS, Fault, ImageError, read_image
 from sbirlib.data.loading import LoadedSplit, load_data, load_images, load_split
 from sbirlib.data.pairs import PairError, PairFolder, Photo, Sketch, Split
@@ -9,6 +9,7 @@ from sbirlib.data.transforms import edge_map, fit_square, make_view, to_float
 
 __all__ = [
     "EXTENSIONS",
+    "Batch",
     "Epoch",
     "Fault",
     "ImageError",
@@ -19,7 +20,6 @@ __all__ = [
     "Sketch",
     "Split",
     "Stroke",
-    "Views",
     "edge_map",
     "epoch_batches",
     "epoch_order",

@@ -13,19 +13,25 @@ from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import make_view, to_float
 
-DRAWS = 9  # uniform numbers a view may use
+DRAWS = 9  # uniform numbers for each row and stream
 # Streams of random numbers that must not share draws; the order of epochs has stream 0.
-_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND = range(5)
+_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW = range(6)
 
 
-class Views(NamedTuple):
-    """One batch for `ARNet.forward`: four views (b, 3, s, s) float in [0, 1], and photo_ids (b,)."""
+class Batch(NamedTuple):
+    """What a method sees of one step: views (b, 3, s, s) float in [0, 1], and what is known of each row.
 
-    sketch: Tensor
-    sketch_second: Tensor
-    photo: Tensor
-    photo_second: Tensor
+    Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
+    (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. Second views are
+    None unless the method needs them, and so is every view of a batch that was put together from parts.
+    """
+
+    sketch: Tensor | None
+    photo: Tensor | None
+    sketch_second: Tensor | None
+    photo_second: Tensor | None
     photo_ids: Tensor
+    numbers: Tensor
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -45,38 +51,37 @@ class Epoch:
     would have seen, in one process or in several.
     """
 
-    def __init__(self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int) -> None:
-        self.data, self.config, count = data, config, len(data.sketches)
+    def __init__(
+        self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, second_views: bool = True
+    ) -> None:
+        self.data, self.config, self.second_views, count = data, config, second_views, len(data.sketches)
         self.order = torch.from_numpy(epoch_order(seed, epoch, count))
-        self._tables = [
-            torch.from_numpy(draws(seed, epoch, stream, count))
-            for stream in (_SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND)
-        ]
+        self._numbers = [torch.from_numpy(draws(seed, epoch, stream, count)) for stream in range(6)]
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """(b,) the sketches of a step, counted from 0."""
         return self.order[step * batch_size : (step + 1) * batch_size]
 
-    def views(self, rows: Tensor, device: torch.device | str) -> Views:
-        """The views of these sketches (b,) and their photos, each with the numbers of its own row."""
+    def batch(self, rows: Tensor, device: torch.device | str) -> Batch:
+        """These sketches (b,) and their photos, each view made with the numbers of its own row."""
         config, photo_ids = self.config, self.data.photo_index[rows]
         # One channel says it all where strokes have no colour, in a third of the time.
         sketches = self.data.sketches[:, :1] if self.data.grey else self.data.sketches
         sketches, photos = to_float(sketches[rows], device), to_float(self.data.photos[photo_ids], device)
-        views = [
-            make_view(images, kind, table[rows].to(device), config)
-            for (images, kind), table in zip(
-                [
-                    (sketches, config.first_view),
-                    (sketches, config.second_view),
-                    (photos, config.first_view),
-                    (photos, config.second_view),
-                ],
-                self._tables,
-                strict=True,
-            )
-        ]
-        return Views(*(view.expand(-1, 3, -1, -1) for view in views), photo_ids.to(device))
+
+        def view(images: Tensor, kind: str, stream: int) -> Tensor:
+            made = make_view(images, kind, self._numbers[stream][rows].to(device), config)
+            return made.expand(-1, 3, -1, -1)
+
+        second = self.second_views
+        return Batch(
+            sketch=view(sketches, config.first_view, _SKETCH_FIRST),
+            photo=view(photos, config.first_view, _PHOTO_FIRST),
+            sketch_second=view(sketches, config.second_view, _SKETCH_SECOND) if second else None,
+            photo_second=view(photos, config.second_view, _PHOTO_SECOND) if second else None,
+            photo_ids=photo_ids.to(device),
+            numbers=self._numbers[_ROW][rows].to(device),
+        )
 
 
 def epoch_batches(
@@ -87,8 +92,8 @@ def epoch_batches(
     epoch: int,
     batch_size: int,
     device: torch.device | str,
-) -> Iterator[Views]:
+) -> Iterator[Batch]:
     """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
     plan, batch_size = Epoch(data, config, seed=seed, epoch=epoch), min(batch_size, len(data.sketches))
     for step in range(len(data.sketches) // batch_size):
-        yield plan.views(plan.rows(step, batch_size), device)
+        yield plan.batch(plan.rows(step, batch_size), device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,16 +19,17 @@ import numpy as np
 from accelerate import PartialState
 from pydantic import TypeAdapter
 
-from sbirlib.config.config import Config, knobs
+from sbirlib.config.config import Config, differing_settings
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import ConfigError, InputError, first_line
 from sbirlib.experiments.grids import Variant
-from sbirlib.methods.arnet import ARNet
+from sbirlib.methods import METHODS, build
+from sbirlib.methods.base import Method
 from sbirlib.retrieval.intervals import Difference, Estimate, bootstrap_accuracy, paired_bootstrap
 from sbirlib.retrieval.scores import evaluate
-from sbirlib.runs.history import read_history
-from sbirlib.runs.model import load_frozen, load_run
-from sbirlib.runs.state import checkpoints
+from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.folder import Run
+from sbirlib.runs.model import load_frozen
 from sbirlib.training.trainer import TrainingError, train
 
 RESULT = "result.json"
@@ -38,7 +38,7 @@ UNTRAINED = -1  # the seed of a row that no training made
 _LAST = 10**6  # its place: never what others are compared with
 
 
-class Row(NamedTuple):
+class RunScore(NamedTuple):
     """One finished run: its variant and seed, the score by name, and the rank of every query.
 
     `place` is that of the variant in its grid, 0 = what the others are compared with; `sketches` and
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 def ablate(
     base: Config, variants: Sequence[Variant], seeds: Sequence[int], *, out: str | Path
-) -> Iterator[Row]:
+) -> Iterator[RunScore]:
     """Trains and scores on the test split every variant with every seed that `out` does not hold yet.
 
     Yields a row for each, done before or now; `out` gets `runs/`, `results.csv` with one row a run,
@@ -91,7 +91,7 @@ def ablate(
         raise TrainingError("; ".join(diverged))
 
 
-def score_frozen(base: Config, backbone: str, *, weights: str | Path = "", out: str | Path) -> Row:
+def score_frozen(base: Config, backbone: str, *, weights: str | Path = "", out: str | Path) -> RunScore:
     """Adds the row of a timm backbone that nobody trained, scored on the data of `base`.
 
     `weights` is a local file instead of the published ones. The row has no seed: compared with a
@@ -137,13 +137,9 @@ def _check(out: Path, jobs: Sequence[_Job]) -> None:
         result = _read(path)
         wanted = by_name.get(result["variant"])
         found = Config.from_dict(result["config"] | {"run": result["config"]["run"] | {"seed": 0}})
-        if wanted is not None and found != wanted.updated({"run.seed": 0}):
-            old, new = ({field.name: field.default for field in knobs(config)} for config in (found, wanted))
-            changed = [
-                f"{name} {old[name]}, now {new[name]}"
-                for name in old
-                if old[name] != new[name] and name != "run.seed"
-            ]
+        different = differing_settings([found, wanted.updated({"run.seed": 0})]) if wanted else {}
+        if different:
+            changed = [f"{name} {old}, now {new}" for name, (old, new) in different.items()]
             raise InputError(
                 f"{path.parent} was trained with another configuration ({'; '.join(changed)}); "
                 "choose another --out, or remove it"
@@ -153,13 +149,16 @@ def _check(out: Path, jobs: Sequence[_Job]) -> None:
         pairs.split("train"), pairs.split("test")
     tried = []
     for config in by_name.values():
-        parts = (config.model, config.mstr)
+        METHODS[config.method].needs.check(config.method, PairFolder(config.data.root), config)
+        parts = {
+            name: value for name, value in config.to_dict().items() if name not in ("data", "optim", "run")
+        }
         if parts not in tried:
-            ARNet.from_config(config.updated({"model.pretrained": False, "model.weights": ""}))
+            build(config.updated({"model.pretrained": False, "model.weights": ""}))
             tried.append(parts)
 
 
-def read_rows(out: str | Path) -> list[Row]:
+def read_rows(out: str | Path) -> list[RunScore]:
     """Every finished run in `out`, by variant in the order of their grid, then by seed.
 
     Raises InputError if there is none, or for one that cannot be read.
@@ -204,15 +203,14 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
 def write_tables(out: str | Path) -> None:
     """Writes `results.csv` and `ablation.png` from the finished runs in `out`."""
     # Seaborn takes two seconds to import, for which only a picture should make one wait.
-    from sbirlib.plots import interval_plot, save_figure
+    from sbirlib.figures.curves import interval_plot
+    from sbirlib.figures.style import save_figure
 
     out, rows = Path(out), read_rows(out)
-    fresh = out / f".results.{os.getpid()}.csv"
-    with fresh.open("w", newline="", encoding="utf-8") as file:
+    with replacing_file(out / "results.csv") as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, {"variant": "", "seed": 0} | rows[0].score)
         writer.writeheader()
         writer.writerows({"variant": row.variant, "seed": row.seed} | row.score for row in rows)
-    fresh.replace(out / "results.csv")
     variants = _by_variant(rows)
     lines = [
         (f"{name} ({len(runs)}){_warning(runs)}", *_estimate(runs, 1)) for name, runs in variants.items()
@@ -222,9 +220,8 @@ def write_tables(out: str | Path) -> None:
         points=[[run.score["acc@1"] for run in runs] for runs in variants.values()],
         title="variant (runs); dots: single runs; bars: 95 % intervals over runs and photos",
     )
-    fresh = out / f".ablation.{os.getpid()}.png"
-    save_figure(figure, fresh)
-    fresh.replace(out / "ablation.png")
+    with replacing_file(out / "ablation.png") as fresh:
+        save_figure(figure, fresh)
 
 
 def summary(out: str | Path) -> str:
@@ -241,18 +238,19 @@ def summary(out: str | Path) -> str:
     return "\n".join([*lines, *dict.fromkeys(row.score["protocol"] for row in rows)])
 
 
-def _run(job: _Job) -> Row:
+def _run(job: _Job) -> RunScore:
     config = job.config
     # A run that was stopped goes on exactly, or is refused if its settings are not these.
-    begun = bool(checkpoints(job.folder))
+    run = Run(job.folder)
+    begun = bool(run.checkpoints)
     for _ in train(config.data.root, config, out=job.folder, overwrite=not begun, resume=begun):
         pass
-    row = _score(job, load_run(job.folder), sum(read_history(job.folder)["seconds"]))
-    shutil.rmtree(job.folder / "state", ignore_errors=True)
+    row = _score(job, run.model(), sum(run.history()["seconds"]))
+    shutil.rmtree(run.states, ignore_errors=True)
     return row
 
 
-def _score(job: _Job, model: ARNet, seconds: float) -> Row:
+def _score(job: _Job, model: Method, seconds: float) -> RunScore:
     """Scores on the test split and leaves the result in the job's folder."""
     config = job.config
     device = "cpu" if config.run.device == "cpu" else PartialState().device
@@ -274,7 +272,7 @@ def _score(job: _Job, model: ARNet, seconds: float) -> Row:
         "seconds": seconds,
         "protocol": scores.protocol,
     }
-    row = Row(
+    row = RunScore(
         job.variant.name,
         job.place,
         job.seed,
@@ -283,13 +281,12 @@ def _score(job: _Job, model: ARNet, seconds: float) -> Row:
         list(scores.photos),
         scores.ranks.tolist(),
     )
-    fresh = job.folder / f".{RESULT}"
-    fresh.write_text(json.dumps(row._asdict() | {"config": config.to_dict()}), encoding="utf-8")
-    fresh.replace(job.folder / RESULT)
+    with replacing_file(job.folder / RESULT) as fresh:
+        fresh.write_text(json.dumps(row._asdict() | {"config": config.to_dict()}), encoding="utf-8")
     return row
 
 
-def _finished(job: _Job) -> Row | None:
+def _finished(job: _Job) -> RunScore | None:
     path = job.folder / RESULT
     return _row(_read(path)) if path.is_file() else None
 
@@ -297,9 +294,9 @@ def _finished(job: _Job) -> Row | None:
 def _read(path: Path) -> dict:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if not {*Row._fields, "config"} <= result.keys() or not isinstance(result["config"], dict):
+        if not {*RunScore._fields, "config"} <= result.keys() or not isinstance(result["config"], dict):
             raise ValueError("it lacks fields")
-        row = TypeAdapter(Row).validate_python(_row(result))
+        row = TypeAdapter(RunScore).validate_python(_row(result))
         lengths = {len(row.sketches), len(row.photos), len(row.ranks)}
         if len(lengths) > 1 or _SCORED - row.score.keys():
             raise ValueError("its queries or its score are not complete")
@@ -310,31 +307,31 @@ def _read(path: Path) -> dict:
         ) from None
 
 
-def _warning(runs: Sequence[Row]) -> str:
+def _warning(runs: Sequence[RunScore]) -> str:
     """What every table and figure must say of scores that the test set chose."""
     return " [TEST SET chose the epoch]" if any("CHOSEN ON" in run.score["protocol"] for run in runs) else ""
 
 
-def _row(result: dict) -> Row:
-    return Row(**{name: result[name] for name in Row._fields})
+def _row(result: dict) -> RunScore:
+    return RunScore(**{name: result[name] for name in RunScore._fields})
 
 
 def _folder(out: Path, variant: Variant, seed: int) -> Path:
     return out / "runs" / f"{re.sub(r'[^A-Za-z0-9._+=-]+', '_', variant.name)}@{seed}"
 
 
-def _by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _by_variant(rows: Sequence[RunScore]) -> dict[str, list[RunScore]]:
     return {name: list(runs) for name, runs in itertools.groupby(rows, key=lambda row: row.variant)}
 
 
-def _estimate(runs: Sequence[Row], k: int) -> Estimate:
+def _estimate(runs: Sequence[RunScore], k: int) -> Estimate:
     """Over the queries that all runs have; one can lack some where files were left out."""
     shared = sorted(set.intersection(*(set(run.sketches) for run in runs)))
     photo_of = dict(zip(runs[0].sketches, runs[0].photos, strict=True))
     return bootstrap_accuracy(_ranks(runs, shared), [photo_of[name] for name in shared], k)
 
 
-def _ranks(rows: Sequence[Row], sketches: Sequence[str]) -> np.ndarray:
+def _ranks(rows: Sequence[RunScore], sketches: Sequence[str]) -> np.ndarray:
     return np.array(
         [
             [rank[name] for name in sketches]
@@ -344,7 +341,7 @@ def _ranks(rows: Sequence[Row], sketches: Sequence[str]) -> np.ndarray:
     )
 
 
-def _pick(rows: Sequence[Row], name: str) -> list[Row]:
+def _pick(rows: Sequence[RunScore], name: str) -> list[RunScore]:
     chosen = [row for row in rows if name in (row.variant, f"{row.variant}@{row.seed}")]
     if not chosen:
         known = ", ".join(dict.fromkeys(row.variant for row in rows))

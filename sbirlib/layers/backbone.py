@@ -146,9 +146,7 @@ class Backbone(nn.Module):
 
 def is_plain_vit(name: str) -> bool:
     """Whether a timm name is that of a plain ViT, which has tokens of one size after every block."""
-    return timm.models.is_model_in_modules(
-        name.partition(".")[0], ("vision_transformer", "mini_vit")
-    )
+    return timm.models.is_model_in_modules(name.partition(".")[0], ("vision_transformer", "mini_vit"))
 
 
 def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, drop_path: float) -> nn.Module:

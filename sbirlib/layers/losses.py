@@ -1,4 +1,4 @@
-"""InfoNCE within and across the two domains, and the sum that ARNet minimises."""
+"""Losses that several methods share: InfoNCE, and the negatives of a triplet."""
 
 from __future__ import annotations
 
@@ -32,3 +32,16 @@ def info_nce(
         ignored |= ids[:, None] == ids[None, :]
         ignored.scatter_(1, partner[:, None], False)
     return F.cross_entropy(similarity.masked_fill(ignored, -torch.inf), partner)
+
+
+def other_photos(photo_ids: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row of a batch a row that shows another photo: (b,) int64, and whether there is one, (b,) bool.
+
+    `photo_ids` (b,) int64; `numbers` (b,) uniform in [0, 1) choose among a row's candidates, so that the
+    choice depends on the batch and the row's own number alone.
+    """
+    others = photo_ids[:, None] != photo_ids[None, :]
+    counts = others.sum(dim=1)
+    place = torch.minimum((numbers * counts).long(), counts - 1)
+    chosen = others & (others.cumsum(dim=1) == place[:, None] + 1)
+    return chosen.int().argmax(dim=1), counts > 0

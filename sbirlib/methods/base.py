@@ -1,27 +1,218 @@
-"""What trainer, scorer, galleries and panels know of a method."""
+"""The interface of all methods: trainer, scorer, galleries, search, pictures and panels use nothing else.
+
+A method embeds sketches and photos, and says in two parts what it minimises: `encode` makes rows of a
+batch, `compare` makes loss terms of rows. Gradient caching and several processes work on the rows, so they
+serve every method whose loss is a function of them.
+"""
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, NamedTuple, Self
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sbirlib.layers.mstr import MSTR
+from sbirlib.config.config import Config
+from sbirlib.data.batches import Batch
+from sbirlib.data.pairs import PairError, PairFolder
+from sbirlib.data.transforms import Fit, fit_square
+from sbirlib.layers.backbone import Backbone, Tokens
+
+
+class Paper(NamedTuple):
+    """Where a method was published."""
+
+    title: str
+    authors: str
+    venue: str
+    link: str
+    source: str  # where its formulas were read
+
+
+class Needs(NamedTuple):
+    """What a method needs beyond pairs of a sketch and a photo; `check` tells whether a folder has it."""
+
+    second_views: bool = False  # a second, augmented view of every picture
+    edges: bool = False  # photos as edge maps
+    sketches_per_photo: int = 1  # of each photo that is trained on
+    designers: int = 1  # who draw, by the number after the last '_' of a sketch's name
+    strokes: bool = False  # the strokes of every sketch, in drawing order
+    unlabelled: bool = False  # photos without a sketch
+    support: int = 0  # pairs of each designer, to adapt to at test time
+
+    def check(self, name: str, pairs: PairFolder, config: Config) -> None:
+        """Raises PairError if `pairs` or `config` lacks something; looks at names only, not at pictures."""
+        split, root = pairs.split("train"), pairs.root
+        drawn = Counter(sketch.photo_id for sketch in split.sketches)
+        hands = Counter(sketch.designer for sketch in split.sketches if sketch.designer)
+        able = sum(count > self.support for count in hands.values())
+        lacking = [
+            (self.edges and not config.model.photo_edges, "photos as edge maps: add --model.photo_edges"),
+            (
+                max(drawn.values(), default=0) < self.sketches_per_photo,
+                f"photos with {self.sketches_per_photo} sketches each; {root} has none",
+            ),
+            (
+                able < self.designers and max(self.designers - 1, self.support) > 0,
+                f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
+                f"number after the last '_' of a sketch's name); {root} has {able}",
+            ),
+            (self.strokes, f"the strokes of each sketch in drawing order; {root} holds only pictures"),
+            (self.unlabelled and not split.unsketched, f"photos without a sketch in trainB; {root} has none"),
+        ]
+        for is_lacking, what in lacking:
+            if is_lacking:
+                raise PairError(f"method {name} needs {what}")
+
+
+class Stage(NamedTuple):
+    """A part of the training: its name, its share of the epochs, and what of the method it trains."""
+
+    name: str
+    share: float
+    parts: Sequence[nn.Module]
+
+
+class Encoder(nn.Module):
+    """Backbone and embedding layer of one domain; `mstr` recycles the patch tokens, in ARNet."""
+
+    def __init__(self, backbone: Backbone, embed: nn.Module, mstr: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone, self.mstr, self.embed = backbone, mstr, embed
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, 3, s, s) in [0, 1] -> embeddings (b, e), of any length."""
+        return self.embedding(self.backbone(images))
+
+    def embedding(self, tokens: Tokens) -> Tensor:
+        """What the backbone gives -> embeddings (b, e), of any length."""
+        return self.embed(tokens.cls)
+
+
+class Method(nn.Module):
+    """Base of every method: a sketch encoder, a photo encoder, and how their rows are compared.
+
+    `encoder` makes the encoder of one domain around a backbone; the other arguments are those of
+    `config.model` and `config.data.fit`. Two encoders begin with the same weights, unless `same_start` is
+    False. With `photo_edges` photos are seen as edge maps. Raises BackboneError as `Backbone` does.
+
+    A subclass sets `paper`, the names of its loss `terms` ("total" is what is minimised) and what it
+    `needs`; it writes `encode` and `compare`, and overrides the rest where its paper asks for it.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[Paper]
+    terms: ClassVar[tuple[str, ...]] = ("total",)
+    needs: ClassVar[Needs] = Needs()
+    # Whether photos are found by the dot product of unit rows (b, e): then a vector index can hold them.
+    vectors: ClassVar[bool] = True
+
+    def __init__(
+        self, encoder: Callable[[Backbone], Encoder], backbone: str, *, image_size: int = 224, fit: Fit = "pad",
+        share_encoders: bool = False, same_start: bool = True, photo_edges: bool = False, **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.image_size, self.fit = image_size, fit
+        # Of the run that trained the weights, and in words where the weights come from.
+        self.config: Config | None = None
+        self.origin = "untrained"
+        self.stage = ""  # that is being trained
+
+        def build() -> Encoder:
+            return encoder(Backbone(backbone, image_size=image_size, **options))
+
+        self.sketch_encoder = build()
+        # Alike at first: then a line of a sketch is near the edge that it stands for from the start.
+        if share_encoders:
+            self.photo_encoder = self.sketch_encoder
+        else:
+            self.photo_encoder = copy.deepcopy(self.sketch_encoder) if same_start else build()
+        if photo_edges:
+            self.photo_encoder = _on_edges(self.photo_encoder)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """The model that `config` describes; a method takes its own group of settings by its name."""
+        model = asdict(config.model)
+        own = {cls.name: getattr(config, cls.name)} if cls.name in config.groups else {}
+        return cls(model.pop("backbone"), fit=config.data.fit, **own, **model)
+
+    @property
+    def indivisible(self) -> str:
+        """Why a batch cannot be split into chunks or over processes; empty where it can."""
+        return ""
+
+    def stages(self) -> list[Stage]:
+        """The parts of the training, in order; their shares of the epochs add up to 1."""
+        return [Stage("all", 1.0, [self])]
+
+    def enter(self, stage: str) -> None:
+        """Called once when a later stage begins, such as to copy a teacher."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`encode`, which is what several processes call."""
+        return self.encode(batch)
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """The rows of a batch by name, (b, ...) each.
+
+        A scalar is a mean over the rows of the batch, such as a loss of each picture by itself: chunks and
+        processes average it.
+        """
+        raise NotImplementedError
+
+    def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The loss terms of the rows of a whole batch, a scalar for each of `terms`.
+
+        `batch` may have been put together from chunks or processes: its views are then None, its
+        `photo_ids` and `numbers` are there.
+        """
+        raise NotImplementedError
+
+    def embed_sketches(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w) in [0, 1], any size -> rows (b, ...), by default (b, e) of unit length.
+
+        Preprocessing is inside: images are made square as in training and normalised for the backbone.
+        Raises ValueError for another shape or type. Gradients flow: wrap in `torch.no_grad`.
+        """
+        return F.normalize(self.sketch_encoder(self._square(images)), dim=-1)
+
+    def embed_photos(self, images: Tensor) -> Tensor:
+        """As `embed_sketches`, with the photo encoder."""
+        return F.normalize(self.photo_encoder(self._square(images)), dim=-1)
+
+    def score(self, sketches: Tensor, photos: Tensor) -> Tensor:
+        """How well rows of sketches (q, ...) and photos (g, ...) match: (q, g) float32, larger is better.
+
+        By default the dot product, in fp64: equal photos then get equal scores wherever they stand.
+        """
+        return (sketches.double() @ photos.double().T).float()
+
+    def _square(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"expected float images (b, 3, h, w) in [0, 1], found {found}")
+        return fit_square(images, self.image_size, self.fit)
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256, in hexadecimal, of every weight of `module`, in the order of its state dict.
-
-    Transformers that a MSTR hides from torch come last.
-    """
+    """SHA-256 in hexadecimal of every weight of `module`, in the order of its state dict, hidden layers last."""
     digest = hashlib.sha256()
-    hidden = [
-        transformer
-        for part in module.modules()
-        if isinstance(part, MSTR) and isinstance(part.transformers, list)
-        for transformer in part.transformers
-    ]
+    hidden = [layer for part in module.modules() for layer in getattr(part, "hidden", ())]
     for part in (module, *hidden):
         for weight in part.state_dict().values():
             digest.update(weight.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _on_edges(encoder: Encoder) -> Encoder:
+    """The very weights of `encoder`, which may serve sketches as well, behind edge maps."""
+    # A shallow copy shares layers, buffers and hooks: only what the backbone does first differs.
+    backbone = copy.copy(encoder.backbone)
+    backbone.edges = True
+    return type(encoder)(backbone, encoder.embed, encoder.mstr)

@@ -7,29 +7,27 @@ from pathlib import Path
 
 from sbirlib.config.config import Config
 from sbirlib.data.pairs import PairFolder
-from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import draw_miniclothes
-from sbirlib.runs.atomic import settled
-from sbirlib.runs.history import read_history
-from sbirlib.runs.model import load_run
+from sbirlib.runs.folder import Run
 from sbirlib.training.trainer import train
 
 
-def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> ARNet:
+def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:
     """The best model of run `out`; where `out` holds none yet, it is trained first, a line an epoch.
 
     A run that was stopped early is taken as it is, and said to be. An unfinished run without `best/` is
     replaced. Raises what `train` and `load_run` raise.
     """
-    if not settled(Path(out) / "best").is_dir():
+    run = Run(out)
+    if not run.folder("best").is_dir():
         print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
         for record in train(pairs, config, out=out, overwrite=True):
             print(record, flush=True)
-    model = load_run(out)
-    epochs = len(read_history(out)["epoch"])
-    if epochs < model.config.run.epochs:
+    model = run.model()
+    if run.epochs < model.config.run.epochs:
         print(
-            f"{out} was stopped after epoch {epochs} of {model.config.run.epochs}: this is its best so far; "
+            f"{out} was stopped after epoch {run.epochs} of {model.config.run.epochs}: this is its best so far; "
             f"`python -m sbirlib train --out {out} --resume` goes on"
         )
     return model

@@ -11,22 +11,20 @@ from matplotlib.figure import Figure
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message
-from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, WIDE, Panel, _read
-from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.embed import embed_split
 from sbirlib.retrieval.scores import Scores
+from sbirlib.retrieval.search import score_all
 
 
 class RetrievalBrowser(Panel):
     """A query sketch, the ten photos found first, and where the true one is."""
 
-    def __init__(self, model: ARNet, data: LoadedSplit, scores: Scores, *, k: int = 10) -> None:
+    def __init__(self, model: Method, data: LoadedSplit, scores: Scores, *, k: int = 10) -> None:
         self.split, self.scores, self.k = data.split, scores, k
         self.photo_index = data.photo_index.numpy()
-        device = next(model.parameters()).device
-        sketches = embed(model.eval().embed_sketches, data.sketches, device=device, what="sketches")
-        photos = embed(model.embed_photos, data.photos, device=device, what="photos")
-        self.similarity = (sketches @ photos.T).numpy()
+        self.similarity = score_all(model.score, *embed_split(model, data)).numpy()
         self.query = ipywidgets.IntSlider(0, 0, 0, description="query", layout=WIDE)
         designers = [ALL, *filter(None, data.split.designers)]
         self.designer = ipywidgets.Dropdown(options=designers, description="designer")

@@ -12,7 +12,13 @@ from ipycanvas import Canvas, hold_canvas
 from ipywidgets import Layout
 from matplotlib.figure import Figure
 
-from sbirlib.analysis.attention import Attention, attention_maps, global_attention, patch_attention, rollout
+from sbirlib.analysis.attention import (
+    AttentionMaps,
+    attention_maps,
+    global_attention,
+    patch_attention,
+    rollout,
+)
 from sbirlib.analysis.discard import (
     PLACES,
     RULES,
@@ -27,7 +33,7 @@ from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.figures.style import message
 from sbirlib.figures.tokens import discard_card, token_overlay
-from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import Method
 from sbirlib.panels.base import STYLE, WIDE, Panel
 from sbirlib.retrieval.embed import embed
 from sbirlib.retrieval.scores import true_ranks
@@ -38,7 +44,7 @@ GLOBAL, ROLLOUT = "global token", "all (rollout)"
 class AttentionExplorer(Panel):
     """What the global token, or a patch that you click, attends to, by layer and head."""
 
-    def __init__(self, model: ARNet, data: LoadedSplit) -> None:
+    def __init__(self, model: Method, data: LoadedSplit) -> None:
         self.encoders = {"sketch": model.eval().sketch_encoder, "photo": model.photo_encoder}
         self.pixels = {"sketch": data.sketches, "photo": data.photos}
         self.attention = lru_cache(maxsize=4)(self._attention)
@@ -137,7 +143,7 @@ class AttentionExplorer(Panel):
             heading=f"{domain}, layer {self.layer.value}: what {who} attends to",
         )
 
-    def _attention(self, domain: str, image: int) -> Attention:
+    def _attention(self, domain: str, image: int) -> AttentionMaps:
         device = next(self.encoders[domain].parameters()).device
         attention = attention_maps(
             self.encoders[domain].backbone, to_float(self.pixels[domain][image][None], device)
@@ -151,7 +157,7 @@ class AttentionExplorer(Panel):
 class TokenDiscardExplorer(Panel):
     """One query with a part of its patch tokens discarded, and what the search finds with the rest."""
 
-    def __init__(self, model: ARNet, data: LoadedSplit, *, k: int = 8) -> None:
+    def __init__(self, model: Method, data: LoadedSplit, *, k: int = 8) -> None:
         self.encoder, self.data, self.k = model.eval().sketch_encoder, data, k
         self.device = next(model.parameters()).device
         self.photos = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import ipywidgets
@@ -15,7 +15,7 @@ from IPython import get_ipython
 from ipywidgets import Layout
 from matplotlib.figure import Figure
 
-from sbirlib.config.config import Config, knobs
+from sbirlib.config.config import Config, differing_settings, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.pairs import PairFolder
 from sbirlib.figures.curves import accuracy_by_epoch, training_curves
@@ -23,7 +23,9 @@ from sbirlib.figures.loss import info_nce_example
 from sbirlib.figures.style import message
 from sbirlib.layers.losses import info_nce
 from sbirlib.panels.base import STYLE, WIDE, Panel, notice
-from sbirlib.runs.history import EpochRecord, differences, find_runs, read_config, read_history, short_names
+from sbirlib.runs.folder import Run, find_runs, short_names
+from sbirlib.runs.history import EpochRecord
+from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import train
 
 
@@ -31,7 +33,7 @@ class RunComparer(Panel):
     """Validation accuracy by epoch of several runs, and the settings in which they differ."""
 
     def __init__(self, runs: str | Path | Sequence[str | Path]) -> None:
-        found = find_runs(runs) if isinstance(runs, str | Path) else [Path(run) for run in runs]
+        found = find_runs(runs) if isinstance(runs, str | Path) else [Run(run) for run in runs]
         self.names = short_names(found)
         self.runs = ipywidgets.SelectMultiple(
             options=list(self.names),
@@ -49,8 +51,8 @@ class RunComparer(Panel):
     def refresh(self, change: object = None) -> None:
         """Draws the curves and writes the table again."""
         super().refresh(change)
-        chosen = {name: read_config(self.names[name]) for name in self.runs.value}
-        self.table.value = settings_table(differences(chosen), list(chosen)) if len(chosen) > 1 else ""
+        chosen = [self.names[name].config() for name in self.runs.value]
+        self.table.value = settings_table(self.runs.value, chosen) if len(chosen) > 1 else ""
 
     def figure(self) -> Figure:
         """A curve for each chosen run."""
@@ -58,23 +60,22 @@ class RunComparer(Panel):
             return message(
                 "no run chosen" if self.names else "no run here yet: `python -m sbirlib train` makes one"
             )
-        return accuracy_by_epoch(
-            {name: read_history(self.names[name]) for name in self.runs.value}, k=self.k.value
-        )
+        histories = {name: self.names[name].history() for name in self.runs.value}
+        return accuracy_by_epoch(histories, k=self.k.value)
 
 
-def settings_table(fields: Mapping[str, Mapping[str, object]], names: Sequence[str]) -> str:
-    """An HTML table of what `runs.differences` found: a row for each field, a column for each run."""
+def settings_table(names: Sequence[str], configs: Sequence[Config]) -> str:
+    """An HTML table of the settings that differ: a row for each field, a column for each run."""
+    fields = differing_settings(configs)
     if not fields:
         return "These runs have the same settings."
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    rows = "".join(
-        f"<tr><td><code>{field}</code></td>"
-        + "".join(f"<td>{html.escape(str(values[name]))}</td>" for name in names)
-        + "</tr>"
-        for field, values in fields.items()
-    )
-    return f"<table><tr><th>setting</th>{head}</tr>{rows}</table>"
+
+    def row(tag: str, first: str, values: Sequence[object]) -> str:
+        cells = "".join(f"<{tag}>{html.escape(str(value))}</{tag}>" for value in values)
+        return f"<tr><{tag}>{first}</{tag}>{cells}</tr>"
+
+    rows = "".join(row("td", f"<code>{field}</code>", values) for field, values in fields.items())
+    return f"<table>{row('th', 'setting', names)}{rows}</table>"
 
 
 class TrainPanel(Panel):
@@ -86,19 +87,20 @@ class TrainPanel(Panel):
         self.folder: Path | None = None
         self.error: Exception | None = None
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._stop = Stop()
         found = list(knobs(config.updated({"data.root": str(pairs.root)})))
         self.controls = {knob.name: _control(knob) for knob in found}
-        self.controls["data.root"].disabled = True  # the panel was made for this folder
+        for fixed in ("data.root", "method"):  # which the panel was made for
+            self.controls[fixed].disabled = True
         self.most_used = [
             "run.epochs",
             "optim.lr",
             "optim.batch_size",
-            *(name for name in self.controls if name.startswith("loss.")),
+            *(name for name in self.controls if name.partition(".")[0] in ("loss", config.method)),
         ]
         groups: dict[str, list[str]] = {"most used": self.most_used}
         for knob in found:
-            groups.setdefault(knob.name.partition(".")[0], []).append(knob.name)
+            groups.setdefault(knob.name.partition(".")[0].replace("method", "model"), []).append(knob.name)
         helps = {knob.name: knob.help + (f" [{knob.unit}]" if knob.unit else "") for knob in found}
         self.settings = ipywidgets.Tab(
             [
@@ -152,7 +154,7 @@ class TrainPanel(Panel):
             self._say("A training is under way: press Stop first.", alert=True)
             return False
         self.records, self.error, self.folder = [], None, _next_folder(self.out)
-        self._stopping.clear()
+        self._stop = Stop()
         self._enable(running=True)
         self._say("Reading the pictures and building the model ...")
         self.refresh()
@@ -164,7 +166,7 @@ class TrainPanel(Panel):
         """What the Stop button does: ends the training after the epoch that runs."""
         if not self.running:
             return
-        self._stopping.set()
+        self._stop.ask()
         self._say(f"Stopping after epoch {len(self.records) + 1} ...")
 
     def finish(self) -> Path:
@@ -196,13 +198,11 @@ class TrainPanel(Panel):
         _mute_thread()
         try:
             config = self.config
-            with contextlib.closing(train(self.pairs, config, out=self.folder)) as epochs:
+            with contextlib.closing(train(self.pairs, config, out=self.folder, stop=self._stop)) as epochs:
                 for record in epochs:
                     self.records.append(record)
                     self.refresh()
                     self._say(f"{record} (of {config.run.epochs})")
-                    if self._stopping.is_set():
-                        break
             word = "Stopped" if len(self.records) < config.run.epochs else "Done"
             self._say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
         except Exception as error:
@@ -222,7 +222,7 @@ def _control(knob: Knob) -> ipywidgets.Widget:
     """The control that fits a hyper-parameter's kind and limits."""
     common = {
         "value": knob.default,
-        "description": knob.name.partition(".")[2],
+        "description": knob.name.rpartition(".")[2],
         "tooltip": knob.help,
         "style": STYLE,
         "layout": Layout(width="22em"),

@@ -1,6 +1,6 @@
 """Embed photos once, search them with sketches, score the result, and say how sure it is."""
 
-from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.embed import Rows, embed, embed_split
 from sbirlib.retrieval.gallery import Gallery, Hit
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap, simulate_selection
 from sbirlib.retrieval.scores import (
@@ -13,20 +13,10 @@ from sbirlib.retrieval.scores import (
     score_split,
     true_ranks,
 )
+from sbirlib.retrieval.search import Found, score_all, search
 
 __all__ = [
-    "Accuracy",
-    "Gallery",
-    "Hit",
-    "Scores",
-    "accuracy_at",
-    "accuracy_of",
-    "bootstrap_accuracy",
-    "embed",
-    "evaluate",
-    "paired_bootstrap",
-    "score",
-    "score_split",
-    "simulate_selection",
-    "true_ranks",
-]
+    "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "bootstrap_accuracy",
+    "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all", "score_split", "search",
+    "simulate_selection", "true_ranks",
+]  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,15 +19,14 @@ from sbirlib.data.loading import load_images
 from sbirlib.data.pairs import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError
-from sbirlib.methods.arnet import ARNet
-from sbirlib.methods.base import fingerprint
+from sbirlib.methods.base import Method, fingerprint
 from sbirlib.retrieval.embed import embed
-from sbirlib.retrieval.nearest import Nearest
-from sbirlib.retrieval.scores import _ram_budget
+from sbirlib.retrieval.scores import ram_budget
+from sbirlib.retrieval.search import search
 
 
 class Hit(NamedTuple):
-    """One search result: place (1 = best), photo file, cosine similarity in [-1, 1]."""
+    """One search result: place (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
 
     rank: int
     path: Path
@@ -38,11 +36,11 @@ class Hit(NamedTuple):
 class Gallery:
     """Photos embedded once, to be searched with sketches.
 
-    `embeddings` (g, e) unit rows, `paths` (g,), `skipped` photos that could not be read. Raises
+    `embeddings` (g, ...) rows as the model's `score` compares them, `paths` (g,), `skipped` photos that could not be read. Raises
     InputError if an embedding is not a number.
     """
 
-    def __init__(self, model: ARNet, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:
+    def __init__(self, model: Method, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
         if not embeddings.isfinite().all():
@@ -52,7 +50,7 @@ class Gallery:
         self.model, self.paths, self.embeddings, self.skipped = model, list(paths), embeddings, skipped
 
     @staticmethod
-    def from_folder(model: ARNet, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
+    def from_folder(model: Method, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
         """Embeds every image of a folder. Raises PairError for an empty folder or files that cannot be read."""
         unread = list_unread(Path(folder))
         if unread and on_fault == "stop":
@@ -63,12 +61,12 @@ class Gallery:
 
     @staticmethod
     def from_files(
-        model: ARNet, paths: Sequence[Path], *, root: str | Path = "gallery", on_fault: str = "stop"
+        model: Method, paths: Sequence[Path], *, root: str | Path = "gallery", on_fault: str = "stop"
     ) -> Gallery:
         """Embeds these photo files; `root` names them in messages."""
         if not paths:
             raise PairError(f"{root}: no photos to search in")
-        pixels, faults = load_images(paths, model.image_size, model.fit, _ram_budget(model) * 2**30, "photos")
+        pixels, faults = load_images(paths, model.image_size, model.fit, ram_budget(model) * 2**30, "photos")
         if faults and on_fault == "stop":
             raise PairError(faults_message(root, faults))
         if not len(pixels):
@@ -79,33 +77,26 @@ class Gallery:
         return Gallery(model, [path for path in paths if path not in lost], embeddings, len(faults))
 
     def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
-        """The k photos nearest to a sketch: a picture file, or (3, h, w) float in [0, 1].
+        """The k photos that match a sketch best: a picture file, or (3, h, w) float in [0, 1].
 
-        Exact; equally similar photos come in the order of `paths`. Raises InputError for k < 1 and for
-        a sketch whose embedding is not a number.
+        Exact; photos that match equally well come in the order of `paths`. Raises InputError for k < 1 and
+        for a sketch whose embedding is not a number.
         """
         if not isinstance(sketch, Tensor):
             pixels = torch.from_numpy(np.array(read_image(sketch)))
             sketch = rearrange(pixels, "h w c -> c h w").float() / 255
-        if k < 1:
-            raise InputError(f"k = {k}: at least one photo must be asked for")
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             # Resized before it travels: not every device can do that.
             square = fit_square(sketch[None], self.model.image_size, self.model.fit)
             query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
-        found = self._nearest.search(query, k)
-        return [
-            Hit(rank, self.paths[row], value)
-            for rank, (row, value) in enumerate(
-                zip(found.rows[0].tolist(), found.similarities[0].tolist(), strict=True), start=1
+        if not query.isfinite().all():
+            raise InputError(
+                "the sketch's embedding is not a number: the model is broken (did training diverge?)"
             )
-        ]
-
-    @cached_property
-    def _nearest(self) -> Nearest:
-        # Built by the first search: who only embeds and saves need not wait for it.
-        return Nearest(self.embeddings)
+        found = search(self.model.score, query, self.embeddings, k)
+        best = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
+        return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file."""
@@ -116,13 +107,13 @@ class Gallery:
         save_file({"embeddings": self.embeddings.contiguous()}, str(path), metadata)
 
     @staticmethod
-    def load(path: str | Path, model: ARNet) -> Gallery:
+    def load(path: str | Path, model: Method) -> Gallery:
         """Reads what `save` wrote; `model` must be the one that embedded it. Raises PairError."""
         try:
             with safe_open(str(path), "pt") as file:
                 embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
                 paths, owner = [Path(photo) for photo in json.loads(metadata["paths"])], metadata["model"]
-            if embeddings.dtype != torch.float32 or embeddings.ndim != 2 or len(embeddings) != len(paths):
+            if embeddings.dtype != torch.float32 or embeddings.ndim < 2 or len(embeddings) != len(paths):
                 raise ValueError(
                     f"{len(paths)} names for {embeddings.dtype} of shape {tuple(embeddings.shape)}"
                 )

@@ -14,8 +14,9 @@ from sbirlib.data.loading import LoadedSplit, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import InputError
 from sbirlib.layers.precision import Precision, forward_in, wants_bf16
-from sbirlib.methods.arnet import ARNet
-from sbirlib.retrieval.embed import embed
+from sbirlib.methods.base import Method
+from sbirlib.retrieval.embed import embed_split
+from sbirlib.retrieval.search import score_all
 
 KS = (1, 5, 10)
 
@@ -105,7 +106,7 @@ def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
 
     The interval takes queries as independent; several sketches of one photo are not quite so.
     """
-    # Half a second to import, which who only searches need not wait for.
+    # Half a second to import, which a mere search can do without.
     from scipy.stats import binomtest
 
     interval = binomtest(hits, queries).proportion_ci(0.95, method="wilson")
@@ -127,23 +128,17 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
 
 
 def score(
-    similarity: np.ndarray,
-    photo_index: np.ndarray,
-    designers: Sequence[str] = (),
-    *,
-    skipped: int = 0,
+    similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[str] = (), *, skipped: int = 0,
     protocol: str = "",
-) -> Scores:
+) -> Scores:  # fmt: skip
     """Scores of a similarity matrix (q, g) whose query i shows gallery row `photo_index[i]`."""
     ranks = true_ranks(similarity, photo_index)
-    by_designer = {
-        name: accuracy_at(ranks[[d == name for d in designers]], 1) for name in sorted(set(designers))
-    }
+    of_designer = {name: ranks[[d == name for d in designers]] for name in sorted(set(designers))}
     return Scores(
         ranks=ranks,
         order=np.argsort(-similarity, axis=1, kind="stable"),
         accuracy={k: accuracy_at(ranks, k) for k in KS},
-        designers=by_designer,
+        designers={name: accuracy_at(own, 1) for name, own in of_designer.items()},
         median_rank=float(np.median(ranks)),
         mrr=float((1 / ranks).mean()),
         gallery=similarity.shape[1],
@@ -153,22 +148,13 @@ def score(
 
 
 def score_split(
-    model: ARNet,
-    data: LoadedSplit,
-    *,
-    device: torch.device | str = "cpu",
-    batch: int = 128,
+    model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128,
     protocol: str = "",
-) -> Scores:
+) -> Scores:  # fmt: skip
     """Searches the photos of a loaded split with its sketches; `model` is put in eval mode meanwhile."""
-    was_training = model.training
-    model.eval()
-    photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")
-    sketches = embed(model.embed_sketches, data.sketches, device=device, batch=batch, what="sketches")
-    model.train(was_training)
-    queries = data.split.sketches
+    rows, queries = embed_split(model, data, device=device, batch=batch), data.split.sketches
     scores = score(
-        sketches.numpy() @ photos.numpy().T,
+        score_all(model.score, *rows).numpy(),
         data.photo_index.numpy(),
         [query.designer for query in queries],
         skipped=len(data.split.left_out),
@@ -181,20 +167,16 @@ def score_split(
 
 
 def evaluate(
-    model: ARNet,
-    pairs: PairFolder | str | Path,
-    split: str = "test",
-    *,
-    on_fault: str = "stop",
+    model: Method, pairs: PairFolder | str | Path, split: str = "test", *, on_fault: str = "stop",
     precision: Precision = "fp32",
-) -> Scores:
+) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
     Runs where the model is. `precision` "auto" or "bf16" is faster on large models and moves embeddings
     by about a hundredth of their length. Raises PairError if the folder has faults and `on_fault` is "stop".
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
-    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=_ram_budget(model))
+    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=ram_budget(model))
     data = load_split(pairs.split(split), config, model.image_size)
     overlooked = len(data.split.overlooked)
     protocol = (
@@ -208,5 +190,6 @@ def evaluate(
         return score_split(model, data, device=device, protocol=protocol)
 
 
-def _ram_budget(model: ARNet) -> float:
+def ram_budget(model: Method) -> float:
+    """GiB of decoded images that may be in RAM: what the model's run was given, or the default."""
     return (model.config.data if model.config else DataConfig()).ram_budget

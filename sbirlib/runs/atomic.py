@@ -1,4 +1,4 @@
-"""Writing files and folders so that whatever interrupts it leaves the old or the new, whole."""
+"""Writing files and folders so that whatever interrupts it leaves the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -18,11 +18,25 @@ class RunError(InputError):
 
 
 @contextmanager
+def replacing_file(path: str | Path) -> Iterator[Path]:
+    """A new file to write that takes the place of `path` once it is on the disk. Raises OSError."""
+    path = Path(path)
+    # The suffix stays: it may name the format.
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield fresh
+        _sync(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
     """A new folder to write into that takes the place of `folder` once everything in it is on the disk.
 
-    Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if
-    the disk refuses.
+    Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if the
+    disk refuses.
     """
     folder = settled(folder)
     fresh, old = folder.with_name(f".{folder.name}.new"), _old(folder)
@@ -40,11 +54,16 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     except (OSError, SafetensorError, RuntimeError) as error:
         # torch and safetensors each have an error of their own for a disk that is full.
         shutil.rmtree(fresh, ignore_errors=True)
-        raise RunError(
-            f"{folder} cannot be written ({first_line(error)}); what was saved before is kept. Free some "
-            "space or mend the disk, then go on with resume (--resume)"
-        ) from error
+        raise RunError(unwritable(folder, first_line(error))) from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def unwritable(place: Path, why: object) -> str:
+    """What to say of a run that the disk refuses."""
+    return (
+        f"{place} cannot be written ({why}); what was saved before is kept. Free some space or mend the disk, "
+        "then go on with resume (--resume)"
+    )
 
 
 def settled(folder: str | Path) -> Path:

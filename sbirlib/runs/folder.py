@@ -1,114 +1,107 @@
-"""What the trainer writes: by the first of all processes, and so that none waits for one that could not."""
+"""One run folder: what lies where in it, and reading it back."""
 
 from __future__ import annotations
 
-import csv
-import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from sbirlib.config.config import Config
-from sbirlib.methods.arnet import ARNet
-from sbirlib.runs.atomic import RunError
-from sbirlib.runs.model import save_model_folder
-from sbirlib.runs.provenance import write_beginning
-from sbirlib.runs.state import Progress, random_state, save_state
-
-OUTPUTS = ("best", "last", "state", "history.csv", "start.yaml", "tensorboard")
+from sbirlib.methods.base import Method
+from sbirlib.runs import history, provenance, state
+from sbirlib.runs.atomic import RunError, settled
+from sbirlib.runs.model import CONFIG, WEIGHTS, load_model_folder
 
 
-class RunFiles:
-    """The folder of a run. Every method that writes must be called by all processes at the same step.
+class Run:
+    """A folder that `train` writes: `best/` and `last/` (a model each), `state/` with checkpoints to go on
+    from, `history.csv`, `start.yaml` with what it began from, and the tracker's files.
 
-    Raises RunError in all of them if the disk refuses the first.
+    Reading raises RunError that names the file and says what to do.
     """
 
-    def __init__(self, accelerator: Accelerator, out: Path, config: Config) -> None:
-        self.accelerator, self.out, self.config = accelerator, out, config
-        self._saved_at, self._saved = (0, 0), time.monotonic()
+    OUTPUTS = ("best", "last", "state", "history.csv", "start.yaml", "tensorboard")
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.history_file, self.start_file = self.path / "history.csv", self.path / "start.yaml"
+        self.report_file, self.states = self.path / "report.html", self.path / "state"
+
+    def folder(self, which: str) -> Path:
+        """`best/` or `last/`."""
+        return settled(self.path / which)
 
     @property
-    def due(self) -> bool:
-        """Whether it is time for another checkpoint."""
-        return time.monotonic() - self._saved > 60 * self.config.run.save_minutes
+    def present(self) -> list[str]:
+        """Which outputs of a run are there."""
+        return [name for name in self.OUTPUTS if (self.path / name).exists()]
 
-    def begin(self, start: dict[str, Any]) -> None:
-        """Clears what another run left, and writes what this one begins from."""
+    @property
+    def epochs(self) -> int:
+        """How many epochs are done."""
+        return len(self.history()["epoch"]) if self.history_file.is_file() else 0
 
-        def write() -> None:
-            self.out.mkdir(parents=True, exist_ok=True)
-            for name in OUTPUTS:
-                path = self.out / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            write_beginning(self.out, start)
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints to go on from, oldest first."""
+        return state.checkpoints(self.states)
 
-        self._first(write)
+    def model(self, which: str = "best") -> Method:
+        """The trained model, in eval mode on the CPU; `model.config` is its Config.
 
-    def take_up(self, progress: Progress) -> None:
-        """Brings history.csv back to where the checkpoint was."""
-        self._first(lambda: self._write_history(progress))
+        `which` is "best" (highest validation score) or "last". The folder may also be such a one itself.
+        """
+        folder = self.path if (self.path / WEIGHTS).is_file() else self.folder(which)
+        missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
+        if missing:
+            lacks = f"{which}/ has no {' and no '.join(missing)}"
+            reason = lacks if self.path.exists() else "no such folder"
+            raise RunError(
+                f"{self.path} is not a run: {reason}; `python -m sbirlib train --out {self.path}` makes one"
+            )
+        return load_model_folder(folder)
 
-    def keep_epoch(self, model: nn.Module, progress: Progress, *, best: bool) -> None:
-        """Writes last/, best/ if it is, and the history."""
+    def config(self) -> Config:
+        """The configuration of the last model: a run may have been trained on for longer."""
+        for folder in (self.folder("last"), self.folder("best"), self.path):
+            if (folder / CONFIG).is_file():
+                return Config.from_yaml(folder / CONFIG)
+        raise RunError(f"{self.path} is not a run: it has no {CONFIG} in best/ or last/")
 
-        def write() -> None:
-            for name in ("last", "best") if best else ("last",):
-                save_model_folder(self.out / name, self._bare(model), self.config)
-            self._write_history(progress)
+    def history(self) -> dict[str, list[Any]]:
+        """The columns of history.csv, one entry an epoch: numbers as floats, NaN where nothing was measured."""
+        return history.read_history(self.history_file)
 
-        self._first(write)
+    def start(self) -> dict[str, Any]:
+        """What the run began from."""
+        return provenance.read_beginning(self.start_file)
 
-    def save(self, model: nn.Module, progress: Progress, rest: dict[str, Any]) -> None:
-        """Leaves a checkpoint, unless there is one of this very step, or the loss is no longer a number."""
-        place = (progress.epoch, progress.step)
-        if place == self._saved_at or (progress.terms and not torch.stack(progress.terms).isfinite().all()):
-            # Weights that are spoilt must not become the newest checkpoint.
-            return
-        states = gather_object([random_state(self.accelerator.device)])
-        self._first(
-            lambda: save_state(self.out, self._bare(model), self.config, progress, rest | {"random": states})
-        )
-        self._saved_at, self._saved = place, time.monotonic()
+    def saved_config(self) -> Config:
+        """The configuration of the newest whole checkpoint."""
+        return state.saved_config(self.states)
 
-    def anyone(self, *here: bool) -> tuple[bool, ...]:
-        """For each of these questions, whether any process says yes; all get the same answer."""
-        if self.accelerator.num_processes == 1:
-            return here
-        asked = torch.tensor([float(value) for value in here], device=self.accelerator.device)
-        return tuple(value > 0 for value in self.accelerator.reduce(asked).tolist())
+    def load_state(self, config: Config, model: nn.Module) -> tuple[state.Progress, dict[str, Any]]:
+        """The newest whole checkpoint, as `state.load_state`."""
+        return state.load_state(self.states, config, model)
 
-    def _first(self, write: Callable[[], Any]) -> None:
-        error = None
-        if self.accelerator.is_main_process:
-            try:
-                write()
-            except RunError as caught:
-                error = caught
-            except OSError as caught:
-                error = RunError(
-                    f"{self.out} cannot be written ({caught}); what was saved before is kept. Free some "
-                    "space or mend the disk, then go on with resume (--resume)"
-                )
-        if self.anyone(error is not None)[0]:
-            raise error or RunError(f"{self.out} cannot be written; the first process says why")
 
-    def _write_history(self, progress: Progress) -> None:
-        fresh = self.out / ".history.csv"
-        if not progress.rows:
-            (self.out / "history.csv").unlink(missing_ok=True)
-            return
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, progress.rows[0])
-            writer.writeheader()
-            writer.writerows(progress.rows)
-        fresh.replace(self.out / "history.csv")
+def load_run(run: str | Path, which: str = "best") -> Method:
+    """The trained model of a run folder, as `Run.model` gives it."""
+    return Run(run).model(which)
 
-    def _bare(self, model: nn.Module) -> ARNet:
-        return self.accelerator.unwrap_model(model)
+
+def find_runs(folder: str | Path) -> list[Run]:
+    """Every run below a folder that has finished an epoch, sorted by path; empty if there is none."""
+    return [Run(path.parent) for path in sorted(Path(folder).rglob(Run("").history_file.name))]
+
+
+def short_names(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by the last parts of their paths, as many as it takes to tell them apart."""
+    by_path = {run.path: run for run in runs}
+    for parts in range(1, max((len(path.parts) for path in by_path), default=0) + 1):
+        names = {"/".join(path.parts[-parts:]): run for path, run in by_path.items()}
+        if len(names) == len(by_path):
+            return names
+    return {}

@@ -1,76 +1,14 @@
-"""Read run folders back: their curves, and the settings in which they differ."""
+"""What each epoch of a run came to: one record, and one row of history.csv."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sbirlib.config.config import Config, knobs
-from sbirlib.runs.atomic import RunError, settled
-from sbirlib.runs.model import CONFIG
-
-HISTORY = "history.csv"
-
-
-def find_runs(folder: str | Path) -> list[Path]:
-    """Every run below a folder that has finished an epoch, sorted by path; empty if there is none."""
-    return sorted(path.parent for path in Path(folder).rglob(HISTORY))
-
-
-def read_history(run: str | Path) -> dict[str, list[Any]]:
-    """The columns of a run's history.csv, one entry an epoch, as `plots.training_curves` takes them.
-
-    Numbers are floats, NaN where nothing was measured. Raises RunError if the file is not there or
-    cannot be read.
-    """
-    path = Path(run) / HISTORY
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-        return {
-            name: values if name == "selected_on" else [float(value or "nan") for value in values]
-            for name, values in columns.items()
-        }
-    except OSError:
-        raise RunError(f"{path}: no such file; a run writes it after its first epoch") from None
-    except (ValueError, TypeError, csv.Error) as error:
-        raise RunError(f"{path}: cannot be read ({error}); train again, or leave this run out") from None
-
-
-def read_config(run: str | Path) -> Config:
-    """The configuration of a run folder. Raises RunError if it is not a run, ConfigError if it cannot be read."""
-    # The last model has the settings that the run had last: it may have been trained on for longer.
-    for folder in (settled(Path(run) / "last"), settled(Path(run) / "best"), Path(run)):
-        if (folder / CONFIG).is_file():
-            return Config.from_yaml(folder / CONFIG)
-    raise RunError(f"{run} is not a run: it has no {CONFIG} in best/ or last/")
-
-
-def differences(configs: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
-    """The fields in which configurations differ, each with its value by name of the configuration."""
-    values = {
-        name: {field.name: field.default for field in knobs(config)} for name, config in configs.items()
-    }
-    return {
-        field.name: {name: values[name][field.name] for name in configs}
-        for field in knobs()
-        if len({repr(values[name][field.name]) for name in configs}) > 1
-    }
-
-
-def short_names(runs: Sequence[Path]) -> dict[str, Path]:
-    """Runs by the last parts of their path, as many as it takes to tell them apart."""
-    runs = list(dict.fromkeys(runs))
-    for parts in range(1, max(len(run.parts) for run in runs) + 1) if runs else ():
-        names = {"/".join(run.parts[-parts:]): run for run in runs}
-        if len(names) == len(runs):
-            return names
-    return {}
-
+from sbirlib.runs.atomic import RunError, replacing_file
 
 HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what the checkpoint is chosen on
 
@@ -121,3 +59,30 @@ class EpochRecord(NamedTuple):
         # Where nothing chooses, each epoch is the best so far, which says nothing.
         text += "  best" if self.best and self.validation else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
+
+
+def write_history(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes the rows of all epochs; no file where there is none yet."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with replacing_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_history(path: Path) -> dict[str, list[Any]]:
+    """The columns of a history.csv, one entry an epoch. Raises RunError if it cannot be read."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+        return {
+            name: values if name == "selected_on" else [float(value or "nan") for value in values]
+            for name, values in columns.items()
+        }
+    except OSError:
+        raise RunError(f"{path}: no such file; a run writes it after its first epoch") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path}: cannot be read ({error}); train again, or leave this run out") from None

@@ -1,4 +1,4 @@
-"""Save and load a trained model; read released checkpoints and frozen backbones."""
+"""Saving and loading a trained model; a frozen backbone as a baseline."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from pathlib import Path
 import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from sbirlib.config.config import Config, released_options
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import pretrained_config
-from sbirlib.methods.arnet import ARNet
-from sbirlib.runs.atomic import RunError, replacing, settled
+from sbirlib.methods import build
+from sbirlib.methods.base import Encoder, Method
+from sbirlib.runs.atomic import RunError, replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
 
-def save_model_folder(folder: str | Path, model: ARNet, config: Config) -> None:
+def save_model_folder(folder: str | Path, model: Method, config: Config) -> None:
     """Writes `model.safetensors`, which also holds the configuration, and `config.yaml`.
 
     An older folder is replaced only once both are on the disk; it stays as it is if they cannot be
@@ -28,46 +30,39 @@ def save_model_folder(folder: str | Path, model: ARNet, config: Config) -> None:
         config.to_yaml(fresh / CONFIG)
 
 
-def load_run(run: str | Path, which: str = "best") -> ARNet:
-    """The trained model of a run folder, in eval mode on the CPU; `model.config` is its Config.
+def load_model_folder(folder: Path) -> Method:
+    """The model that `save_model_folder` wrote, in eval mode on the CPU; `model.config` is its Config.
 
-    `which` is "best" (highest validation score) or "last". `run` may also be such a folder itself.
-    Raises RunError if it is not a run, or if its weights are damaged or of another model.
+    Raises RunError if its weights are damaged or of another model.
     """
-    run = Path(run)
-    folder = run if (run / WEIGHTS).is_file() else settled(run / which)
-    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
-    if missing:
-        reason = "no such folder" if not run.exists() else f"{which}/ has no {' and no '.join(missing)}"
-        raise RunError(f"{run} is not a run: {reason}; `python -m sbirlib train --out {run}` makes one")
     try:
         config = Config.from_yaml(folder / CONFIG)
         # The file holds every weight, so nothing need be fetched for the backbone.
-        model = ARNet.from_config(config.updated({"model.pretrained": False, "model.weights": ""}))
+        model = build(config.updated({"model.pretrained": False, "model.weights": ""}))
         load_model(model, str(folder / WEIGHTS))
     except ConfigError as error:
         raise RunError(str(error)) from None
     except (SafetensorError, RuntimeError) as error:
         raise RunError(
-            f"{folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); "
-            "it is damaged, or config.yaml beside it is of another model"
+            f"{folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); it is damaged, or {CONFIG} "
+            "beside it is of another model"
         ) from error
     model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.name)}"
     return model.eval()
 
 
-def load_frozen(backbone: str, *, weights: str | Path = "") -> ARNet:
+def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
     """A timm backbone as it is, for sketches and photos alike, without any training: a baseline.
 
     Images are fed at the backbone's own size, the global token is what the model itself pools to.
-    `weights` is a local file, instead of the published ones. Raises BackboneError. Source: ours.
+    `weights` is a local file, instead of the published ones. Raises BackboneError.
     """
     # For an unknown name the backbone has the better message.
     size = pretrained_config(backbone).input_size[-1] if timm.is_model(backbone) else 224
-    model = ARNet(
+    model = Method(
+        lambda trunk: Encoder(trunk, nn.Identity()),
         backbone,
         image_size=size,
-        embed_dim=None,
         pool="own",
         pretrained=True,
         weights=weights,

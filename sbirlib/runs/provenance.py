@@ -14,18 +14,17 @@ import yaml
 
 from sbirlib.config.config import Config
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.methods.arnet import ARNet
-from sbirlib.methods.base import fingerprint
-from sbirlib.runs.atomic import RunError
+from sbirlib.methods.base import Method, fingerprint
+from sbirlib.runs.atomic import RunError, replacing_file
 
-START = "start.yaml"
 PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
-def beginning(model: ARNet, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
+def beginning(model: Method, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
     source = model.sketch_encoder.backbone.source
     result = {
+        "method": config.method,
         "backbone": config.model.backbone,
         "weights": f"{source}, seed {config.run.seed}" if source == "from scratch" else source,
     }
@@ -67,36 +66,35 @@ def versions() -> dict[str, str]:
 
 def code_state() -> str:
     """The git commit of this code and whether it was changed since; in words where there is no git."""
-    here = Path(__file__).parent
+    package = Path(__file__).parents[1]
     try:
-        # Installed inside another checkout, this file is not one of that repository's.
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
-        commit = _git(here, "rev-parse", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--", ".")
+        # Installed inside another checkout, this package is not one of that repository's.
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        commit = _git(package, "rev-parse", "HEAD")
+        changed = _git(package, "status", "--porcelain", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return "no git checkout"
     return f"{commit}, with changes" if changed else commit
 
 
-def write_beginning(run: Path, start: dict[str, Any]) -> None:
+def write_beginning(path: Path, start: dict[str, Any]) -> None:
     """Writes start.yaml."""
-    fresh = run / f".{START}"
-    fresh.write_text(yaml.safe_dump(start, sort_keys=False), encoding="utf-8")
-    fresh.replace(run / START)
+    with replacing_file(path) as fresh:
+        fresh.write_text(yaml.safe_dump(start, sort_keys=False), encoding="utf-8")
 
 
-def read_beginning(run: Path) -> dict[str, Any]:
+def read_beginning(path: Path) -> dict[str, Any]:
     """Reads start.yaml. Raises RunError if it is not there or is no mapping."""
     try:
-        start = yaml.safe_load((run / START).read_text(encoding="utf-8"))
+        start = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
         raise RunError(
-            f"{run} has no {START}: it is not a run, or one of an older version; train again"
+            f"{path.parent} has no {path.name}: it is not a run, or one of an older version; train again"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{run / START} cannot be read ({error})") from None
+        raise RunError(f"{path} cannot be read ({error})") from None
     if not isinstance(start, dict):
-        raise RunError(f"{run / START} does not hold what a run began from")
+        raise RunError(f"{path} does not hold what a run began from")
     return start
 
 

@@ -8,10 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sbirlib.config.config import Config, knobs
-from sbirlib.runs.history import read_config, read_history
-from sbirlib.runs.provenance import read_beginning
-from sbirlib.runs.state import checkpoints
+from sbirlib.config.config import Config
+from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.folder import Run
 
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}pre{white-space:pre-wrap;"
@@ -24,63 +23,50 @@ def describe(run: str | Path) -> str:
 
     Raises RunError if `run` is not a run, or has not finished an epoch.
     """
-    run, history, config = Path(run), read_history(run), read_config(run)
+    run = Run(run)
+    config, paper = run.config(), Config(method=run.config().method).flat()
+    settings = [f"  {name} = {value}" for name, value in config.flat().items() if value != paper[name]]
     parts = [
-        f"Run {run}",
-        *_result(history, config, run),
-        "",
-        "Settings that differ from the paper's defaults:",
-        *_settings(config),
-        "",
-        "Began from:",
-        *_lines(read_beginning(run)),
-    ]
+        f"Run {run.path}", *_result(run, config), "", "Settings that differ from the paper's defaults:", *settings,
+        "", "Began from:", *_lines(run.start()),
+    ]  # fmt: skip
     return "\n".join(parts)
 
 
 def write_page(run: str | Path) -> Path:
-    """Writes the report with its curves to `report.html` in the run folder; one file that needs no other."""
-    # Seaborn takes two seconds to import, for which only a picture should make one wait.
-    from sbirlib.plots import png_bytes, training_curves
+    """Writes the report with its curves to `report.html` in the run folder; it needs no other file."""
+    # Seaborn takes two seconds to import, which only a picture is worth.
+    from sbirlib.figures.curves import training_curves
+    from sbirlib.figures.style import png_bytes
 
-    run = Path(run)
-    picture = base64.b64encode(png_bytes(training_curves(read_history(run)))).decode()
+    run = Run(run)
+    picture = base64.b64encode(png_bytes(training_curves(run.history()))).decode()
     page = (
-        f"<!doctype html><meta charset='utf-8'><title>{html.escape(run.name)}</title><style>{_STYLE}</style>"
-        f"<pre>{html.escape(describe(run))}</pre><img alt='training curves' src='data:image/png;base64,{picture}'>"
+        f"<!doctype html><meta charset='utf-8'><title>{html.escape(run.path.name)}</title>"
+        f"<style>{_STYLE}</style><pre>{html.escape(describe(run.path))}</pre>"
+        f"<img alt='training curves' src='data:image/png;base64,{picture}'>"
     )
-    (run / "report.html").write_text(page, encoding="utf-8")
-    return run / "report.html"
+    with replacing_file(run.report_file) as fresh:
+        fresh.write_text(page, encoding="utf-8")
+    return run.report_file
 
 
-def _result(history: dict[str, list[Any]], config: Config, run: Path) -> list[str]:
-    epochs = len(history["epoch"])
-    lines = [
-        f"{epochs} of {config.run.epochs} epochs, {sum(history['seconds']) / 60:.1f} minutes of training"
-    ]
-    if epochs < config.run.epochs and checkpoints(run):
-        lines.append(f"goes on with: python -m sbirlib train --out {run} --resume")
+def _result(run: Run, config: Config) -> list[str]:
+    history = run.history()
+    epochs, minutes = len(history["epoch"]), sum(history["seconds"]) / 60
+    lines = [f"{epochs} of {config.run.epochs} epochs, {minutes:.1f} minutes of training"]
+    if epochs < config.run.epochs and run.checkpoints:
+        lines.append(f"goes on with: python -m sbirlib train --out {run.path} --resume")
     chosen = max((row for row in range(epochs) if history["best"][row]), default=epochs - 1)
+    percent = {k: history[f"val_acc@{k}"][chosen] for k in (1, 5, 10)}
+    scores = ", ".join(f"Acc@{k} {value:.1f} %" for k, value in percent.items() if not math.isnan(value))
     line = f"kept epoch {int(history['epoch'][chosen])}, chosen on {history['selected_on'][chosen]}"
-    scores = [
-        f"Acc@{k} {history[f'val_acc@{k}'][chosen]:.1f} %"
-        for k in (1, 5, 10)
-        if not math.isnan(history[f"val_acc@{k}"][chosen])
-    ]
-    lines.append(f"{line}: {', '.join(scores)}" if scores else line)
+    lines.append(f"{line}: {scores}" if scores else line)
     if history["skipped"][-1]:
         lines.append(
             f"{int(history['skipped'][-1])} files of the training data were left out because of faults"
         )
     return lines
-
-
-def _settings(config: Config) -> list[str]:
-    return [
-        f"  {own.name} = {own.default}"
-        for own, paper in zip(knobs(config), knobs(), strict=True)
-        if own.default != paper.default
-    ]
 
 
 def _lines(values: dict[str, Any], indent: str = "  ") -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from sbirlib.config.config import Config, knobs
+from sbirlib.config.config import Config, differing_settings
 from sbirlib.errors import first_line
 from sbirlib.runs.atomic import RunError, replacing
 from sbirlib.runs.model import WEIGHTS
@@ -36,7 +36,7 @@ class CheckpointWarning(UserWarning):
 
 @dataclass
 class Progress:
-    """Where a run is: `step` steps of `epoch` (from 1) are done, with these loss `terms` (7,) each.
+    """Where a run is: `step` steps of `epoch` (from 1) are done, with these loss `terms` (t,) each.
 
     `best` is the best validation (acc@1, mrr) so far, `rows` those of history.csv, `seconds` the time
     spent in this epoch.
@@ -51,67 +51,64 @@ class Progress:
 
 
 def save_state(
-    run: str | Path, model: nn.Module, config: Config, progress: Progress, rest: Mapping[str, Any]
+    folder: Path, model: nn.Module, config: Config, progress: Progress, rest: Mapping[str, Any]
 ) -> Path:
-    """Writes a checkpoint of a run and removes all but the newest `KEPT`; returns its folder.
+    """Writes a checkpoint into `folder` and removes all but the newest `KEPT`; returns its own folder.
 
-    `rest` holds tensors, numbers and strings, nested as one likes: optimiser, schedule, random numbers.
+    `rest` holds tensors, numbers and strings in any nesting: optimiser, schedule, random numbers.
     Raises RunError if the disk refuses; older checkpoints are then still there.
     """
-    folder = Path(run) / "state" / f"{progress.epoch:06d}-{progress.step:06d}"
+    place = folder / f"{progress.epoch:06d}-{progress.step:06d}"
     content = vars(progress) | {"terms": [term.cpu() for term in progress.terms]}
-    with replacing(folder) as fresh:
+    with replacing(place) as fresh:
         save_model(model, str(fresh / WEIGHTS), metadata={"config": config.as_yaml()})
         torch.save({"progress": content, "config": config.to_dict(), "rest": dict(rest)}, fresh / TRAINER)
         sums = {name: _sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
     # Hidden ones are of a process that was killed while it wrote.
-    for useless in (*checkpoints(run)[:-KEPT], *folder.parent.glob(".*")):
+    for useless in (*checkpoints(folder)[:-KEPT], *folder.glob(".*")):
         shutil.rmtree(useless, ignore_errors=True)
-    return folder
+    return place
 
 
-def checkpoints(run: str | Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted((Path(run) / "state").glob("[0-9]*-[0-9]*"))
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(folder.glob("[0-9]*-[0-9]*"))
 
 
-def load_state(run: str | Path, config: Config, model: nn.Module) -> tuple[Progress, dict[str, Any]]:
+def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress, dict[str, Any]]:
     """Puts the newest whole checkpoint into `model`; returns where it was, and the `rest` of `save_state`.
 
     A damaged one is passed over with a CheckpointWarning. Raises RunError if none can be used, or if
     `config` differs in something that decides what is learnt; the message names it.
     """
-    found, faults = checkpoints(run), []
-    for folder in reversed(found):
-        try:
-            content = _read(folder)
-        except Exception as error:  # what a damaged file raises is up to its reader
-            faults.append(f"{folder} is damaged ({first_line(error)})")
-            continue
-        _check_config(folder, Config.from_dict(content["config"]), config)
-        load_model(model, str(folder / WEIGHTS))
-        if faults:
-            warnings.warn(f"{'; '.join(faults)}; going on from {folder}", CheckpointWarning, stacklevel=2)
-        return Progress(**content["progress"]), content["rest"]
-    reason = "; ".join(faults) or "it holds no checkpoint"
-    raise RunError(
-        f"{run} cannot be resumed: {reason}. Start anew: remove it, overwrite it (--overwrite), or "
-        "choose another folder"
-    )
+    place, content, faults = _newest(folder)
+    _check_config(place, Config.from_dict(content["config"]), config)
+    load_model(model, str(place / WEIGHTS))
+    if faults:
+        warnings.warn(f"{'; '.join(faults)}; going on from {place}", CheckpointWarning, stacklevel=2)
+    return Progress(**content["progress"]), content["rest"]
 
 
-def saved_config(run: str | Path) -> Config:
-    """The configuration of the newest whole checkpoint. Raises RunError if there is none."""
-    for folder in reversed(checkpoints(run)):
+def saved_config(folder: Path) -> Config:
+    """The configuration of the newest whole checkpoint in `folder`. Raises RunError if there is none."""
+    return Config.from_dict(_newest(folder)[1]["config"])
+
+
+def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """The newest whole checkpoint, its content, and what is wrong with newer ones."""
+    faults: list[str] = []
+    for place in reversed(checkpoints(folder)):
         try:
-            return Config.from_dict(_read(folder)["config"])
-        except Exception as error:  # as in load_state, which says so when it is passed over
-            last = first_line(error)
-    damage = f"its checkpoints are damaged ({last})" if checkpoints(run) else "it holds no checkpoint"
+            content = _read(place)
+            Config.from_dict(content["config"])
+        except Exception as error:  # reading a damaged file can raise almost anything
+            faults.append(f"{place} is damaged ({first_line(error)})")
+        else:
+            return place, content, faults
     raise RunError(
-        f"{run} cannot be resumed: {damage}. Start anew: remove it, overwrite it (--overwrite), or "
-        "choose another folder"
+        f"{folder.parent} cannot be resumed: {'; '.join(faults) or 'it holds no checkpoint'}. Start anew: remove "
+        "it, overwrite it (--overwrite), or choose another folder"
     )
 
 
@@ -123,18 +120,17 @@ def _read(folder: Path) -> dict[str, Any]:
     return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
 
 
-def _check_config(folder: Path, old: Config, new: Config) -> None:
+def _check_config(place: Path, old: Config, new: Config) -> None:
     free = [*FREE, *(["run.epochs"] if old.optim.schedule == "constant" else [])]
-    before, now = ({knob.name: knob.default for knob in knobs(config)} for config in (old, new))
     changed = [
-        f"{name} was {before[name]!r}, now {now[name]!r}"
-        for name in before
-        if before[name] != now[name] and name not in free
+        f"{name} was {before!r}, now {now!r}"
+        for name, (before, now) in differing_settings([old, new]).items()
+        if name not in free
     ]
     if changed:
         raise RunError(
-            f"{folder} was made with other settings: {'; '.join(changed)}. Resume with the old ones, or "
-            "start another run"
+            f"{place} was made with other settings: {'; '.join(changed)}. Resume with the old ones, or start "
+            "another run"
         )
 
 

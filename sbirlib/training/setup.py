@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from timm.optim import param_groups_weight_decay
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam, AdamW, Optimizer
 
@@ -18,17 +20,12 @@ from sbirlib.config.config import Config, OptimConfig
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import is_plain_vit
 from sbirlib.layers.precision import wants_bf16
-from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.base import Method, Stage
 
 
 def make_accelerator(config: Config, out: Path) -> Accelerator:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device = 'cuda': torch sees no CUDA device here; use auto or cpu")
-    loss = config.loss
-    if not any((loss.multi, loss.inter, loss.intra_sketch, loss.intra_photo)):
-        raise ConfigError(
-            "loss.multi, inter, intra_sketch and intra_photo are all 0: nothing would be learnt"
-        )
     # Accelerate keeps one state a process; without this, a second run in a notebook with another
     # precision or device is refused.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -42,15 +39,15 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
     )
 
 
-def check_exactness(model: ARNet, config: Config, processes: int) -> None:
+def check_exactness(model: Method, config: Config, processes: int) -> None:
     """Refuses to split a batch where its images see each other outside the loss. Raises ConfigError."""
     if processes == 1 and not config.optim.chunk:
         return
     way = f"optim.chunk = {config.optim.chunk}" if config.optim.chunk else f"{processes} processes"
-    if config.mstr.enabled and config.mstr.attention == "batch":
-        raise ConfigError(
-            f"mstr.attention = 'batch' lets the images of a batch see each other; {way} would split it"
-        )
+    if model.indivisible:
+        raise ConfigError(f"{model.indivisible}; {way} would split it")
+    if processes > 1 and len(model.stages()) > 1:
+        raise ConfigError(f"method {config.method} trains different weights in turn: use one process")
     # Each process keeps statistics of its own, as is usual; a chunk would count its images twice.
     if config.optim.chunk and any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise ConfigError(
@@ -59,8 +56,8 @@ def check_exactness(model: ARNet, config: Config, processes: int) -> None:
         )
 
 
-def make_optimizer(model: ARNet, config: OptimConfig, *, fused: bool = False) -> Optimizer:
-    """Adam or AdamW; `fused` does all of a step in one kernel, which rounds otherwise in the last bit."""
+def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = False) -> Optimizer:
+    """Adam or AdamW; `fused` takes each step in one kernel, whose last bits differ."""
     # None leaves the choice to torch; False would be its slowest way on a GPU.
     way = fused or None
     if config.name == "adamw":
@@ -69,15 +66,24 @@ def make_optimizer(model: ARNet, config: OptimConfig, *, fused: bool = False) ->
     return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=way)
 
 
-def lr_factor(config: Config, steps: int) -> Callable[[int], float]:
-    """Factor on the peak learning rate by step: linear warm-up, then constant or half a cosine."""
-    warmup, total = round(config.optim.warmup * steps), config.run.epochs * steps
+def lr_factor(config: OptimConfig, steps: int, epochs: int) -> Callable[[int], float]:
+    """Factor on the peak learning rate by step: linear warm-up, then constant or half a cosine.
+
+    `steps` an epoch, for so many `epochs`.
+    """
+    warmup, total = round(config.warmup * steps), epochs * steps
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        if config.optim.schedule == "constant":
+        if config.schedule == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     return factor
+
+
+def stage_ends(stages: Sequence[Stage], epochs: int) -> list[int]:
+    """The last epoch of each stage, by the stages' shares; the last is the last of all."""
+    ends = [round(share * epochs) for share in itertools.accumulate(stage.share for stage in stages)]
+    return [*ends[:-1], epochs]

@@ -1,48 +1,45 @@
-"""Interrupts and terminations that wait for the step under way."""
+"""Asking a training to stop: from a panel, from the keyboard, from a scheduler."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
-@contextmanager
-def _terminated() -> Iterator[threading.Event]:
-    """Set when a scheduler ends the job (SIGTERM): time for a checkpoint."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread is sent signals
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class Stop:
+    """A request to end a training in good order: after the epoch under way, or `now`, after the step."""
+
+    def __init__(self) -> None:
+        self.asked = self.now = False
+
+    def ask(self, *, now: bool = False) -> None:
+        """Ends the training; from any thread."""
+        self.asked, self.now = True, self.now or now
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[threading.Event]:
-    """Holds Ctrl-C (or the kernel's interrupt) back and notes it; a second one is not held back.
+def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[threading.Event]:
+    """Holds a signal back and notes it, and does what comes `then`; a second Ctrl-C is not held back.
 
-    A step that is cut in the middle would leave weights and optimiser of different steps. Outside the
-    main thread, which gets all interrupts, nothing is held back.
+    A step that is cut in the middle would leave weights and optimiser of different steps. Outside the main
+    thread, which gets all signals, nothing is held back.
     """
-    noted = threading.Event()
+    event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield event
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: FrameType | None) -> None:
-        if noted.is_set():
+        if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        noted.set()
+        event.set()
+        then()
 
-    signal.signal(signal.SIGINT, note)
+    before = signal.signal(number, note)
     try:
-        yield noted
+        yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)

@@ -11,132 +11,101 @@ from accelerate import Accelerator
 from accelerate.utils import gather
 from torch import Tensor, nn
 
-from sbirlib.config.methods import LossConfig
-from sbirlib.data.batches import Epoch
-from sbirlib.layers.backbone import Tokens
-from sbirlib.methods.arnet import ARNetOutput, Encoded, LossTerms, arnet_loss
+from sbirlib.data.batches import Batch, Epoch
+from sbirlib.methods.base import Method
 from sbirlib.runs.state import random_state, set_random_state
 
 
-def backward(
-    accelerator: Accelerator, model: nn.Module, plan: Epoch, rows: Tensor, config: LossConfig, chunk: int = 0
-) -> Tensor:
-    """Adds the gradient of the loss of sketches `rows` (b,) of this process; returns its terms (7,).
+def backward(accelerator: Accelerator, model: nn.Module, plan: Epoch, rows: Tensor, chunk: int = 0) -> Tensor:
+    """Adds the gradient of the loss of sketches `rows` (b,) of this process; returns its terms (t,).
 
-    In several processes the pairs of all of them are one batch. With `chunk` pairs at a time the
-    encoders run twice, first without a graph for the embeddings, then chunk by chunk for the weights,
-    with the same views and the same dropout; the gradient is that of the whole batch. (Adding up the
-    gradients of smaller batches would not be: their pairs would not be each other's negatives.)
+    In several processes the pairs of all of them are one batch. With `chunk` pairs at a time the encoders
+    run twice, first without a graph for the rows, then chunk by chunk for the weights, with the same views
+    and the same dropout; the gradient is that of the whole batch. (Adding up the gradients of smaller
+    batches would not be: their pairs would not be each other's negatives.)
     Source: gradient caching (Gao et al., arXiv 2101.06983).
     """
+    method: Method = accelerator.unwrap_model(model)
     if not chunk or chunk >= len(rows):
-        views = plan.views(rows, accelerator.device)
-        loss, objective = joint_loss(accelerator, model(*views[:-1]), views.photo_ids, config)
-        accelerator.backward(objective)
-        return _detached(loss)
-    return _cached(accelerator, model, plan, rows.split(chunk), config)
+        batch = plan.batch(rows, accelerator.device)
+        joint = joint_loss(accelerator, method, model(batch), batch)
+        accelerator.backward(joint.objective)
+    else:
+        joint = _cached(accelerator, model, method, plan, rows.split(chunk))
+    return torch.stack([joint.terms[name].detach().float() for name in method.terms])
 
 
 class JointLoss(NamedTuple):
-    """The `loss` of all pairs of a step, and the `objective` of this process, a scalar to go back from."""
+    """The loss `terms` of all pairs of a step, and the `objective` of this process, a scalar to go back from."""
 
-    loss: LossTerms
+    terms: dict[str, Tensor]
     objective: Tensor
 
 
-def joint_loss(
-    accelerator: Accelerator, output: ARNetOutput, photo_ids: Tensor, config: LossConfig
-) -> JointLoss:
+def joint_loss(accelerator: Accelerator, method: Method, rows: dict[str, Tensor], batch: Batch) -> JointLoss:
     """The loss of the pairs of all processes, and what each must differentiate so that their mean is right.
 
-    Rows of other processes come without a graph: each process brings the derivative by its own rows,
-    and the sum of these is the whole. Since processes average gradients, the part that they share is
-    counted once for each of them.
+    Rows of other processes come without a graph: each process brings the derivative by its own rows, and the
+    sum of these is the whole. Since processes average gradients, the objective counts it once for each.
     """
     count = accelerator.num_processes
-    if count == 1:
-        loss = arnet_loss(output, photo_ids, config)
-        return JointLoss(loss, loss.total)
-    own = _recycling(output, config)
-    mean = [accelerator.reduce(value.detach(), "mean") for value in (output.recyc_sketch, output.recyc_photo)]
-    everyone = _with_features(output, [_gathered(accelerator, value) for value in _features(output)])
-    everyone = everyone._replace(recyc_sketch=mean[0], recyc_photo=mean[1])
-    loss = arnet_loss(everyone, gather(photo_ids), config)
-    shared = loss.total - _recycling(everyone, config)
-    return JointLoss(loss, count * shared + own)
-
-
-def _recycling(output: ARNetOutput, config: LossConfig) -> Tensor:
-    return config.recyc_sketch * output.recyc_sketch + config.recyc_photo * output.recyc_photo
+    if count > 1:
+        rows = {name: _everyone(accelerator, value) for name, value in rows.items()}
+        batch = _labels(gather(batch.photo_ids), gather(batch.numbers))
+    terms = method.compare(rows, batch)
+    return JointLoss(terms, terms["total"] if count == 1 else count * terms["total"])
 
 
 def _cached(
-    accelerator: Accelerator, model: nn.Module, plan: Epoch, parts: Sequence[Tensor], config: LossConfig
-) -> Tensor:
+    accelerator: Accelerator, model: nn.Module, method: Method, plan: Epoch, parts: Sequence[Tensor]
+) -> JointLoss:
     device, size = accelerator.device, sum(map(len, parts))
-    states, features, ids, recyc = [], [], [], []
+    states, encoded, batches = [], [], []
     with torch.no_grad():
         for rows in parts:
             states.append(random_state(device))
-            views = plan.views(rows, device)
-            output = model(*views[:-1])
-            features.append(_features(output))
-            ids.append(views.photo_ids)
-            recyc.append(torch.stack([output.recyc_sketch, output.recyc_photo]) * (len(rows) / size))
-    leaves = [torch.cat(values).requires_grad_() for values in zip(*features, strict=True)]
-    sketch, photo = torch.stack(recyc).sum(dim=0)
-    whole = _with_features(output, leaves)._replace(recyc_sketch=sketch, recyc_photo=photo)
-    loss, objective = joint_loss(accelerator, whole, torch.cat(ids), config)
-    gradients = torch.autograd.grad(objective, leaves)
-    after = random_state(device)
+            batches.append(plan.batch(rows, device))
+            encoded.append(model(batches[-1]))
+            batches[-1] = _labels(batches[-1].photo_ids, batches[-1].numbers)
+    leaves = {}
+    for name in encoded[0]:
+        values = [part[name] for part in encoded]
+        shares = [value * (len(rows) / size) for value, rows in zip(values, parts, strict=True)]
+        whole = torch.cat(values) if values[0].ndim else torch.stack(shares).sum(dim=0)
+        leaves[name] = whole.requires_grad_()
+    whole_batch = _labels(
+        *(torch.cat([getattr(b, key) for b in batches]) for key in ("photo_ids", "numbers"))
+    )
+    joint = joint_loss(accelerator, method, leaves, whole_batch)
+    found = torch.autograd.grad(joint.objective, list(leaves.values()), allow_unused=True)
+    gradients = {name: value.float() for name, value in zip(leaves, found, strict=True) if value is not None}
+    after, done = random_state(device), 0
     for number, (rows, state) in enumerate(zip(parts, states, strict=True), start=1):
         set_random_state(state, device)
         # Processes exchange gradients once a step, not once a chunk.
         last = number == len(parts)
         with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(model):
-            output = model(*plan.views(rows, device)[:-1])
-            done = sum(map(len, parts[: number - 1]))
-            surrogate = sum(
-                (value.float() * gradient[done : done + len(rows)].float()).sum()
-                for value, gradient in zip(_features(output), gradients, strict=True)
-            )
-            accelerator.backward(surrogate + _recycling(output, config) * (len(rows) / size))
+            again = model(plan.batch(rows, device))
+            surrogate = torch.zeros((), device=device)
+            for name, gradient in gradients.items():
+                own = gradient[done : done + len(rows)] if gradient.ndim else gradient * (len(rows) / size)
+                surrogate = surrogate + (again[name].float() * own).sum()
+            accelerator.backward(surrogate)
+        done += len(rows)
     set_random_state(after, device)
-    return _detached(loss)
+    return joint
 
 
-def _features(output: ARNetOutput) -> list[Tensor]:
-    """The rows that InfoNCE compares."""
-    return [
-        output.sketch.embedding,
-        output.photo.embedding,
-        output.sketch.cls,
-        output.photo.cls,
-        output.sketch_second.cls,
-        output.photo_second.cls,
-    ]
+def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
+    """The rows of all processes, or the mean of their scalars; this process's own with their graph."""
+    if value.ndim:
+        rows = list(gather(value.detach().contiguous()).chunk(accelerator.num_processes))
+        rows[accelerator.process_index] = value
+        return torch.cat(rows)
+    mean = accelerator.reduce(value.detach(), "mean")
+    return mean + (value - value.detach()) / accelerator.num_processes
 
 
-def _with_features(output: ARNetOutput, features: Sequence[Tensor]) -> ARNetOutput:
-    sketch, photo, sketch_cls, photo_cls, sketch_second, photo_second = features
-
-    def encoded(embedding: Tensor, cls: Tensor) -> Encoded:
-        return Encoded(embedding, cls, cls.new_empty(0), None)
-
-    return output._replace(
-        sketch=encoded(sketch, sketch_cls),
-        photo=encoded(photo, photo_cls),
-        sketch_second=Tokens(sketch_second, sketch_second.new_empty(0)),
-        photo_second=Tokens(photo_second, photo_second.new_empty(0)),
-    )
-
-
-def _gathered(accelerator: Accelerator, rows: Tensor) -> Tensor:
-    """The rows of all processes, those of this one with their graph."""
-    everyone = list(gather(rows.detach().contiguous()).chunk(accelerator.num_processes))
-    everyone[accelerator.process_index] = rows
-    return torch.cat(everyone)
-
-
-def _detached(loss: LossTerms) -> Tensor:
-    return torch.stack([term.detach().float() for term in loss])
+def _labels(photo_ids: Tensor, numbers: Tensor) -> Batch:
+    """A batch of which only what is known of each row is left."""
+    return Batch(None, None, None, None, photo_ids, numbers)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import threading
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
@@ -19,18 +20,19 @@ from sbirlib.data.loading import load_data
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.precision import choose_attention
-from sbirlib.methods.arnet import ARNet, LossTerms
+from sbirlib.methods import METHODS, build
+from sbirlib.methods.base import Method
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.folder import OUTPUTS, RunFiles
+from sbirlib.runs.folder import Run
 from sbirlib.runs.history import HELD_OUT, NOTHING, TEST_SET, EpochRecord
-from sbirlib.runs.provenance import beginning, read_beginning
-from sbirlib.runs.state import Progress, load_state, set_random_state
-from sbirlib.training.setup import check_exactness, lr_factor, make_accelerator, make_optimizer
-from sbirlib.training.signals import interrupts_wait
+from sbirlib.runs.provenance import beginning
+from sbirlib.runs.state import Progress, set_random_state
+from sbirlib.training.files import RunFiles
+from sbirlib.training.setup import check_exactness, lr_factor, make_accelerator, make_optimizer, stage_ends
+from sbirlib.training.signals import Stop, noted
 from sbirlib.training.steps import backward
 
-VIEWS_A_PAIR = 4
 UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
 
 
@@ -39,26 +41,19 @@ class TrainingError(InputError):
 
 
 def train(
-    pairs: PairFolder | str | Path,
-    config: Config,
-    *,
-    out: str | Path,
-    overwrite: bool = False,
-    resume: bool = False,
-    stop: threading.Event | None = None,
-) -> Iterator[EpochRecord]:
-    """Trains an ARNet on the train split and yields a record after each epoch.
+    pairs: PairFolder | str | Path, config: Config, *, out: str | Path, overwrite: bool = False,
+    resume: bool = False, stop: Stop | None = None,
+) -> Iterator[EpochRecord]:  # fmt: skip
+    """Trains the method of `config` on the train split and yields a record after each epoch.
 
-    `out` gets `best/` and `last/` (model.safetensors, config.yaml each), `history.csv`, `start.yaml`
-    with what the run began from, `state/` with checkpoints to go on from, and the tracker's files.
-    However the iteration ends, what is there is kept: closing it, an interrupt of the keyboard or
-    setting `stop` leaves a checkpoint after the step under way, and `resume=True` goes on from the
-    newest one as if nothing had happened. In several processes (`accelerate launch`) the batch of a
-    step is that of all processes together.
+    `out` becomes a run folder (`runs.folder.Run`). However the iteration ends, what is there is kept: closing
+    it, an interrupt of the keyboard or `stop` leaves a checkpoint, and `resume=True` goes on from the newest
+    one as if nothing had happened. In several processes (`accelerate launch`) the batch of a step is that of
+    all processes together.
 
-    Data, model and folder are checked before this returns: PairError, BackboneError, MSTRError,
-    ConfigError, FileExistsError, RunError. While iterating, TrainingError if the loss is no longer a
-    number, RunError if the disk refuses. One run at a time in a process.
+    Data, model and folder are checked before this returns: PairError, BackboneError, MSTRError, ConfigError,
+    FileExistsError, RunError. While iterating, TrainingError if the loss is no longer a number, RunError if
+    the disk refuses. One run at a time in a process.
     Source: paper, section 4; the validation split by photo is ours.
     """
     if not isinstance(pairs, PairFolder) or pairs.pattern != config.data.pattern:
@@ -67,16 +62,15 @@ def train(
             pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=config.data.pattern
         )
     config = config.updated({"data.root": str(pairs.root)})
-    out = Path(out)
-    present = [name for name in OUTPUTS if (out / name).exists()]
+    present = Run(out).present
     if resume and overwrite:
         raise ConfigError("resume goes on with a run, overwrite begins it anew: choose one of them")
     if present and not overwrite and not resume:
         raise FileExistsError(
-            f"{out} already holds a run ({', '.join(present)}); go on with it by resume (--resume), "
-            "choose another folder, or pass overwrite (--overwrite) to replace it"
+            f"{out} already holds a run ({', '.join(present)}); go on with it by resume (--resume), choose another "
+            "folder, or pass overwrite (--overwrite) to replace it"
         )
-    trainer = Trainer(pairs, config, out, stop)
+    trainer = Trainer(pairs, config, Path(out), stop)
     if resume:
         trainer.resume()
     return trainer.epochs()
@@ -85,53 +79,58 @@ def train(
 class Trainer:
     """Everything one run needs; made and driven by `train`."""
 
-    def __init__(
-        self, pairs: PairFolder, config: Config, out: Path, stop: threading.Event | None = None
-    ) -> None:
-        self.config, self.out = config, out
-        self.stop = stop or threading.Event()
+    def __init__(self, pairs: PairFolder, config: Config, out: Path, stop: Stop | None = None) -> None:
+        self.config, self.out, self.stop = config, out, stop or Stop()
+        METHODS[config.method].needs.check(config.method, pairs, config)
         self.data, self.held_out, self.skipped = load_data(pairs, config)
-        self.selected_on = (
-            NOTHING if self.held_out is None else TEST_SET if config.run.protocol == "released" else HELD_OUT
-        )
+        chosen_on = TEST_SET if config.run.protocol == "released" else HELD_OUT
+        self.selected_on = NOTHING if self.held_out is None else chosen_on
         self.accelerator = make_accelerator(config, out)
-        set_seed(config.run.seed)
-        model = ARNet.from_config(config)
-        check_exactness(model, config, self.accelerator.num_processes)
-        # In fp32 nothing is exchanged for speed: it is what the fast path is compared with.
-        bf16 = self.accelerator.mixed_precision == "bf16"
-        choose_attention(model, self.accelerator.device, bf16)
-        self.start = beginning(model, config, [part for part in (self.data, self.held_out) if part])
-        optimizer = make_optimizer(model, config.optim, fused=bf16)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        set_seed(config.run.seed)
+        model = build(config)
+        check_exactness(model, config, processes)
+        # In fp32 nothing is exchanged for speed: it is what the fast path is compared with.
+        self.bf16 = self.accelerator.mixed_precision == "bf16"
+        choose_attention(model, self.accelerator.device, self.bf16)
+        self.start = beginning(model, config, [part for part in (self.data, self.held_out) if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
         if self.batch_size % processes:
             raise ConfigError(
-                f"{len(self.data.sketches)} sketches are fewer than a batch of "
-                f"{config.optim.batch_size} in each of {processes} processes; use fewer"
+                f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size} in each "
+                f"of {processes} processes; use fewer"
             )
         self.steps = len(self.data.sketches) // self.batch_size
-        self.schedule = LambdaLR(optimizer, lr_factor(config, self.steps))
+        self.stages = model.stages()
+        self.ends = stage_ends(self.stages, config.run.epochs)
+        self.model: nn.Module = self.accelerator.prepare(model)
+        self._set_out(epoch=1)
         self.files = RunFiles(self.accelerator, out, config)
         self.progress, self.resumed = Progress(), False
         if rank:
             # Weights are the same everywhere, dropout is not.
             set_seed(config.run.seed + rank)
 
+    @property
+    def method(self) -> Method:
+        """The model as it is without Accelerate around it."""
+        return self.accelerator.unwrap_model(self.model)
+
     def resume(self) -> None:
-        """Takes up the newest checkpoint of `out`. Raises RunError if there is none, or if it does not fit."""
-        began = read_beginning(self.out)
-        progress, rest = load_state(self.out, self.config, self.accelerator.unwrap_model(self.model))
+        """Takes up the newest checkpoint. Raises RunError if there is none, or if it does not fit."""
+        run = Run(self.out)
+        began = run.start()
+        progress, rest = run.load_state(self.config, self.method)
         for name, now in self.start["data"].items():
             before = began.get("data", {}).get(name)
             if before != now:
                 raise RunError(
-                    f"{self.out} cannot be resumed: its data had {name} {before}, {self.config.data.root} "
-                    f"has {now}. Resume with the data of before, or start another run"
+                    f"{self.out} cannot be resumed: its data had {name} {before}, {self.config.data.root} has "
+                    f"{now}. Resume with the data of before, or start another run"
                 )
         self.start, self.progress, self.resumed = began, progress, True
         progress.terms = [term.to(self.accelerator.device) for term in progress.terms]
+        self._set_out(progress.epoch)
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
         states = rest["random"]
@@ -142,6 +141,21 @@ class Trainer:
             )
         set_random_state(states[self.accelerator.process_index], self.accelerator.device)
 
+    def _set_out(self, epoch: int) -> None:
+        """Optimiser and learning rate of the stage that this epoch belongs to."""
+        place = next((i for i, end in enumerate(self.ends) if epoch <= end), len(self.ends) - 1)
+        stage, begin = self.stages[place], self.ends[place - 1] if place else 0
+        parts = stage.parts[0] if len(stage.parts) == 1 else nn.ModuleList(stage.parts)
+        if len(self.stages) > 1:
+            self.method.requires_grad_(False)
+            parts.requires_grad_(True)
+        self.method.stage = stage.name
+        optimizer = make_optimizer(parts, self.config.optim, fused=self.bf16)
+        self.schedule = LambdaLR(
+            optimizer, lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
+        )
+        self.optimizer = self.accelerator.prepare(optimizer)
+
     def epochs(self) -> Iterator[EpochRecord]:
         """Runs all epochs; closing the iterator ends the run in good order."""
         if self.resumed:
@@ -150,9 +164,7 @@ class Trainer:
             self.files.begin(self.start)
         self.accelerator.init_trackers("tensorboard")
         try:
-            while (
-                self.progress.epoch <= self.config.run.epochs and not self.files.anyone(self.stop.is_set())[0]
-            ):
+            while self.progress.epoch <= self.config.run.epochs and not self.files.anyone(self.stop.asked)[0]:
                 record = self._epoch()
                 if record is None:
                     return
@@ -165,10 +177,15 @@ class Trainer:
         finally:
             self.accelerator.end_training()
 
+    def plan(self, epoch: int) -> Epoch:
+        """The order and the views of an epoch, counted from 1."""
+        views = self.method.needs.second_views
+        return Epoch(self.data, self.config.data, seed=self.config.run.seed, epoch=epoch, second_views=views)
+
     def _epoch(self) -> EpochRecord | None:
         """Trains until the end of the epoch under way; None, and a checkpoint, if asked to stop before."""
         config, progress, record = self.config, self.progress, None
-        plan = Epoch(self.data, config.data, seed=config.run.seed, epoch=progress.epoch)
+        plan = self.plan(progress.epoch)
         self.model.train()
         steps = tqdm(
             range(progress.step, self.steps),
@@ -177,10 +194,10 @@ class Trainer:
             disable=None if self.accelerator.is_main_process else True,
             leave=False,
         )
-        with interrupts_wait() as interrupted:
+        with noted(signal.SIGINT) as interrupted:
             for step in steps:
-                self._step(plan, step)
-                stopped, due = self.files.anyone(self.stop.is_set() or interrupted.is_set(), self.files.due)
+                self.step(plan, step)
+                stopped, due = self.files.anyone(self.stop.now or interrupted.is_set(), self.files.due)
                 if due or (stopped and progress.step < self.steps):
                     self._save()
                 if stopped and progress.step < self.steps:
@@ -193,17 +210,12 @@ class Trainer:
             raise KeyboardInterrupt
         return record
 
-    def _step(self, plan: Epoch, step: int) -> None:
+    def step(self, plan: Epoch, step: int) -> None:
+        """One step of the optimiser on the pairs that `plan` gives it."""
         config, progress, started = self.config, self.progress, time.perf_counter()
         rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
-        terms = backward(
-            self.accelerator,
-            self.model,
-            plan,
-            rows[self.accelerator.process_index],
-            config.loss,
-            config.optim.chunk,
-        )
+        own = rows[self.accelerator.process_index]
+        terms = backward(self.accelerator, self.model, plan, own, config.optim.chunk)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -218,28 +230,28 @@ class Trainer:
         progress, started = self.progress, time.perf_counter()
         losses = self._mean_terms(plan)
         seconds = progress.seconds + time.perf_counter() - started
-        views = VIEWS_A_PAIR * self.steps * self.batch_size
-        validation = self._validate(progress.epoch)
+        views = self.views_a_pair * self.steps * self.batch_size
+        validation = self.validate(progress.epoch)
         score = (validation["acc@1"], validation["mrr"]) if validation else UNSCORED
         # Until a first search there is nothing better than the latest weights, and a run that is
         # stopped then must hold some.
         best = score > progress.best or progress.best == UNSCORED
         record = EpochRecord(
-            progress.epoch,
-            losses,
-            self.schedule.get_last_lr()[0],
-            views / seconds,
-            seconds,
-            validation,
-            best,
-            self.selected_on,
-            self.skipped,
-        )
-        self.progress = Progress(
-            epoch=progress.epoch + 1, best=max(progress.best, score), rows=[*progress.rows, record.as_row()]
-        )
+            progress.epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best,
+            self.selected_on, self.skipped,
+        )  # fmt: skip
+        rows = [*progress.rows, record.as_row()]
+        self.progress = Progress(epoch=progress.epoch + 1, best=max(progress.best, score), rows=rows)
+        if progress.epoch in self.ends[:-1]:
+            self._set_out(progress.epoch + 1)
+            self.method.enter(self.method.stage)
         self._keep(record)
         return record
+
+    @property
+    def views_a_pair(self) -> int:
+        """Pictures that the encoders see for each pair."""
+        return 4 if self.method.needs.second_views else 2
 
     def _mean_terms(self, plan: Epoch) -> dict[str, float]:
         # Read once an epoch: a look at each step would make the device wait.
@@ -250,27 +262,26 @@ class Trainer:
             rows = plan.rows(step, self.batch_size).tolist()
             files = ", ".join(self.data.split.sketches[row].path.name for row in rows)
             raise TrainingError(
-                f"the loss or its gradient is no longer a number in epoch {self.progress.epoch}, step "
-                f"{step + 1}, with the sketches {files}. What earlier epochs wrote is kept. Look at "
-                "these files, or try a smaller optim.lr, a longer optim.warmup or fp32"
+                f"the loss or its gradient is no longer a number in epoch {self.progress.epoch}, step {step + 1}, "
+                f"with the sketches {files}. What earlier epochs wrote is kept. Look at these files, or try a "
+                "smaller optim.lr, a longer optim.warmup or fp32"
             )
-        return dict(zip(LossTerms._fields, terms.mean(dim=0).tolist(), strict=True))
+        return dict(zip(self.method.terms, terms.mean(dim=0).tolist(), strict=True))
 
-    def _validate(self, epoch: int) -> dict[str, float]:
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Scores of the photos that choose the checkpoint; nothing where this epoch is not scored."""
         run = self.config.run
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
         with self.accelerator.autocast():
             scores = score_split(
-                self.accelerator.unwrap_model(self.model),
-                self.held_out,
-                device=self.accelerator.device,
-                batch=run.eval_batch,
+                self.method, self.held_out, device=self.accelerator.device, batch=run.eval_batch
             )
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
 
     def _keep(self, record: EpochRecord) -> None:
-        numbers = {k: v for k, v in record.as_row().items() if not isinstance(v, str) and not math.isnan(v)}
+        row = record.as_row()
+        numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
         self.accelerator.log(numbers, step=record.epoch)
         self.files.keep_epoch(self.model, self.progress, best=record.best)
         if self.files.anyone(self.files.due)[0]:

@@ -1,0 +1,73 @@
+"""Flags made from the hyper-parameters: those that preset, method and run leave to be set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+from tyro.conf import arg
+
+from sbirlib.config.config import Config
+from sbirlib.config.methods import MethodName
+from sbirlib.runs.folder import Run
+
+# Commands whose flags take their defaults from a preset, and the one they start from.
+PRESETS = {"train": "mini", "ablate": "mini_full"}
+
+
+class Start(NamedTuple):
+    """Where the defaults of the other flags come from."""
+
+    preset: str
+    config: Config
+
+
+class Flags:
+    """Base of the classes that `flags_of` makes."""
+
+    def config(self) -> Config:
+        """The configuration that the flags describe."""
+        return Config(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+
+def flags_of(config: Config) -> Any:
+    """A dataclass with a field for the method and for each group that counts for it, filled from `config`."""
+    method = Annotated[
+        MethodName, arg(help="Which paper's method: `python -m sbirlib methods` describes them.")
+    ]
+    fields = [("method", method, dataclasses.field(default=config.method))]
+    for name in config.groups:
+        group = getattr(config, name)
+        fields.append((name, type(group), dataclasses.field(default=group)))
+    return dataclasses.make_dataclass("Flags", fields, bases=(Flags,), frozen=True)()
+
+
+def taking(flags: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Gives the parameter `config` of a command the type of these flags, which is known only now."""
+
+    def typed(command: Callable[..., int]) -> Callable[..., int]:
+        command.__annotations__["config"] = Annotated[type(flags), arg(name="")]
+        return command
+
+    return typed
+
+
+def start_of(argv: Sequence[str]) -> Start:
+    """The preset, method and run that these words ask for, which decide the defaults of the other flags."""
+    command = argv[0] if argv else ""
+    if command not in PRESETS:
+        return Start("mini", Config.preset("mini"))
+
+    def asked(
+        preset: str = PRESETS[command], method: str = "", out: Path = Path(), resume: bool = False
+    ) -> Start:
+        if command == "train" and resume:
+            return Start(preset, Run(out).saved_config())
+        config = Config.preset(preset)
+        return Start(preset, config.updated({"method": method}) if method else config)
+
+    words = [word for word in argv[1:] if word not in ("-h", "--help")]
+    return tyro.cli(asked, args=words, return_unknown_args=True)[0]

@@ -1,0 +1,66 @@
+"""B-Siamese: one encoder for both domains, photos as they are, and a triplet loss: the honest baseline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sbirlib.config.methods import BSiameseConfig
+from sbirlib.data.batches import Batch
+from sbirlib.layers.backbone import Backbone
+from sbirlib.layers.losses import other_photos
+from sbirlib.methods.base import Encoder, Method, Paper
+
+
+class BSiamese(Method):
+    """Global token, unit length, a linear layer to `embed_dim`, unit length (baseline of the paper below).
+
+    In the authors' code: InceptionV3 at 299 px, mean-pooled, 64 dimensions, Adam at 1e-4, batches of 12, 200
+    epochs.
+    """
+
+    name = "b_siamese"
+    paper = Paper(
+        "Cross-Modal Hierarchical Modelling for Fine-Grained Sketch Based Image Retrieval",
+        "Sain, Bhunia, Yang, Xiang, Song",
+        "BMVC 2020",
+        "https://arxiv.org/abs/2007.15103",
+        'github.com/aneeshan95/Cross-modal_Hierarchy_FGSBIR, "Few Baselines/B-Siamese"',
+    )
+
+    def __init__(
+        self, backbone: str = "inception_v3", *, embed_dim: int = 64, b_siamese: BSiameseConfig | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
+
+        def encoder(trunk: Backbone) -> Encoder:
+            return Encoder(trunk, nn.Sequential(Unit(), nn.Linear(trunk.dim, embed_dim)))
+
+        super().__init__(encoder, backbone, **options)
+        self.options = b_siamese or BSiameseConfig()
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit embeddings of sketch and photo, which are flipped together."""
+        flipped = rearrange(batch.numbers[:, 0] < self.options.flip, "b -> b 1 1 1")
+        sketch, photo = (torch.where(flipped, view.flip(-1), view) for view in (batch.sketch, batch.photo))
+        return {"sketch": self.embed_sketches(sketch), "photo": self.embed_photos(photo)}
+
+    def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Mean of [margin + |s - p| - |s - n|]+ over rows, n another photo of the batch."""
+        negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
+        sketch, photo = rows["sketch"].float(), rows["photo"].float()
+        loss = F.triplet_margin_loss(
+            sketch, photo, photo[negatives], margin=self.options.margin, reduction="none"
+        )
+        return {"total": (loss * there).mean()}
+
+
+class Unit(nn.Module):
+    """Rows (b, d) brought to length 1."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows, dim=-1)

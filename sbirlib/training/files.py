@@ -1,0 +1,94 @@
+"""What the trainer writes: by the first of all processes, so that none waits for one that could not."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from sbirlib.config.config import Config
+from sbirlib.runs.atomic import RunError, unwritable
+from sbirlib.runs.folder import Run
+from sbirlib.runs.history import write_history
+from sbirlib.runs.model import save_model_folder
+from sbirlib.runs.provenance import write_beginning
+from sbirlib.runs.state import Progress, random_state, save_state
+
+
+class RunFiles:
+    """Writes a run folder. Every method that writes must be called by all processes at the same step.
+
+    Raises RunError in all of them if the disk refuses the first.
+    """
+
+    def __init__(self, accelerator: Accelerator, out: Path, config: Config) -> None:
+        self.accelerator, self.run, self.config = accelerator, Run(out), config
+        self._saved_at, self._saved = (0, 0), time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another checkpoint."""
+        return time.monotonic() - self._saved > 60 * self.config.run.save_minutes
+
+    def begin(self, start: dict[str, Any]) -> None:
+        """Clears what another run left, and writes what this one begins from."""
+
+        def write() -> None:
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            for name in self.run.OUTPUTS:
+                path = self.run.path / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            write_beginning(self.run.start_file, start)
+
+        self._first(write)
+
+    def take_up(self, progress: Progress) -> None:
+        """Brings history.csv back to where the checkpoint was."""
+        self._first(lambda: write_history(self.run.history_file, progress.rows))
+
+    def keep_epoch(self, model: nn.Module, progress: Progress, *, best: bool) -> None:
+        """Writes last/, best/ if it is, and the history."""
+
+        def write() -> None:
+            for name in ("last", "best") if best else ("last",):
+                save_model_folder(self.run.folder(name), self.accelerator.unwrap_model(model), self.config)
+            write_history(self.run.history_file, progress.rows)
+
+        self._first(write)
+
+    def save(self, model: nn.Module, progress: Progress, rest: dict[str, Any]) -> None:
+        """Leaves a checkpoint, unless there is one of this very step, or the loss is no longer a number."""
+        place = (progress.epoch, progress.step)
+        if place == self._saved_at or (progress.terms and not torch.stack(progress.terms).isfinite().all()):
+            # Weights that are spoilt must not become the newest checkpoint.
+            return
+        rest = rest | {"random": gather_object([random_state(self.accelerator.device)])}
+        bare = self.accelerator.unwrap_model(model)
+        self._first(lambda: save_state(self.run.states, bare, self.config, progress, rest))
+        self._saved_at, self._saved = place, time.monotonic()
+
+    def anyone(self, *here: bool) -> tuple[bool, ...]:
+        """For each of these questions, whether any process says yes; all get the same answer."""
+        if self.accelerator.num_processes == 1:
+            return here
+        asked = torch.tensor([float(value) for value in here], device=self.accelerator.device)
+        return tuple(value > 0 for value in self.accelerator.reduce(asked).tolist())
+
+    def _first(self, write: Callable[[], Any]) -> None:
+        error = None
+        if self.accelerator.is_main_process:
+            try:
+                write()
+            except RunError as caught:
+                error = caught
+            except OSError as caught:
+                error = RunError(unwritable(self.run.path, caught))
+        if self.anyone(error is not None)[0]:
+            raise error or RunError(f"{self.run.path} cannot be written; the first process says why")
