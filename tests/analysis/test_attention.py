@@ -8,7 +8,7 @@ from einops import rearrange
 
 from sbirlib import ARNet, Config, load_run
 from sbirlib.analysis.attention import (
-    Attention,
+    AttentionMaps,
     attention_distance,
     attention_maps,
     global_attention,
@@ -57,7 +57,8 @@ def test_before_and_after_are_of_the_same_tokens(pairs):
     assert list(found) == ["sketch", "photo"]
     photos = to_float(load_split(pairs.split("test"), Config().data, 48).photos, "cpu")
     with torch.no_grad():
-        encoded = model.photo_encoder(photos)
+        encoder = model.photo_encoder
+        encoded = encoder.recycle(encoder.backbone(photos))
     assert found["photo"].before == pytest.approx(
         similarity_variance(encoded.patches).mean().item(), rel=1e-4
     )
@@ -140,7 +141,7 @@ def test_a_model_without_such_attention_is_refused(name):
 def made_up(layers=2, batch=3, heads=2, grid=(2, 3), prefix=1):
     tokens = grid[0] * grid[1] + prefix
     maps = torch.rand(layers, batch, heads, tokens, tokens, generator=torch.Generator().manual_seed(0))
-    return Attention(maps / maps.sum(-1, keepdim=True), prefix, grid)
+    return AttentionMaps(maps / maps.sum(-1, keepdim=True), prefix, grid)
 
 
 def test_rows_are_found_by_their_place():
@@ -171,10 +172,10 @@ def test_average_distance_equals_a_plain_loop():
 
 def test_attention_to_itself_and_to_all_in_closed_form():
     itself = torch.eye(5).expand(1, 1, 1, 5, 5)
-    assert attention_distance(Attention(itself, 1, (2, 2)), 8).heads.item() == 0
+    assert attention_distance(AttentionMaps(itself, 1, (2, 2)), 8).heads.item() == 0
     even = torch.full((1, 1, 1, 4, 4), 0.25)
     # To oneself 0, to two neighbours 4 px, across 4 * sqrt(2).
-    assert attention_distance(Attention(even, 0, (2, 2)), 8).heads.item() == pytest.approx(
+    assert attention_distance(AttentionMaps(even, 0, (2, 2)), 8).heads.item() == pytest.approx(
         (8 + 4 * 2**0.5) / 4
     )
 
@@ -201,7 +202,7 @@ def test_shares_are_each_cells_part_of_the_recycled_feature(recycler):
     shares = recycling_shares(encoder, images)
     assert [tuple(part.shape) for part in shares] == [(2, 4, 4), (2, 2, 2), (2, 1, 1)]
     with torch.no_grad():
-        cells = encoder(images).cells
+        cells = encoder.recycle(encoder.backbone(images)).cells
     summands = [
         weight * cell for weight, cell in zip(encoder.mstr.mix.weight[0].tolist(), cells[1], strict=True)
     ]

@@ -66,7 +66,7 @@ def test_keeping_all_tokens_changes_nothing(images, where, pool):
     encoder = model_of(**{"model.pool": pool}).sketch_encoder
     with torch.no_grad():
         kept = embed_kept(encoder, images, ALL["sketch"], where=where)
-        torch.testing.assert_close(kept, F.normalize(encoder(images).embedding, dim=-1))
+        torch.testing.assert_close(kept, F.normalize(encoder(images), dim=-1))
 
 
 def test_what_is_discarded_at_the_input_is_never_seen(encoder, images):
@@ -91,7 +91,7 @@ def test_what_is_discarded_at_the_output_is_filled_with_the_mean_of_the_kept(ima
         patches = encoder.backbone(images).patches
         kept = patches[:, [1, 2, 9]].mean(dim=1)
         grid = torch.stack([patches[:, i] if i in (1, 2, 9) else kept for i in range(16)], dim=1)
-        expected = F.normalize(encoder.head(Tokens(kept, grid)).embedding, dim=-1)
+        expected = F.normalize(encoder.embedding(Tokens(kept, grid)), dim=-1)
         torch.testing.assert_close(found, expected)
         plain = embed_kept(encoder, images, places, where="output", recycle=False)
         torch.testing.assert_close(plain, F.normalize(encoder.embed(kept), dim=-1))
