@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri
 
 from sbirlib.retrieval.scores import accuracy_of
 
@@ -40,20 +41,18 @@ def bootstrap_accuracy(
 ) -> Estimate:
     """Acc@k of several runs on the same queries: ranks (runs, q), photos (q,) the photo of each query.
 
-    Runs and photos are both drawn with replacement, photos with all their sketches: two sketches of
-    one photo are not independent, and another seed would have given another model. One run gives an
-    interval for photos alone, and with fewer than about five the interval is still too narrow. If
-    all or none are hits, it is Wilson's for as many queries as there are photos. Raises ValueError if
-    the shapes do not fit. Source: ours.
+    Runs and photos are both drawn with replacement, photos with all their sketches: two sketches of one photo
+    are not independent, and another seed would have given another model. One run gives an interval for photos
+    alone; with fewer than about five it is still too narrow. If all or none are hits, it is Wilson's for as
+    many queries as there are photos. Raises ValueError if the shapes do not fit.
     """
     hits, sizes = _by_photo(ranks, photos, k)
-    share = hits.mean(axis=0).sum() / sizes.sum()
-    if share in (0, 1):
+    percent, samples = _resample(hits, sizes, draws, seed)
+    if percent in (0, 100):
         # Nothing to draw from differs, which does not make the result certain.
-        certain = accuracy_of(int(share) * len(sizes), len(sizes), k)
+        certain = accuracy_of(len(sizes) if percent else 0, len(sizes))
         return Estimate(certain.percent, certain.low, certain.high)
-    samples = _resample(hits, sizes, draws, seed)
-    return Estimate(100 * share, *np.percentile(samples, (2.5, 97.5)).clip(0, 100))
+    return Estimate(percent, *np.percentile(samples, (2.5, 97.5)).clip(0, 100))
 
 
 def paired_bootstrap(
@@ -61,24 +60,19 @@ def paired_bootstrap(
 ) -> Difference:
     """How much better the second of two variants is: ranks (runs, q) each, of the same seeds and queries.
 
-    Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with
-    the same limits; what makes a seed or a photo easy for both cancels out. Raises ValueError if the
-    shapes do not fit or k < 1. Source: ours.
+    Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with the same
+    limits; what makes a seed or a photo easy for both cancels out. Raises ValueError if the shapes do not fit
+    or k < 1.
     """
     if k < 1:
         raise ValueError(f"k = {k}: Acc@k needs a k of at least 1")
-    if np.shape(first) != np.shape(second):
-        raise ValueError(
-            f"expected ranks of the same runs and queries, found {np.shape(first)}, {np.shape(second)}"
-        )
-    one, sizes = _by_photo(first, photos, k)
-    two, _ = _by_photo(second, photos, k)
-    samples = _resample(two - one, sizes, draws, seed)
+    (one, sizes), (two, _) = (_by_photo(ranks, photos, k) for ranks in (first, second))
+    if one.shape != two.shape:
+        raise ValueError(f"expected ranks of the same runs, found {len(one)} and {len(two)} runs")
+    points, samples = _resample(two - one, sizes, draws, seed)
     # Draws of exactly no difference count for both sides.
     p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / draws))
-    return Difference(
-        100 * (two - one).mean(axis=0).sum() / sizes.sum(), *np.percentile(samples, (2.5, 97.5)), p
-    )
+    return Difference(points, *np.percentile(samples, (2.5, 97.5)), p)
 
 
 def _by_photo(ranks: ArrayLike, photos: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,31 +84,24 @@ def _by_photo(ranks: ArrayLike, photos: ArrayLike, k: int) -> tuple[np.ndarray, 
     return np.stack([np.bincount(group, weights=run <= k) for run in ranks]), np.bincount(group)
 
 
-def _resample(hits: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws,) percent: hits (runs, photos) summed over drawn runs and photos, per drawn query."""
+def _resample(hits: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> tuple[float, np.ndarray]:
+    """Percent of the queries that are hits (runs, photos), and the same of drawn runs and photos (draws,)."""
     rng = np.random.default_rng(seed)
-    runs, photos = hits.shape
-    if runs > 1:
-        # Drawing from n runs shows (n - 1) / n of their variance.
-        mean = hits.mean(axis=0)
-        hits = mean + (hits - mean) * np.sqrt(runs / (runs - 1))
+    (runs, photos), mean = hits.shape, hits.mean(axis=0)
+    # Drawing from n runs shows (n - 1) / n of their variance.
+    hits = mean + (hits - mean) * np.sqrt(runs / max(runs - 1, 1))
     run_weight = rng.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs
     photo_weight = rng.multinomial(photos, np.full(photos, 1 / photos), size=draws)
-    return (
-        100 * np.einsum("dr,rp,dp->d", run_weight, hits, photo_weight, optimize=True) / (photo_weight @ sizes)
-    )
+    found = np.einsum("dr,rp,dp->d", run_weight, hits, photo_weight, optimize=True)
+    return 100 * mean.sum() / sizes.sum(), 100 * found / (photo_weight @ sizes)
 
 
 class Selection(NamedTuple):
-    """Simulated test scores in percent, an array each with one value a repetition.
+    """Simulated test scores in percent, one value a repetition, (repeats,) each."""
 
-    `reported` is the best epoch, chosen on the test queries; `fresh` is that same epoch on as many
-    new queries; `typical` is an epoch that nobody chose.
-    """
-
-    reported: np.ndarray
-    fresh: np.ndarray
-    typical: np.ndarray
+    reported: np.ndarray  # the best epoch, chosen on the test queries
+    fresh: np.ndarray  # that same epoch on as many new queries
+    typical: np.ndarray  # an epoch that nobody chose
 
 
 def simulate_selection(
@@ -122,37 +109,35 @@ def simulate_selection(
 ) -> Selection:
     """What picking the best of `epochs` equally good models on `queries` test queries does to the score.
 
-    Each query has a margin of its own, and each epoch adds noise to it; a margin above 0 is a hit.
-    Mean and noise are set so that Acc@1 averages `accuracy` percent and moves with a standard
-    deviation of `spread` points from epoch to epoch, both of which a training log shows. No epoch is
-    better than another, so all that `reported` gains is luck. Source: ours.
+    Each query has a margin, and each epoch adds noise to it; above a threshold it is a hit. Both are set so
+    that Acc@1 averages `accuracy` percent and moves by a standard deviation of `spread` points from epoch
+    to epoch, as a training log shows. No epoch is better than another: all that `reported` gains is luck.
     """
-    from scipy.stats import norm
-
     noise = _noise_for(accuracy, spread, queries)
-    threshold = norm.ppf(1 - accuracy / 100) * np.sqrt(1 + noise**2)
     rng = np.random.default_rng(seed)
     reported, fresh, typical = np.empty((3, repeats))
     for i in range(repeats):
         # Two sets of queries for the same epochs: the first selects, the second only checks.
-        chance = norm.sf(threshold, loc=rng.standard_normal((2, queries)), scale=noise)
-        scores = np.stack([100 * (rng.random((epochs, queries)) < row).mean(axis=1) for row in chance])
+        chance = _chance(rng.standard_normal((2, queries)), accuracy, noise)
+        scores = 100 * (rng.random((2, epochs, queries)) < chance[:, None]).mean(axis=2)
         best = scores[0].argmax()
         reported[i], fresh[i], typical[i] = scores[0, best], scores[1, best], scores[0, -1]
     return Selection(reported, fresh, typical)
 
 
+def _chance(margins: np.ndarray, accuracy: float, noise: float) -> np.ndarray:
+    """How likely a query is a hit in an epoch, by its margin; the mean of all is `accuracy` percent."""
+    return ndtr((margins - ndtri(1 - accuracy / 100) * np.sqrt(1 + noise**2)) / noise)
+
+
 def _noise_for(accuracy: float, spread: float, queries: int) -> float:
     """The noise, in units of the margins' spread, at which Acc@1 moves by `spread` points an epoch."""
-    # Half a second to import, which only this simulation needs.
-    from scipy.optimize import brentq
-    from scipy.stats import norm
+    from scipy.optimize import brentq  # slow to import
 
-    margins = norm.ppf((np.arange(2000) + 0.5) / 2000)
+    margins = ndtri((np.arange(2000) + 0.5) / 2000)
 
     def excess(log_noise: float) -> float:
-        noise = np.exp(log_noise)
-        chance = norm.sf(norm.ppf(1 - accuracy / 100) * np.sqrt(1 + noise**2), loc=margins, scale=noise)
+        chance = _chance(margins, accuracy, np.exp(log_noise))
         return 100 * np.sqrt((chance * (1 - chance)).mean() / queries) - spread
 
     if not 0 < accuracy < 100 or excess(-6) > 0 or excess(6) < 0:
