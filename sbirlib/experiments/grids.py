@@ -23,73 +23,51 @@ class Variant(NamedTuple):
 
 
 def grid(name: str, base: Config) -> list[Variant]:
-    """The variants of a ready-made grid; the first is what the others are compared with.
+    """The variants of a ready-made grid of ARNet; the first is what the others are compared with.
 
-    `losses`: each term off; `views`: one and two views as in the paper's figure; `mstr`: recycling
-    off, its scales, share, loss and similarity, and for a plain ViT the place of its tokens;
-    `released`: each behaviour of the released code alone, but for its file pattern, which changes
-    the queries. Raises ConfigError for another name, or where `base` does not use what the grid is about.
+    `losses`: each term off; `views`: one and two views as in the paper's figure; `mstr`: recycling off, its
+    scales, share, loss and similarity, and for a plain ViT the place of its tokens; `released`: each way of
+    the released code alone, but for its file pattern, which changes the queries. Raises ConfigError for
+    another name or method, or where `base` does not use what the grid is about.
     """
+    if name not in GRIDS:
+        raise ConfigError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}")
+    if base.method != "arnet":
+        own = "views, losses and token recycling are those of arnet"
+        raise ConfigError(f"grid {name!r} does not fit method {base.method}: its {own}; use --vary")
     if name in ("mstr", "released") and not base.mstr.enabled:
         raise ConfigError(f"grid {name!r} needs token recycling: use preset mini_full or full")
+    no_intra = {"loss.intra_sketch": 0, "loss.intra_photo": 0}
+    no_recyc = {"loss.recyc_sketch": 0, "loss.recyc_photo": 0}
     if name == "losses":
-        terms = ["multi", "inter", "intra_sketch", "intra_photo"]
-        terms += ["recyc_sketch", "recyc_photo"] if base.mstr.enabled else []
-        both = Variant("without intra", {"loss.intra_sketch": 0, "loss.intra_photo": 0})
-        return [
-            Variant("all terms", {}),
-            *(Variant(f"without {term}", {f"loss.{term}": 0}) for term in terms),
-            both,
-        ]
-    if name == "views":
+        terms = ["loss.multi", "loss.inter", *no_intra, *(no_recyc if base.mstr.enabled else ())]
+        variants = {"all terms": {}} | {f"without {term.removeprefix('loss.')}": {term: 0} for term in terms}
+        variants["without intra"] = no_intra
+    elif name == "views":
         # One view alone has nothing to be matched with inside its domain.
-        alone = [
-            Variant(
-                view,
-                {
-                    "data.first_view": view,
-                    "data.second_view": view,
-                    "loss.intra_sketch": 0,
-                    "loss.intra_photo": 0,
-                },
-            )
-            for view in ("A0", "A1", "A2")
-        ]
-        return alone + [
-            Variant(f"{first}+{second}", {"data.first_view": first, "data.second_view": second})
-            for first, second in (("A0", "A1"), ("A0", "A2"), ("A1", "A2"), ("A2", "A1"))
-        ]
-    if name == "mstr":
-        scales = base.mstr.scales
-        return [
-            Variant("with MSTR", {}),
-            Variant("without MSTR", {"mstr.enabled": False}),
-            *(
-                Variant(f"scales {' '.join(map(str, scales[:k]))}", {"mstr.scales": scales[:k]})
-                for k in range(1, len(scales))
-            ),
-            *(
-                Variant(f"weight {weight}", {"mstr.weight": weight})
-                for weight in (0.1, 0.3, 0.5, 1.0)
-                if weight != base.mstr.weight
-            ),
-            Variant("learned weight", {"mstr.learn_weight": True}),
-            Variant("without L_recyc", {"loss.recyc_sketch": 0, "loss.recyc_photo": 0}),
-            Variant("dot similarity", {"mstr.similarity": "dot"}),
-            *(
-                [Variant("tokens one block earlier", {"model.early_patches": 1})]
-                if is_plain_vit(base.model.backbone)
-                else []
-            ),
-        ]
-    if name == "released":
+        variants = {view: _views(view, view) | no_intra for view in ("A0", "A1", "A2")}
+        pairs = (("A0", "A1"), ("A0", "A2"), ("A1", "A2"), ("A2", "A1"))
+        variants |= {f"{first}+{second}": _views(first, second) for first, second in pairs}
+    elif name == "mstr":
+        scales, weights = base.mstr.scales, {0.1, 0.3, 0.5, 1.0} - {base.mstr.weight}
+        variants = {"with MSTR": {}, "without MSTR": {"mstr.enabled": False}}
+        for fewer in (scales[:k] for k in range(1, len(scales))):
+            variants[f"scales {' '.join(map(str, fewer))}"] = {"mstr.scales": fewer}
+        variants |= {f"weight {weight}": {"mstr.weight": weight} for weight in sorted(weights)}
+        variants["learned weight"] = {"mstr.learn_weight": True}
+        variants["without L_recyc"] = no_recyc
+        variants["dot similarity"] = {"mstr.similarity": "dot"}
+        if is_plain_vit(base.model.backbone):
+            variants["tokens one block earlier"] = {"model.early_patches": 1}
+    else:
         options = {field: value for field, value in RELEASED.items() if field != "data.pattern"}
-        return [
-            Variant("default", {}),
-            *(Variant(field, {field: value}) for field, value in options.items()),
-            Variant("all of these", options),
-        ]
-    raise ConfigError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}")
+        variants = {"default": {}} | {field: {field: value} for field, value in options.items()}
+        variants["all of these"] = options
+    return [Variant(*variant) for variant in variants.items()]
+
+
+def _views(first: str, second: str) -> dict[str, str]:
+    return {"data.first_view": first, "data.second_view": second}
 
 
 def vary(settings: Sequence[str]) -> list[Variant]:
@@ -97,7 +75,7 @@ def vary(settings: Sequence[str]) -> list[Variant]:
 
     Values are read as YAML; a list goes in brackets: `mstr.scales=[1],[1,2]`. Raises ConfigError.
     """
-    axes = []
+    axes: dict[str, list[Any]] = {}
     for setting in settings:
         field, sign, text = setting.partition("=")
         try:
@@ -107,13 +85,12 @@ def vary(settings: Sequence[str]) -> list[Variant]:
             values = []
         if not sign or not values:
             raise ConfigError(f"--vary {setting}: expected field=value,value such as mstr.weight=0.1,0.5")
-        if field in (name for axis in axes for name, _ in axis):
+        if field in axes:
             raise ConfigError(f"--vary names {field} twice; give all its values at once: {field}=value,value")
-        axes.append([(field, value) for value in values])
-    return [
-        Variant(" ".join(f"{field}={_word(value)}" for field, value in combination), dict(combination))
-        for combination in itertools.product(*axes)
-    ]
+        axes[field] = values
+    changes = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    names = (" ".join(f"{field}={_word(value)}" for field, value in one.items()) for one in changes)
+    return [Variant(*variant) for variant in zip(names, changes, strict=True)]
 
 
 def _number(value: Any) -> Any:

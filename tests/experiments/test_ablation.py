@@ -322,3 +322,44 @@ def test_from_the_command_line(base, tmp_path, capsys):
     assert "name either --grid or --vary" in capsys.readouterr().err
     assert main(["ablate", "--out", str(out), "--vary", "mstr.wight=1", *flags]) == 2
     assert "unknown field 'mstr.wight'" in capsys.readouterr().err
+
+
+def test_two_methods_are_trained_and_compared(base, tmp_path, capsys):
+    rows = list(ablate(base, vary(["method=arnet,b_siamese"]), (0,), out=tmp_path))
+    assert [row.variant for row in rows] == ["method=arnet", "method=b_siamese"]
+    assert rows[0].ranks != rows[1].ranks
+    # A change of method brings its defaults, and its own settings in place of the other's.
+    assert rows[1].config["model"]["share_encoders"]
+    assert rows[1].config["model"]["embed_dim"] == 64
+    assert ("b_siamese" in rows[1].config, "loss" in rows[1].config) == (True, False)
+    assert main(["compare", str(tmp_path), "method=arnet", "method=b_siamese"]) == 0
+    found = compare(tmp_path, "method=arnet", "method=b_siamese")
+    first, second = (100 * np.mean(np.array(row.ranks) == 1) for row in rows)
+    assert found.points == pytest.approx(second - first)
+    assert f"{found.points:+.1f} points" in capsys.readouterr().out
+    with pytest.raises(
+        InputError, match="method=b_siamese@0 was trained with another .*b_siamese.margin 0.3"
+    ):
+        next(
+            ablate(
+                base.updated({"b_siamese.margin": 0.1}), vary(["method=arnet,b_siamese"]), (0,), out=tmp_path
+            )
+        )
+
+
+def test_a_field_that_the_method_does_not_have_is_refused(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "train", None)
+    with pytest.raises(ConfigError, match=r"b_siamese .*: method b_siamese has no loss.temperature"):
+        next(ablate(base, vary(["method=arnet,b_siamese", "loss.temperature=0.1"]), (0,), out=tmp_path))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_of_arnet_is_refused_for_another_method(name):
+    base = Config.preset("mini_full").updated({"method": "b_siamese"})
+    with pytest.raises(ConfigError, match=f"grid '{name}' does not fit method b_siamese: .* those of arnet"):
+        grid(name, base)
+
+
+def test_an_unknown_grid_is_refused_with_those_that_there_are():
+    with pytest.raises(ConfigError, match=r"unknown grid 'best'; known: losses, views, mstr, released"):
+        grid("best", Config())
