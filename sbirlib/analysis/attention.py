@@ -1,13 +1,13 @@
 """Look inside a trained model: attention, how alike its patch tokens are, and what recycling makes of each.
 
-AttentionMaps is read off any plain ViT while it runs as always: queries and keys are copied on their way
+Attention is read off any plain ViT while it runs as always: queries and keys are copied on their way
 through each block, fused or not, and the hooks that do so are gone afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.loading import load_split
+from sbirlib.data.loading import LoadedSplit, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
-from sbirlib.layers.backbone import Backbone, Tokens
+from sbirlib.layers.backbone import Backbone
+from sbirlib.layers.mstr import MSTR
 from sbirlib.methods.base import Encoder, Method
 
 
 class AttentionMaps(NamedTuple):
-    """AttentionMaps of a batch: `maps` (layers, b, heads, t, t), rows are queries and sum to 1.
+    """Attention of a batch: `maps` (layers, b, heads, t, t), rows are queries and sum to 1.
 
-    Of the t tokens the first `prefix` are CLS and registers, then come the patches of `grid` (h, w),
-    row by row.
+    Of the t tokens the first `prefix` are CLS and registers, then come the patches of `grid` (h, w) by row.
     """
 
     maps: Tensor
@@ -39,11 +39,18 @@ class AttentionMaps(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Average attention distance: `heads` (layers, heads) in px, their `mean` (layers,) in px, `variance` in px^2."""
+    """Average attention distance in px: `heads` (layers, heads), and `mean` and `variance` (layers,) of heads."""
 
     heads: Tensor
     mean: Tensor
     variance: Tensor
+
+
+class Recycling(NamedTuple):
+    """The patch tokens (b, n, d) of images before MSTR, and after it: their cells of scale 1."""
+
+    before: Tensor
+    after: Tensor
 
 
 class Variance(NamedTuple):
@@ -57,9 +64,9 @@ class Variance(NamedTuple):
 def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """While open, every pass of a timm ViT adds a (b, heads, t, t) map a layer to the list it gives.
 
-    `backbone` is a timm model, or a `Backbone` around one. Nothing about the model changes: its output
-    is the same to the last bit, inside and afterwards. Raises InputError for a model without attention
-    of this kind, such as a CNN.
+    `backbone` is a timm model, or a `Backbone` around one. Nothing about the model changes: its output is the
+    same to the last bit, inside and afterwards. Raises InputError for a model without attention of this kind,
+    such as a CNN.
     """
     vit = backbone.encoder if isinstance(backbone, Backbone) else backbone
     layers = [getattr(block, "attn", None) for block in getattr(vit, "blocks", ())]
@@ -79,50 +86,45 @@ def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
         scores = einsum(query, key, "b head i d, b head j d -> b head i j") * query.shape[-1] ** -0.5
         maps.append(scores.softmax(dim=-1))
 
-    # Both are there in every attention layer, if only as an identity, and are called query first.
-    handles = [layer.q_norm.register_forward_hook(keep_query) for layer in layers]
-    handles += [layer.k_norm.register_forward_hook(add_map) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            # Both are there in every attention layer, if only as an identity, and are called query first.
+            hooks.enter_context(layer.q_norm.register_forward_hook(keep_query))
+            hooks.enter_context(layer.k_norm.register_forward_hook(add_map))
         yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
 def attention_maps(backbone: Backbone, images: Tensor) -> AttentionMaps:
-    """AttentionMaps of every layer and head for images (b, 3, s, s) in [0, 1]. Raises InputError as `recording`."""
+    """Attention to all tokens for images (b, 3, s, s) in [0, 1]. Raises InputError as `recording`."""
     with recording(backbone) as maps:
         backbone(images)
     return AttentionMaps(torch.stack(maps), backbone.encoder.num_prefix_tokens, backbone.grid)
 
 
 def patch_attention(attention: AttentionMaps, query: int) -> Tensor:
-    """What the patch token `query` (its place in the grid, row by row) attends to -> (layers, b, heads, h, w)."""
+    """What the patch token `query` (its place in the grid, by row) attends to -> (layers, b, heads, h, w)."""
     return _as_grid(attention.maps[..., attention.prefix + query, attention.prefix :], attention.grid)
 
 
 def global_attention(attention: AttentionMaps, *, uses_cls: bool = True) -> Tensor:
     """What the global token attends to -> (layers, b, heads, h, w).
 
-    The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where the global token
-    is made of the patch tokens, CLS is never trained: the mean of the patches' rows stands for it.
+    The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where that is made of the patch tokens, CLS is never trained: the mean of the patches' rows stands in.
     """
     if uses_cls and attention.prefix:
         return _as_grid(attention.maps[..., 0, attention.prefix :], attention.grid)
-    rows = attention.maps[..., attention.prefix :, attention.prefix :]
-    return _as_grid(reduce(rows, "layer b head i j -> layer b head j", "mean"), attention.grid)
+    return _as_grid(_among_patches(attention).mean(dim=-2), attention.grid)
 
 
 def rollout(attention: AttentionMaps) -> AttentionMaps:
-    """AttentionMaps followed through all layers, as one layer with one head: what each last token is made of.
+    """Attention followed through all layers, as one layer with one head: what each last token is made of.
 
     Heads are averaged, and half of every layer is the skip connection. `global_attention` and
     `patch_attention` read the result. Source: attention rollout (Abnar and Zuidema, arXiv 2005.00928).
     """
     layers = reduce(attention.maps, "layer b head i j -> layer b i j", "mean")
-    itself = torch.eye(layers.shape[-1], device=layers.device)
-    followed = itself
+    followed = itself = torch.eye(layers.shape[-1], device=layers.device)
     for layer in layers:
         followed = (0.5 * layer + 0.5 * itself) @ followed
     return attention._replace(maps=rearrange(followed, "b i j -> 1 b 1 i j"))
@@ -131,15 +133,14 @@ def rollout(attention: AttentionMaps) -> AttentionMaps:
 def attention_distance(attention: AttentionMaps, image_size: int) -> Distance:
     """How far, in pixels of an image of side `image_size`, patches look on average -> Distance.
 
-    The distance between the middles of two patches, weighted by attention, averaged over query patches
-    and images; what goes to CLS and registers is left out. Source: the paper's figure on average
-    attention distance.
+    The distance between the middles of two patches, weighted by attention, averaged over query patches and
+    images; what goes to CLS and registers is left out. Source: the paper's figure of that name.
     """
     height, width = attention.grid
     step = torch.tensor([image_size / height, image_size / width])
     places = torch.cartesian_prod(torch.arange(height), torch.arange(width)) * step
     apart = torch.cdist(places, places).to(attention.maps.device)
-    rows = attention.maps[..., attention.prefix :, attention.prefix :]
+    rows = _among_patches(attention)
     rows = rows / rows.sum(dim=-1, keepdim=True)
     heads = einsum(rows, apart, "layer b head i j, i j -> layer head") / (rows.shape[1] * len(places))
     return Distance(heads, heads.mean(dim=1), heads.var(dim=1, correction=0))
@@ -153,35 +154,24 @@ def recycling_shares(encoder: Encoder, images: Tensor) -> tuple[Tensor, ...]:
     brings, so all shares of an image sum to 1, and one that works against the rest is below 0. Images
     (b, 3, s, s) in [0, 1]. Raises InputError for a model without MSTR.
     """
-    if encoder.mstr is None:
-        raise InputError("this model does not recycle tokens: train with MSTR (preset mini_full or full)")
-    if not encoder.mstr.makes_maps:
+    mstr = _mstr(encoder)
+    if not mstr.makes_maps:
         raise InputError("the cells of this model are strips, not windows (mstr.pooling): they make no map")
-    summands = einsum(
-        _cells(encoder, encoder.backbone(images)), encoder.mstr.mix.weight[0], "b m d, m -> b m d"
-    )
+    cells = mstr(*encoder.backbone(images)).cells
+    summands = einsum(cells, mstr.mix.weight[0], "b m d, m -> b m d")
     whole = reduce(summands, "b m d -> b d", "sum")
     shares = einsum(summands, whole, "b m d, b d -> b m") / rearrange(whole.square().sum(dim=1), "b -> b 1")
-    height, width = encoder.mstr.grid
-    parts = shares.split(encoder.mstr.cells_by_scale, dim=1)
-    return tuple(
-        rearrange(part, "b (h w) -> b h w", h=height // scale, w=width // scale)
-        for part, scale in zip(parts, encoder.mstr.scales, strict=True)
-    )
+    parts = zip(shares.split(mstr.cells_by_scale, dim=1), mstr.scales, strict=True)
+    return tuple(rearrange(part, "b (h w) -> b h w", h=mstr.grid[0] // scale) for part, scale in parts)
 
 
 def shares_by_token(shares: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-    """Shares of the cells of all scales -> (b, h, w) of tokens: each cell's share divided among its tokens."""
-    height = grid[0]
+    """Shares of the cells of all scales -> (b, h, w): each cell's share divided among its tokens."""
     spread = []
     for part in shares:
-        scale = height // part.shape[1]
+        scale = grid[0] // part.shape[1]
         spread.append(repeat(part, "b h w -> b (h s1) (w s2)", s1=scale, s2=scale) / scale**2)
     return torch.stack(spread).sum(dim=0)
-
-
-def _as_grid(rows: Tensor, grid: tuple[int, int]) -> Tensor:
-    return rearrange(rows, "layer b head (h w) -> layer b head h w", h=grid[0])
 
 
 def token_similarity(tokens: Tensor) -> Tensor:
@@ -199,24 +189,18 @@ def similarity_variance(tokens: Tensor) -> Tensor:
     return token_similarity(tokens).flatten(1).var(dim=1, correction=0)
 
 
-class Recycling(NamedTuple):
-    """The patch tokens (b, n, d) of an image before MSTR, and after it: its cells of scale 1."""
-
-    before: Tensor
-    after: Tensor
-
-
 @torch.no_grad()
 def recycled_tokens(encoder: Encoder, images: Tensor) -> Recycling:
     """The same tokens before and after MSTR, for images (b, 3, s, s) in [0, 1].
 
     Raises InputError for a model without MSTR or without scale 1.
     """
-    if encoder.mstr is None or 1 not in encoder.mstr.scales:
-        raise InputError("this model has no cells of scale 1: train with MSTR (preset mini_full or full)")
+    mstr = _mstr(encoder)
+    if 1 not in mstr.scales:
+        raise InputError(f"this model has no cells of scale 1: train with 1 among mstr.scales {mstr.scales}")
     tokens = encoder.backbone(images)
-    levels = _cells(encoder, tokens).split(encoder.mstr.cells_by_scale, dim=1)
-    return Recycling(tokens.patches, levels[encoder.mstr.scales.index(1)])
+    levels = mstr(*tokens).cells.split(mstr.cells_by_scale, dim=1)
+    return Recycling(tokens.patches, levels[mstr.scales.index(1)])
 
 
 def recycling_variance(
@@ -226,22 +210,37 @@ def recycling_variance(
 
     Raises InputError as `recycled_tokens`, PairError as `evaluate`.
     """
-    device, config = next(model.parameters()).device, DataConfig(root=str(data), fit=model.fit)
+    config = DataConfig(root=str(data), fit=model.fit)
     loaded = load_split(PairFolder(data).split(split), config, model.image_size)
-    model.eval()
-    domains = {
-        "sketch": (model.sketch_encoder, loaded.sketches),
-        "photo": (model.photo_encoder, loaded.photos),
-    }
     result = {}
-    for name, (encoder, pixels) in domains.items():
-        tokens = [recycled_tokens(encoder, to_float(part, device)) for part in pixels.split(batch)]
-        parts = (
-            torch.cat([similarity_variance(part) for part in side]) for side in zip(*tokens, strict=True)
-        )
-        result[name] = Variance(*(values.mean().item() for values in parts))
+    for name, (encoder, pixels) in domains(model, loaded).items():
+        tokens = (recycled_tokens(encoder, on_device(model, part)) for part in pixels.split(batch))
+        before, after = zip(*(map(similarity_variance, part) for part in tokens), strict=True)
+        result[name] = Variance(torch.cat(before).mean().item(), torch.cat(after).mean().item())
     return result
 
 
-def _cells(encoder: Encoder, tokens: Tokens) -> Tensor:
-    return encoder.mstr(*tokens).cells
+def domains(model: Method, data: LoadedSplit) -> dict[str, tuple[Encoder, Tensor]]:
+    """The encoder, in eval mode, and the pixels (n, 3, s, s) uint8 of "sketch" and "photo"."""
+    model.eval()
+    return {"sketch": (model.sketch_encoder, data.sketches), "photo": (model.photo_encoder, data.photos)}
+
+
+def on_device(model: Method, pixels: Tensor) -> Tensor:
+    """Pixels (b, 3, s, s) uint8 -> images in [0, 1], where the model is."""
+    return to_float(pixels, next(model.parameters()).device)
+
+
+def _mstr(encoder: Encoder) -> MSTR:
+    if encoder.mstr is None:
+        hint = "train with MSTR (method arnet, preset mini_full or full)"
+        raise InputError(f"this model does not recycle tokens: {hint}")
+    return encoder.mstr
+
+
+def _among_patches(attention: AttentionMaps) -> Tensor:
+    return attention.maps[..., attention.prefix :, attention.prefix :]
+
+
+def _as_grid(rows: Tensor, grid: tuple[int, int]) -> Tensor:
+    return rearrange(rows, "layer b head (h w) -> layer b head h w", h=grid[0])

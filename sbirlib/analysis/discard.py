@@ -1,7 +1,8 @@
-"""Token discard: keep a part of a query's patch tokens, embed it again, and see what the search makes of it."""
+"""Token discard: keep a part of a query's patch tokens, embed it again, and see what the search finds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -11,9 +12,10 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
-from sbirlib.analysis.attention import attention_maps, global_attention, recycling_shares, shares_by_token
+from sbirlib.analysis.attention import (
+    attention_maps, domains, global_attention, on_device, recycling_shares, shares_by_token,
+)  # fmt: skip
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
 from sbirlib.methods.base import Encoder, Method
@@ -24,10 +26,11 @@ from sbirlib.retrieval.search import score_all
 Rule = Literal["attention", "norm", "recycling", "random"]
 Where = Literal["input", "output"]
 RULES, PLACES = ("attention", "norm", "recycling", "random"), ("input", "output")
+FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 class DiscardCurve(NamedTuple):
-    """By share of tokens kept: that share in whole tokens, `kept` (f,), `ranks` (f, q), and Acc@1, `accuracy` (f,)."""
+    """`kept` (f,) shares of the patch tokens, in whole tokens; for each the `ranks` (f, q) and Acc@1, `accuracy`."""
 
     kept: np.ndarray
     ranks: np.ndarray
@@ -44,16 +47,17 @@ def token_scores(encoder: Encoder, images: Tensor, rule: Rule, *, seed: int = 0)
     """
     if rule == "attention":
         maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=encoder.backbone.uses_cls)
-        return rearrange(reduce(maps[-1], "b head h w -> b h w", "mean"), "b h w -> b (h w)")
+        return reduce(maps[-1], "b head h w -> b (h w)", "mean")
     if rule == "norm":
         return encoder.backbone(images).patches.norm(dim=-1)
     if rule == "recycling":
         by_token = shares_by_token(recycling_shares(encoder, images), encoder.backbone.grid)
         return rearrange(by_token, "b h w -> b (h w)")
     if rule == "random":
-        height, width = encoder.backbone.grid
-        draw = torch.rand(len(images), height * width, generator=torch.Generator().manual_seed(seed))
-        return draw.to(images.device)
+        tokens = math.prod(encoder.backbone.grid)
+        return torch.rand(len(images), tokens, generator=torch.Generator().manual_seed(seed)).to(
+            images.device
+        )
     raise InputError(f"rule {rule!r}: tokens are ranked by {', '.join(RULES)}")
 
 
@@ -80,11 +84,11 @@ def embed_kept(
     """
     if where not in PLACES:
         raise InputError(f"where = {where!r}: tokens are discarded at {' or '.join(PLACES)}")
-    cls, patches = (
-        _at_input(encoder, images, places) if where == "input" else _at_output(encoder, images, places)
+    discard = _at_input if where == "input" else _at_output
+    cls, patches = discard(encoder, images, places)
+    filled = repeat(
+        reduce(patches, "b k d -> b d", "mean"), "b d -> b n d", n=math.prod(encoder.backbone.grid)
     )
-    height, width = encoder.backbone.grid
-    filled = repeat(reduce(patches, "b k d -> b d", "mean"), "b d -> b n d", n=height * width)
     filled = filled.scatter(1, repeat(places, "b k -> b k d", d=patches.shape[-1]), patches)
     whole = Tokens(cls, filled)
     embedding = encoder.embedding(whole) if recycle else encoder.embed(whole.cls)
@@ -98,7 +102,7 @@ def embed_whole(encoder: Encoder, images: Tensor, *, recycle: bool = True) -> Te
 
 
 def earliest_place(encoder: Encoder) -> Where:
-    """Where the most is lost by discarding: at the input, if this backbone can go without patches (plain ViTs)."""
+    """Where discarding loses the most: at the input, if this backbone can go without patches (plain ViTs)."""
     return "input" if hasattr(encoder.backbone.encoder, "patch_drop") else "output"
 
 
@@ -115,11 +119,8 @@ def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
         return torch.cat([prefix, _take(patches, places)], dim=1)
 
     # timm's place for dropping patches in training, between the position embedding and the first block.
-    handle = vit.patch_drop.register_forward_hook(drop)
-    try:
+    with vit.patch_drop.register_forward_hook(drop):
         return encoder.backbone(images)
-    finally:
-        handle.remove()
 
 
 def _at_output(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
@@ -137,48 +138,41 @@ def _take(patches: Tensor, places: Tensor) -> Tensor:
     return patches.gather(1, repeat(places, "b k -> b k d", d=patches.shape[-1]))
 
 
+def check_vectors(model: Method, what: str) -> None:
+    """Raises InputError for a method whose rows are not unit vectors; `what` says why they are needed."""
+    if not model.vectors:
+        raise InputError(f"method {model.name} does not embed pictures as unit vectors: {what}")
+
+
 @torch.inference_mode()
 def discard_curve(
-    model: Method,
-    data: LoadedSplit,
-    *,
-    rule: Rule = "attention",
-    where: Where = "output",
-    recycle: bool = True,
-    fractions: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
-    batch: int = 64,
-    seed: int = 0,
-) -> DiscardCurve:
+    model: Method, data: LoadedSplit, *, rule: Rule = "attention", where: Where = "output", recycle: bool = True,
+    fractions: Sequence[float] = FRACTIONS, batch: int = 64, seed: int = 0,
+) -> DiscardCurve:  # fmt: skip
     """Acc@1 of a loaded split when its sketches keep a fraction of their patch tokens; photos keep all.
 
-    `rule`, `where` and `recycle` as in `token_scores` and `embed_kept`. Raises InputError as these do.
+    `rule`, `where` and `recycle` as in `token_scores` and `embed_kept`. Raises InputError as these do, and for
+    a method whose rows are not unit vectors.
     """
-    device, encoder = next(model.parameters()).device, model.eval().sketch_encoder
-    photos = embed(
-        lambda images: embed_whole(model.photo_encoder, images, recycle=recycle),
-        data.photos,
-        device=device,
-        what="photos",
-    )
+    check_vectors(model, "its scores are not those of the embeddings that tokens are discarded from")
+    (encoder, pixels), (photo_encoder, photo_pixels) = domains(model, data).values()
+    parts = pixels.split(batch)
+
+    def whole(images: Tensor) -> Tensor:
+        return embed_whole(photo_encoder, images, recycle=recycle)
+
+    photos = embed(whole, photo_pixels, device=next(model.parameters()).device, what="photos")
     scores = torch.cat(
-        [
-            token_scores(encoder, to_float(part, device), rule, seed=seed + i)
-            for i, part in enumerate(data.sketches.split(batch))
-        ]
+        [token_scores(encoder, on_device(model, part), rule, seed=seed + i) for i, part in enumerate(parts)]
     )
     ranks, kept = [], []
     for fraction in fractions:
         places = kept_places(scores, fraction)
-        sketches = torch.cat(
-            [
-                embed_kept(encoder, to_float(part, device), chosen, where=where, recycle=recycle)
-                for part, chosen in zip(data.sketches.split(batch), places.split(batch), strict=True)
-            ]
-        )
-        ranks.append(
-            true_ranks(
-                score_all(model.score, sketches.float().cpu(), photos).numpy(), data.photo_index.numpy()
-            )
-        )
+        rows = [
+            embed_kept(encoder, on_device(model, part), chosen, where=where, recycle=recycle)
+            for part, chosen in zip(parts, places.split(batch), strict=True)
+        ]
+        similarity = score_all(model.score, torch.cat(rows).float().cpu(), photos)
+        ranks.append(true_ranks(similarity.numpy(), data.photo_index.numpy()))
         kept.append(places.shape[1] / scores.shape[1])
     return DiscardCurve(np.array(kept), np.stack(ranks), [accuracy_at(row, 1) for row in ranks])

@@ -1,54 +1,46 @@
-"""What a trained model does on a split, a picture in one call; the command `picture` writes each to a file."""
+"""What a trained model does on a split, a picture each; the command `picture` writes them to files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from sbirlib.analysis.attention import (
-    attention_distance,
-    attention_maps,
-    global_attention,
-    recycled_tokens,
-    recycling_shares,
-    similarity_variance,
-    token_similarity,
-)
-from sbirlib.analysis.discard import Rule, Where, discard_curve, earliest_place
+    attention_distance, attention_maps, domains, global_attention, on_device, recycled_tokens, recycling_shares,
+    similarity_variance, token_similarity,
+)  # fmt: skip
+from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.figures.curves import discard_curves
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.photos import failure_gallery
 from sbirlib.figures.tokens import attention_distance as distance_figure
 from sbirlib.figures.tokens import similarity_heatmaps, token_overlay
-from sbirlib.methods.base import Method
-from sbirlib.retrieval.embed import Rows, embed_split
-from sbirlib.retrieval.scores import Scores, score
+from sbirlib.methods.base import Encoder, Method
+from sbirlib.retrieval.embed import embed_split
+from sbirlib.retrieval.scores import score_split, true_ranks
 from sbirlib.retrieval.search import score_all
 
 
 def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """Map of all embeddings: t-SNE, a line from each sketch to its photo, six pairs with their pictures.
 
-    `query` begins the evenly spaced six. Source: the paper's figure 3.2 in kind.
+    `query` begins the evenly spaced six. Raises InputError for a method whose rows are not unit vectors.
+    Source: the paper's figure 3.2 in kind.
     """
-    rows = embed_split(model, data)
-    scores = _scores(model, data, rows)
-    count = len(data.sketches)
+    check_vectors(model, "t-SNE has no directions to map")
+    rows, truth, count = embed_split(model, data), data.photo_index.numpy(), len(data.sketches)
+    ranks = true_ranks(score_all(model.score, *rows).numpy(), truth)
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
-    thumbnails = {
-        row: (picture(data.sketches[row]), picture(data.photos[data.photo_index[row]])) for row in chosen
-    }
-    return embedding_map(
-        project(*rows), data.photo_index.numpy(), thumbnails=thumbnails, hits=scores.ranks == 1
-    )
+    pairs = zip(_shown(data.sketches, chosen), _shown(data.photos, truth[chosen]), strict=True)
+    thumbnails = dict(zip(chosen, pairs, strict=True))
+    return embedding_map(project(*rows), truth, thumbnails=thumbnails, hits=ranks == 1)
 
 
 def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:
@@ -56,25 +48,21 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
 
     `query` leaves out so many of the worst. Raises InputError if no sketch is left.
     """
-    scores = _scores(model, data, embed_split(model, data))
-    worst = [row for row in np.argsort(-scores.ranks, kind="stable").tolist() if scores.ranks[row] > 1]
-    worst = worst[query : query + rows]
+    scores, truth = score_split(model, data), data.photo_index.numpy()
+    ranks = scores.ranks
+    worst = [row for row in np.argsort(-ranks, kind="stable") if ranks[row] > 1][query : query + rows]
     if not worst:
         raise InputError(
-            f"no failure beyond the first {query}: {(scores.ranks == 1).sum()} of {len(scores.ranks)} "
-            "sketches found their photo first"
+            f"no failure beyond the first {query}: {(ranks == 1).sum()} of {len(ranks)} sketches found their "
+            "photo first"
         )
-    before = [
-        [photo for photo in scores.order[row].tolist() if photo != data.photo_index[row]][
-            : min(shown, scores.ranks[row] - 1)
-        ]
-        for row in worst
-    ]
+    others = (scores.order[row][scores.order[row] != truth[row]] for row in worst)
+    before = [found[: min(shown, ranks[row] - 1)] for row, found in zip(worst, others, strict=True)]
     return failure_gallery(
-        [picture(data.sketches[row]) for row in worst],
-        [picture(data.photos[data.photo_index[row]]) for row in worst],
-        [[picture(data.photos[photo]) for photo in found] for found in before],
-        scores.ranks[worst].tolist(),
+        _shown(data.sketches, worst),
+        _shown(data.photos, truth[worst]),
+        [_shown(data.photos, found) for found in before],
+        ranks[worst].tolist(),
         captions=[data.split.sketches[row].path.stem for row in worst],
     )
 
@@ -82,14 +70,13 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
 @torch.no_grad()
 def attention(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """What the global token of one sketch attends to in each layer, mean of heads."""
-    backbone = model.eval().sketch_encoder.backbone
-    maps = attention_maps(backbone, _images(model, data.sketches[query : query + 1]))
-    maps = global_attention(maps, uses_cls=backbone.uses_cls)
-    layers = maps[:, 0].mean(dim=1).cpu().numpy()
+    encoder, images, shown = _one(model, data, "sketch", query)
+    maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=encoder.backbone.uses_cls)
+    layers = list(reduce(maps[:, 0], "layer head h w -> layer h w", "mean").cpu().numpy())
     return token_overlay(
-        picture(data.sketches[query]),
-        list(layers),
-        [f"layer {i + 1}" for i in range(len(layers))],
+        shown,
+        layers,
+        [f"layer {i}" for i in range(1, len(layers) + 1)],
         heading="what the global token attends to, mean of heads",
         label="attention (share of the query's 1)",
     )
@@ -101,18 +88,13 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
     Source: the paper's figure 3.3 in kind.
     """
     found = {}
-    for name, encoder, pixels in (
-        ("sketch encoder", model.eval().sketch_encoder, data.sketches),
-        ("photo encoder", model.photo_encoder, data.photos),
-    ):
+    for name, (encoder, pixels) in domains(model, data).items():
+        chosen, total = pixels[query : query + images], 0
         # A few at a time: the maps of a large ViT take 20 MB an image.
-        parts = pixels[query : query + images].split(8)
-        distances = [
-            attention_distance(attention_maps(encoder.backbone, _images(model, part)), model.image_size).heads
-            * len(part)
-            for part in parts
-        ]
-        found[name] = (torch.stack(distances).sum(dim=0) / sum(map(len, parts))).cpu().numpy()
+        for part in chosen.split(8):
+            maps = attention_maps(encoder.backbone, on_device(model, part))
+            total = total + len(part) * attention_distance(maps, model.image_size).heads
+        found[f"{name} encoder"] = (total / len(chosen)).cpu().numpy()
     return distance_figure(found, pixels=model.image_size)
 
 
@@ -122,10 +104,9 @@ def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
 
     Raises InputError for a model without such cells. Source: the paper's figure 1.1.2 in kind.
     """
-    images = _images(model, data.photos[query : query + 1])
-    before, after = recycled_tokens(model.eval().photo_encoder, images)
-    photo = data.split.photos[query].id
-    tokens = {f"photo {photo}, before MSTR": before, f"photo {photo}, after MSTR": after}
+    encoder, images, _ = _one(model, data, "photo", query)
+    tokens = recycled_tokens(encoder, images)._asdict()
+    tokens = {f"photo {data.split.photos[query].id}, {when} MSTR": value for when, value in tokens.items()}
     return similarity_heatmaps(
         {name: token_similarity(value)[0].cpu().numpy() for name, value in tokens.items()},
         variances={name: similarity_variance(value).item() for name, value in tokens.items()},
@@ -134,13 +115,12 @@ def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
 
 def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """The share that each cell of one sketch has in the recycled feature, at each scale."""
-    shares = recycling_shares(model.eval().sketch_encoder, _images(model, data.sketches[query : query + 1]))
-    scales = model.sketch_encoder.mstr.scales
-    titles = [f"scale {scale}: {100 * part.sum():.0f} %" for scale, part in zip(scales, shares, strict=True)]
+    encoder, images, shown = _one(model, data, "sketch", query)
+    shares = [100 * part[0].cpu().numpy() for part in recycling_shares(encoder, images)]
     return token_overlay(
-        picture(data.sketches[query]),
-        [100 * part[0].cpu().numpy() for part in shares],
-        titles,
+        shown,
+        shares,
+        [f"scale {s}: {part.sum():.0f} %" for s, part in zip(encoder.mstr.scales, shares, strict=True)],
         signed=True,
         common=False,
         heading="what each cell brings to the recycled feature",
@@ -150,46 +130,37 @@ def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
 
 
 def discarding(
-    model: Method,
-    data: LoadedSplit,
-    query: int = 0,
-    *,
-    where: Where | None = None,
-    rules: Sequence[Rule] = ("random", "attention", "norm", "recycling"),
-    fractions: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
-) -> Figure:
+    model: Method, data: LoadedSplit, query: int = 0, *, where: Where | None = None,
+    rules: Sequence[Rule] | None = None, fractions: Sequence[float] = FRACTIONS,
+) -> Figure:  # fmt: skip
     """Acc@1 against the patch tokens that queries, from `query` on, keep: a curve for each rule.
 
     They are discarded at the input, for backbones that can go without patches there, unless `where` says.
+    `rules` are by default all that fit the model. Raises InputError as `discard_curve`.
     """
     where = where or earliest_place(model.sketch_encoder)
-    rules = [rule for rule in rules if rule != "recycling" or model.sketch_encoder.mstr]
+    fitting = ("random", "attention", "norm", *(["recycling"] if model.sketch_encoder.mstr else []))
     data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
-    curves = {rule: discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in rules}
-    return discard_curves(
-        100 * next(iter(curves.values())).kept, {rule: curve.accuracy for rule, curve in curves.items()}
-    )
+    curves = {
+        rule: discard_curve(model, data, rule=rule, where=where, fractions=fractions)
+        for rule in rules or fitting
+    }
+    kept = next(iter(curves.values())).kept
+    return discard_curves(100 * kept, {rule: curve.accuracy for rule, curve in curves.items()})
 
 
 PICTURES: dict[str, Callable[[Method, LoadedSplit, int], Figure]] = {
-    "embeddings": embeddings,
-    "failures": failures,
-    "attention": attention,
-    "distance": distance,
-    "similarity": similarity,
-    "recycling": recycling,
-    "discarding": discarding,
+    picture.__name__: picture
+    for picture in (embeddings, failures, attention, distance, similarity, recycling, discarding)
 }
 
 
-def picture(pixels: Tensor) -> np.ndarray:
-    """(3, h, w) -> (h, w, 3), as figures take pictures."""
-    return rearrange(pixels, "c h w -> h w c").numpy()
+def _shown(pixels: Tensor, rows: Iterable[int]) -> list[np.ndarray]:
+    """Pictures (h, w, 3), as figures take them, of rows of (n, 3, h, w)."""
+    return [rearrange(pixels[row], "c h w -> h w c").numpy() for row in rows]
 
 
-def _images(model: Method, pixels: Tensor) -> Tensor:
-    return to_float(pixels, next(model.parameters()).device)
-
-
-def _scores(model: Method, data: LoadedSplit, rows: Rows) -> Scores:
-    return score(score_all(model.score, *rows).numpy(), data.photo_index.numpy())
+def _one(model: Method, data: LoadedSplit, domain: str, row: int) -> tuple[Encoder, Tensor, np.ndarray]:
+    """The encoder of a domain, and one of its pictures as it takes it and as figures do."""
+    encoder, pixels = domains(model, data)[domain]
+    return encoder, on_device(model, pixels[row : row + 1]), _shown(pixels, [row])[0]
