@@ -1,4 +1,4 @@
-"""The command line: `python -m sbirlib` and data, train, evaluate, search, picture, report, ablate, compare, bench."""
+"""The command line: `python -m sbirlib COMMAND`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from sbirlib.cli.ablate import ablate_from, compare_command
+from sbirlib.cli.ablate import ablate_from, compare_command, published_command
 from sbirlib.cli.data import data
 from sbirlib.cli.models import bench_command, evaluate_command, picture_command, search_command
 from sbirlib.cli.train import _base, report_command, train_from
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "report": report_command,
             "ablate": ablate_from(preset),
             "compare": compare_command,
+            "published": published_command,
             "bench": bench_command,
         }
         return tyro.extras.subcommand_cli_from_dict(
