@@ -1,5 +1,5 @@
 """Every hyper-parameter of the kit, once: the command line, the notebook panel, the YAML files
-and the table in the README are all made from these classes."""
+and the table in notebooks/reference are all made from these classes."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
 
 
 def markdown_table() -> str:
-    """The table of fields in the README: name, the paper's default, where mini_full differs, range, help."""
+    """The table of notebooks/reference/hyper-parameters.md: name, the paper's default, where mini_full differs, range, help."""
     lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
     for paper, mini in zip(knobs(), knobs(Config.preset("mini_full")), strict=True):
         own = "" if mini.default == paper.default else f"`{mini.default}`"
