@@ -1,6 +1,6 @@
 """Breaks a short training in every way that a machine does, many times, and counts what was lost.
 
-`python tests/faults.py` prints the table as Markdown; `make test-slow` asserts that nothing was lost.
+`python tests/tools/faults.py` prints the table as Markdown; `make test-slow` asserts that nothing was lost.
 Children are forked, so that a hundred of them take minutes.
 """
 
