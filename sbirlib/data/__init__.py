@@ -1,7 +1,7 @@
 """Pairs on disk, pictures in memory, and the views of a batch."""
 
 from sbirlib.data.batches import Epoch, Views, epoch_batches, epoch_order
-from sbirlib.data.images import EXTENSIONS, Fault, ImageError, read_image
+from sbirlib.data.images import EXTENSIONS, Fault, ImageError, as_pixels, read_image, read_pixels
 from sbirlib.data.loading import LoadedSplit, load_data, load_images, load_split
 from sbirlib.data.pairs import PairError, PairFolder, Photo, Sketch, Split
 from sbirlib.data.strokes import Stroke, frame_picture, frame_strokes, render_strokes
@@ -20,6 +20,7 @@ __all__ = [
     "Split",
     "Stroke",
     "Views",
+    "as_pixels",
     "edge_map",
     "epoch_batches",
     "epoch_order",
@@ -31,6 +32,7 @@ __all__ = [
     "load_split",
     "make_view",
     "read_image",
+    "read_pixels",
     "render_strokes",
     "to_float",
 ]

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
+from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sbirlib.errors import InputError
@@ -74,6 +77,16 @@ def read_image(path: str | Path) -> Image.Image:
     formats, damaged, smaller than 8 x 8 px or larger than 64 million pixels.
     """
     return _decode(Path(path))[0]
+
+
+def read_pixels(path: str | Path) -> Tensor:
+    """The same picture as a (3, h, w) uint8 tensor. Raises ImageError as `read_image` does."""
+    return as_pixels(read_image(path))
+
+
+def as_pixels(picture: Image.Image | np.ndarray) -> Tensor:
+    """An RGB picture, or an array (h, w, 3) uint8, as a (3, h, w) uint8 tensor with values of its own."""
+    return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w")
 
 
 def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tuple[list[_T], list[Fault]]:

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
-from sbirlib.data.images import Fault, faults_message, read_all, read_image
+from sbirlib.data.images import Fault, faults_message, read_all, read_pixels
 from sbirlib.data.pairs import PairError, PairFolder, Split
 from sbirlib.data.transforms import Fit, fit_square
 
@@ -108,8 +106,7 @@ def load_images(
     row_of = {path: row for row, path in enumerate(paths)}
 
     def read(path: Path) -> int:
-        image = torch.from_numpy(np.array(read_image(path)))
-        pixels[row_of[path]] = fit_square(rearrange(image, "h w c -> 1 c h w"), size, fit)[0]
+        pixels[row_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
         return row_of[path]
 
     rows, faults = read_all(read, paths, f"decoding {what}")
