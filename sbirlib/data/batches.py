@@ -14,7 +14,7 @@ from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers a view may use
-# Streams of random numbers that must not share draws; the order of epochs has stream 0.
+# Streams of random numbers that must not share draws.
 _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND = range(5)
 
 
@@ -41,8 +41,8 @@ def draws(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
 class Epoch:
     """The order and the random numbers of one epoch: which rows a step takes, and what their views are.
 
-    Both depend on seed and epoch alone, so a run that goes on in the middle of an epoch sees what it
-    would have seen, in one process or in several.
+    Both depend on seed and epoch alone, so a run resumed in the middle of an epoch sees what it would
+    have seen, in one process or in several.
     """
 
     def __init__(self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int) -> None:
@@ -60,7 +60,7 @@ class Epoch:
     def views(self, rows: Tensor, device: torch.device | str) -> Views:
         """The views of these sketches (b,) and their photos, each with the numbers of its own row."""
         config, photo_ids = self.config, self.data.photo_index[rows]
-        # One channel says it all where strokes have no colour, in a third of the time.
+        # Where strokes have no colour, one channel says it all in a third of the time.
         sketches = self.data.sketches[:, :1] if self.data.grey else self.data.sketches
         sketches, photos = to_float(sketches[rows], device), to_float(self.data.photos[photo_ids], device)
         views = [
@@ -88,7 +88,7 @@ def epoch_batches(
     batch_size: int,
     device: torch.device | str,
 ) -> Iterator[Views]:
-    """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
+    """The batches of one epoch: every sketch once, except the last few that do not fill a batch."""
     plan, batch_size = Epoch(data, config, seed=seed, epoch=epoch), min(batch_size, len(data.sketches))
     for step in range(len(data.sketches) // batch_size):
         yield plan.views(plan.rows(step, batch_size), device)
