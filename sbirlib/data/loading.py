@@ -60,8 +60,8 @@ class LoadedSplit(NamedTuple):
 def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:
     """Decodes the pictures of a split into squares of `image_size` px.
 
-    Raises PairError with the list of files if any cannot be used and `config.on_fault` is "stop",
-    or if nothing is left.
+    Raises PairError if nothing is left, and, with the list of files, if any cannot be used and
+    `config.on_fault` is "stop".
     """
     load = partial(load_images, size=image_size, fit=config.fit, budget=config.ram_budget * 2**30)
     sketches, faults = load([sketch.path for sketch in split.sketches], what="sketches")

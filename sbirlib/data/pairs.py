@@ -87,7 +87,8 @@ class Split:
     @property
     def left_out(self) -> tuple[Fault, ...]:
         """Every file that would not be used: the faults, and in training photos without a sketch."""
-        unused, why = self.unsketched if self.name == "train" else (), "training has nothing to match it with"
+        why = "training has nothing to match it with"
+        unused = self.unsketched if self.name == "train" else ()
         return (*self.faults, *(Fault(path, "photo without a sketch", why) for path in unused))
 
     def without(self, faults: Collection[Fault]) -> Split:
@@ -117,10 +118,8 @@ class Split:
         photos = [photo for photo in self.photos if photo.path not in unsketched]
         count = max(1, round(fraction * len(photos))) if fraction > 0 else 0
         if count and len(photos) < 4:
-            raise PairError(
-                f"{self.name}: {len(photos)} photos are too few to hold some out for validation; "
-                "add photos or set data.val_fraction to 0"
-            )
+            few = f"{len(photos)} photos are too few to hold some out for validation"
+            raise PairError(f"{self.name}: {few}; add photos or set data.val_fraction to 0")
         order = np.random.default_rng([seed, 1]).permutation(len(photos))
         held = {photos[i].id for i in order[:count]}
 
@@ -134,13 +133,12 @@ class Split:
 class PairFolder:
     """Sketches and photos of a folder with `trainA/ trainB/ testA/ testB/` (A sketches, B photos).
 
-    A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain
-    underscores, extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough.
-    `pattern="one_character"` overlooks, as the released code does, every sketch that is not named
-    `<id>_<one character>.png`.
+    A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain underscores,
+    extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
+    overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
 
-    Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels
-    only by `report` and by those who use the split. Source: the layout of Clothes-V1.
+    Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels only by
+    `report` and by those who use the split. Source: the layout of Clothes-V1.
     """
 
     def __init__(self, root: str | Path, *, pattern: Pattern = "digits") -> None:
@@ -164,54 +162,47 @@ class PairFolder:
             raise PairError(f"{self.root}: has no {name}A/ and {name}B/, so there is no {name} split")
         split = self.splits[name]
         if not split.sketches and split.overlooked:
-            raise PairError(
-                f"{self.root}: data.pattern one_character overlooks all {len(split.overlooked)} "
-                f"sketches of the {name} split, such as {split.overlooked[0].name}; use digits"
-            )
+            which = f"all {len(split.overlooked)} sketches of the {name} split"
+            such = f"such as {split.overlooked[0].name}"
+            raise PairError(f"{self.root}: data.pattern one_character overlooks {which}, {such}; use digits")
         if not split.sketches and not split.faults:
-            raise PairError(
-                f"{self.root}: the {name} split is empty; put sketches in {name}A/ "
-                f"and photos in {name}B/ ({', '.join(EXTENSIONS)})"
-            )
+            needed = f"sketches in {name}A/ and photos in {name}B/ ({', '.join(EXTENSIONS)})"
+            raise PairError(f"{self.root}: the {name} split is empty; put {needed}")
         return split
 
     def report(self) -> Report:
         """Decodes every image and reports what is there and what would be left out."""
-        parts = []
+        splits = {}
         for name, split in self.splits.items():
             files = [item.path for item in (*split.sketches, *split.photos)]
             facts, broken = read_all(inspect_image, files, f"checking {name}")
-            parts.append(SplitReport(split.without(broken), tuple(facts)))
-        return Report(self.root, tuple(parts))
-
-
-class SplitReport(NamedTuple):
-    """The usable part of a split, with its faults, and the facts of every file that decodes."""
-
-    split: Split
-    facts: tuple[ImageFacts, ...]
+            splits[split.without(broken)] = facts
+        return Report(self.root, splits)
 
 
 class Report(NamedTuple):
-    """What `PairFolder.report` found; `str()` is a table."""
+    """What `PairFolder.report` found; `str()` is a table.
+
+    `splits` maps the usable part of each split, with its faults, to the facts of every file that decodes.
+    """
 
     root: Path
-    splits: tuple[SplitReport, ...]
+    splits: dict[Split, list[ImageFacts]]
 
     @property
     def left_out(self) -> int:
         """Files that would not be used."""
-        return sum(len(part.split.left_out) for part in self.splits)
+        return sum(len(split.left_out) for split in self.splits)
 
     @property
-    def empty(self) -> tuple[str, ...]:
+    def empty(self) -> list[str]:
         """Splits without a usable pair."""
-        return tuple(part.split.name for part in self.splits if not part.split.sketches)
+        return [split.name for split in self.splits if not split.sketches]
 
     def __str__(self) -> str:
         lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
         notes = []
-        for split, facts in self.splits:
+        for split, facts in self.splits.items():
             sizes = [fact.size for fact in facts] or [(0, 0)]
             small, large = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
             modes = ", ".join(f"{n} {mode}" for mode, n in Counter(f.mode for f in facts).most_common())

@@ -18,8 +18,8 @@ Fit = Literal["pad", "stretch"]
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
     """(b, 3, h, w) uint8 or float -> (b, 3, size, size), the same in training, evaluation and search.
 
-    `pad` keeps the proportions and centres the picture on white; `stretch` does not. Values keep
-    their type and range. Images already of that size come back as they are.
+    `pad` keeps the proportions and centres the picture on white; `stretch` does not. Values keep their type
+    and range; images already of that size come back as they are.
     """
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
@@ -60,9 +60,9 @@ def to_float(pixels: Tensor, device: torch.device | str) -> Tensor:
 def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) -> Tensor:
     """One view of each image: (b, 3, s, s) or grey (b, 1, s, s), float in [0, 1] -> the same shape and range.
 
-    A0 is the image itself; A1 enlarges, rotates, flips and crops the centre; A2 crops a random part,
-    flips and jitters colour. `numbers` (b, DRAWS) in [0, 1) decide; what lies outside the image is
-    white paper. Source: released code, but for the white (it fills with black).
+    A0 is the image itself; A1 enlarges, rotates, flips and crops the centre; A2 crops a random part, flips
+    and jitters colour. `numbers` (b, DRAWS) in [0, 1) decide; what lies outside the image is white paper.
+    Source: released code, except for the white (it fills with black).
     """
     if kind == "A0":
         return images

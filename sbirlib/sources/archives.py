@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 from sbirlib.data.images import Fault, list_visible
 from sbirlib.errors import InputError
@@ -27,7 +27,6 @@ MAX_TOTAL = 32 * 2**30  # bytes of one archive, unpacked
 MAX_RATIO = 200
 SMALL = 64 * 2**20  # bytes up to which an archive may shrink as much as it likes
 _IF_TRUSTED = "Nothing was unpacked; if you trust it, unpack it yourself and import the folder"
-_T = TypeVar("_T")
 # What an archive's own list states: name, kind ("file", "folder" or "other"), size, and how to get the bytes.
 _Members = Iterator[tuple[str, str, int, Callable[[], bytes]]]
 
@@ -40,8 +39,7 @@ class Entry(NamedTuple):
     """One file: its path inside, its size in bytes, and how to get its bytes.
 
     Reading raises ArchiveError where the file is damaged or larger than MAX_FILE. The path is relative and
-    without `..`. A file of an archive inside a folder has the archive's name among its parents:
-    `trainA.zip/00001_01.png`.
+    without `..`. Below a folder, an archive's name is among the parents: `trainA.zip/00001_01.png`.
     """
 
     path: PurePosixPath
@@ -160,12 +158,8 @@ def _tar_members(path: Path, stack: ExitStack) -> _Members:
             reason = f"is damaged ({member.name} has a negative length)"
             raise ArchiveError(f"{path}: {reason}; download it again")
         kind = "file" if member.isfile() else "folder" if member.isdir() else "other"
-        plain = not member.issparse()
-        yield member.name, kind if plain else "other", member.size, partial(_read_member, archive, member)
-
-
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
+        kind = "other" if member.issparse() else kind
+        yield member.name, kind, member.size, lambda member=member: archive.extractfile(member).read()
 
 
 def _entry(archive: Path, inside: PurePosixPath, size: int, read: Callable[[], bytes]) -> Entry:
@@ -181,7 +175,7 @@ def _entry(archive: Path, inside: PurePosixPath, size: int, read: Callable[[], b
     return Entry(inside, size, read_safely)
 
 
-def _safely(where: object, work: Callable[[], _T]) -> _T:
+def _safely(where: object, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except ArchiveError:

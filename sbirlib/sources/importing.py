@@ -27,8 +27,8 @@ Source = Literal["clothesv1", "chairv2", "shoev2"]
 class Published(NamedTuple):
     """What the manifest says of one data set.
 
-    `word` occurs in the names of its folders; `counts` maps "train photos" and the like to the
-    published numbers of files, each with where it was read.
+    `word` occurs in the names of its folders; `counts` maps "train photos" and the like to the published
+    numbers of files, each with the place where it was read.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Published(NamedTuple):
 class ImportReport(NamedTuple):
     """What `import_dataset` found; `str()` is the report.
 
-    `counts` maps "train photos" and the like to the files written; `left_out` are the pictures that
-    were not, and why; `notes` tell the rest.
+    `counts` maps "train photos" and the like to the files written; `left_out` says which pictures were not
+    and why; `notes` say the rest.
     """
 
     published: Published
@@ -57,8 +57,7 @@ class ImportReport(NamedTuple):
         """One line for every count that no source gives."""
         lines = []
         for what, known in self.published.counts.items():
-            found = self.counts[what]
-            if found not in known:
+            if (found := self.counts[what]) not in known:
                 sources = "; ".join(f"{count} ({where})" for count, where in known.items())
                 near = min(known, key=lambda count: abs(count - found))
                 gap = f"{near - found} fewer" if found < near else f"{found - near} more"
@@ -107,10 +106,9 @@ def import_dataset(source: Source, archive: str | Path, out: str | Path) -> Impo
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             # Hidden, and on the same disk, so that what is complete can be renamed into place.
-            with TemporaryDirectory(
-                prefix=f".{out.name}-", dir=out.parent, ignore_cleanup_errors=True
-            ) as name:
-                new = Path(name, "new")
+            prefix = f".{out.name}-"
+            with TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as fresh:
+                new = Path(fresh, "new")
                 report = _report(known, archive, out, _write(layout, archive, new), new)
                 record = {
                     "source": source,
@@ -160,17 +158,16 @@ def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
     """Writes all pictures, removes those that cannot be decoded, and adds what is left out to the layout."""
     for place in {target.parent for _, target in layout.files}:
         (folder / place).mkdir(parents=True)
-    written: dict[str, tuple[Path, Path]] = {}
-    faults, copies = [], 0
+    written, origins, faults, copies = {}, {}, [], 0
     for entry, target in tqdm(layout.files, desc="reading", unit="file", disable=None, leave=False):
         origin, path, key = archive / entry.path, folder / target, str(target).casefold()
         try:
             data = entry.read()
             # Upper and lower case make one file on many disks.
-            first, _ = written.get(key, (None, None))
+            first = written.get(key)
             if first is None:
                 path.write_bytes(data)
-                written[key] = path, origin
+                written[key], origins[path] = path, origin
             elif first.name == path.name and first.read_bytes() == data:
                 copies += 1
             else:
@@ -182,7 +179,6 @@ def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
             if error.errno not in _BAD_NAMES:
                 raise
             faults.append(Fault(origin, "cannot be written", "no file can have this name; rename it"))
-    origins = dict(written.values())
     for fault in read_all(inspect_image, origins, "checking")[1]:
         fault.path.unlink()
         faults.append(fault._replace(path=origins[fault.path]))

@@ -55,16 +55,16 @@ def arrange(listing: Listing, word: str, archive: Path) -> Layout:
     """Finds the data set in a listing, at any depth; of several, the one below a folder named `word`.
 
     Known shapes, upper or lower case, with or without a folder around them:
-    1. trainA, trainB, testA, testB (A sketches, B photos): Clothes-V1, and the copies of Chair-V2 and
-       Shoe-V2 that are trained on. Each may also be an archive of its own (trainA.zip) in a folder.
+    1. trainA, trainB, testA, testB (A sketches, B photos): Clothes-V1, and the copies of Chair-V2 and Shoe-V2
+       that are trained on. Each may also be an archive of its own (trainA.zip) in a folder.
     2. photo and sketch, or names that end so (ShoeV2_photo, ShoeV2_sketch_png), beside the lists
-       photo_train.txt, photo_test.txt and, if there, sketch_train.txt and sketch_test.txt, one name a
-       line: QMUL's own form. With photo lists alone, a sketch goes with its photo, and the reverse.
+       photo_train.txt, photo_test.txt and, if there, sketch_train.txt and sketch_test.txt, one name a line:
+       QMUL's own form. With photo lists alone, a sketch goes with its photo, and the other way round.
     3. photo/train, photo/test, sketch/train, sketch/test, or train/photo and so on: seen in the wild.
     Source: the READMEs of ARNet, DLI-Net and TCNet, and loaders of Shoe-V2 on GitHub.
 
-    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if there is no such shape, half of
-    one, or more than one that fits.
+    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if no such shape, half of one, or more
+    than one fits.
     """
     placed = [found for entry in listing.entries if (found := _place(entry))]
     root = _root(listing, placed, word, archive)
@@ -84,13 +84,11 @@ def arrange(listing: Listing, word: str, archive: Path) -> Layout:
             )
     for found in paired or files:
         path = found.entry.path
-        if not path.name.isprintable():
-            fault = Fault(archive / path, "cannot be read", "its name cannot be printed; rename it")
-            layout.left_out.append(fault)
-        elif found.readable:
+        if path.name.isprintable() and found.readable:
             layout.files.append((found.entry, PurePosixPath(f"{found.split}{found.side}") / path.name))
-        elif path.suffix.lower() in OTHER_EXTENSIONS:
-            layout.left_out.append(Fault(archive / path, "cannot be read", SAVE_AS))
+        elif not path.name.isprintable() or path.suffix.lower() in OTHER_EXTENSIONS:
+            reason = SAVE_AS if path.name.isprintable() else "its name cannot be printed; rename it"
+            layout.left_out.append(Fault(archive / path, "cannot be read", reason))
     _check_sides(layout, archive)
     return layout
 
@@ -239,13 +237,10 @@ def _photos_of(sketch: str) -> tuple[str, ...]:
 
 def _check_sides(layout: Layout, archive: Path) -> None:
     if not layout.files:
-        raise SourceError(
-            f"{archive}: holds no picture in a format that can be read ({', '.join(EXTENSIONS)})"
-        )
+        raise SourceError(f"{archive}: holds no picture that can be read ({', '.join(EXTENSIONS)})")
     for split in SPLITS:
         sides = {target.parts[0][-1] for _, target in layout.files if target.parts[0].startswith(split)}
         if len(sides) == 1:
-            have = sides.pop()
-            lack = "AB".replace(have, "")
+            have, lack = ("A", "B") if "A" in sides else ("B", "A")
             half = f"the {split} split has {_CONTENT[have]} but no {_CONTENT[lack]} ({split}{lack})"
             raise SourceError(f"{archive}: {half}; import both{_unread(layout.left_out)}")

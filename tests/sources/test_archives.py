@@ -198,7 +198,7 @@ NAMES = st.text(st.sampled_from("ab.:/\\~ \n\x1b\u0301é"), min_size=1, max_size
 
 
 def attempt(work):
-    """What `work` gives, and the message of the ArchiveError if it raises that; anything else fails the test."""
+    """What `work` gives, and the message if it raises ArchiveError; any other error fails the test."""
     try:
         return work(), ""
     except ArchiveError as error:

@@ -1,6 +1,6 @@
-"""Hostile input through the real command line: what is said, the exit code, and that nothing is lost.
+"""Hostile input through the real command line: the message, the exit code, and that nothing is lost.
 
-`python tests/test_hostile.py` prints the table of all kinds as Markdown.
+`PYTHONPATH=tests python tests/sources/test_hostile.py` prints the table of all kinds as Markdown.
 """
 
 import json
