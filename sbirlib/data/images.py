@@ -108,7 +108,7 @@ def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tu
 
 
 def list_visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, less hidden files. Raises ImageError if there is no folder."""
+    """What a folder holds but hidden files, sorted by name. Raises ImageError if it does not exist."""
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
