@@ -81,7 +81,7 @@ def interval_plot(
     title: str = "",
     xlabel: str = "Acc@1 (% of queries)",
 ) -> Figure:
-    """A line for each name: value with its interval, NaN where there is none, and single `points`; in percent."""
+    """A row for each name: value and interval, NaN where there is none, and single `points`; in percent."""
     axes = new_axes(9.0, 1.2 + 0.34 * len(names))
     places, (percent, low, high) = np.arange(len(names)), floats(percent, low, high)
     for place, values in zip(places, points, strict=False):

@@ -96,16 +96,14 @@ def retrieval_strip(
     gap, head, columns = 0.1, 0.27, 1 + max(len(row) for row in results)
     figure, axes = new_page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)
     for i, (sketch, row) in enumerate(zip(sketches, results, strict=True)):
-        titles = [captions[i] if len(captions) else "sketch", *map(str, range(1, columns))][: 1 + len(row)]
+        titles, y = [str(k) for k in range(1 + len(row))], head + i * (side + head)
         if len(similarities):
-            titles[1:] = [f"{k + 1}: {similarities[i][k]:.2f}" for k in range(len(row))]
-        frames = {0: QUERY_FRAME}
+            titles[1:] = [f"{k}: {value:.2f}" for k, value in enumerate(similarities[i][: len(row)], start=1)]
+        titles[0], frames = captions[i] if len(captions) else "sketch", {0: QUERY_FRAME}
         if len(true_place) and true_place[i] in range(len(row)):
             titles[true_place[i] + 1] += " true"
             frames[true_place[i] + 1] = TRUE_FRAME
-        place_pictures(
-            axes, [sketch, *row], titles, gap, head + i * (side + head), side, gap=gap, frames=frames
-        )
+        place_pictures(axes, [sketch, *row], titles, gap, y, side, gap=gap, frames=frames)
     return figure
 
 
@@ -154,10 +152,8 @@ def failure_gallery(
         return message("no failures: every sketch found its photo first")
     for row, (found, rank) in enumerate(zip(confused, ranks, strict=True)):
         if len(found) > rank - 1:
-            raise InputError(
-                f"row {row}: {len(found)} photos cannot stand before one of rank {rank}; leave out the "
-                "true photo and what came after it"
-            )
+            words = f"row {row}: {len(found)} photos cannot stand before one of rank {rank}"
+            raise InputError(words + "; leave out the true photo and what came after it")
     gap, head, top, apart, more = 0.1, 0.27, 0.32, 0.35, 0.75
     start = 2 * (side + gap) + gap + apart
     wide = max(map(len, confused)) * (side + gap)

@@ -1,4 +1,4 @@
-"""Figures of what a model does with patch tokens: where it looks, how alike they are, which it can do without.
+"""What a model does with patch tokens: where it looks, how alike they are, which it can do without.
 
 What a slider redraws (`token_overlay`, `discard_card`) is drawn on one page, in a fraction of a second.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,16 +22,11 @@ from sbirlib.errors import InputError
 from sbirlib.figures.photos import new_page, place_pictures, retrieval_card
 from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, limits, line_style, new_figure, whole_ticks
 
-# Seaborn's colour maps: light where there is little, so that the picture shows through, and dark where there is much.
+# Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
 CELL_ALPHA = 0.62
 # Mean distance of two points of a square of side 1: how far attention reaches if it is spread evenly.
 EVEN_REACH = 0.5214
-
-
-class _Scale(NamedTuple):
-    norm: Normalize
-    name: str
 
 
 def token_overlay(
@@ -56,21 +50,20 @@ def token_overlay(
     leaves a cell empty. Raises InputError for maps that are not 2-D or a query outside the grid.
     """
     maps = floats(*maps)
-    flat = [str(values.shape) for values in maps if values.ndim != 2]
-    if flat or len(maps) != len(titles) or not maps:
+    if not maps or len(maps) != len(titles) or any(values.ndim != 2 for values in maps):
         raise InputError(
-            f"{len(maps)} maps and {len(titles)} titles: one title for each map (rows, columns) is needed"
-            + (f"; there is a map of shape {flat[0]}" if flat else "")
+            f"{len(maps)} maps and {len(titles)} titles: give one title for each map (rows, columns), not "
+            f"{', '.join(f'shape {values.shape}' for values in maps) or 'none'}"
         )
     if query is not None and not all(0 <= at < size for at, size in zip(query, maps[0].shape, strict=True)):
         raise InputError(f"query patch {query} lies outside the grid {maps[0].shape} of the first map")
     label = label or ("signed weight (no unit)" if signed else "attention (share of 1)")
     shown, grey = _shrunk(image, side)
-    gap, head, bar = 0.12, 0.28, 0.55 if common else 0.3
-    top, below = (0.35 if heading else 0.05), (0.0 if common else bar)
+    gap, head, top, bar = 0.12, 0.28, (0.35 if heading else 0.05), (0.55 if common else 0.3)
+    below = 0.0 if common else bar
     rows, wide = math.ceil((1 + len(maps)) / columns), min(columns, 1 + len(maps))
-    high = top + rows * (side + head + below) + gap + (bar if common else 0.3)
-    figure, axes = new_page(wide * (side + gap) + gap, high)
+    width, height = wide * (side + gap) + gap, top + rows * (side + head + below) + gap + bar
+    figure, axes = new_page(width, height)
     axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
     titles = ["input" if query is None else "query patch framed", *titles]
     grid = dict(gap=gap, head=head + below, columns=columns)
@@ -81,11 +74,9 @@ def token_overlay(
     for values, ground in zip(maps, axes.images[1:], strict=True):
         scale = together if common else _scale([values], signed)
         extent = left, right, bottom, upper = ground.get_extent()
-        _cells(axes, values, scale, extent, interpolation="nearest")
+        axes.imshow(values, extent=extent, interpolation="nearest", **scale)
         if not common:
-            x, y = (left + right - side) / 2, (bottom + upper + side) / 2
-            _colour_bar(axes, scale, x, y + 0.06, side)
-    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
+            _colour_bar(axes, scale, (left + right - side) / 2, (bottom + upper + side) / 2 + 0.06, side)
     if common:
         long = min(3.0, width - 0.6)
         _colour_bar(axes, together, (width - long) / 2, height - bar, long)
@@ -93,26 +84,16 @@ def token_overlay(
     return figure
 
 
-def _scale(maps: Sequence[np.ndarray], signed: bool) -> _Scale:
-    """The colour scale that holds all these values, with 0 at its beginning, or in its middle."""
+def _scale(maps: Sequence[np.ndarray], signed: bool) -> dict[str, object]:
+    """Translucent colours for all these values, 0 first or in the middle, as keywords of `Axes.imshow`."""
     low, high = limits(maps)
-    if signed:
-        reach = max(abs(low), abs(high)) or 1.0
-        return _Scale(Normalize(-reach, reach), SIGNED)
-    return _Scale(Normalize(min(0.0, low), high if high > min(0.0, low) else low + 1), AMOUNT)
-
-
-def _cells(
-    axes: Axes, values: np.ndarray, scale: _Scale, extent: tuple[float, ...], **options: object
-) -> None:
-    """Draws values as translucent cells in the colours of a scale."""
-    axes.imshow(
-        values, cmap=scale.name, norm=scale.norm, alpha=CELL_ALPHA, extent=extent, aspect="auto", **options
-    )
+    reach, start = max(abs(low), abs(high)) or 1.0, min(0.0, low)
+    norm = Normalize(-reach, reach) if signed else Normalize(start, high if high > start else low + 1)
+    return dict(norm=norm, cmap=SIGNED if signed else AMOUNT, alpha=CELL_ALPHA, aspect="auto")
 
 
 def _shrunk(image: ArrayLike, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, uint8 or float in [0, 1], in colour and in grey: (h, w, 3) uint8, for `side` inches at 200 dpi."""
+    """A picture, uint8 or float in [0, 1], in colour and grey: (h, w, 3) uint8, `side` inches at 200 dpi."""
     image = np.asarray(image)
     if np.issubdtype(image.dtype, np.floating):
         image = (np.clip(image, 0, 1) * 255).round()
@@ -130,10 +111,11 @@ def _frame_patch(axes: Axes, patch: tuple[int, int], grid: tuple[int, int]) -> N
         axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=colour, linewidth=width))
 
 
-def _colour_bar(axes: Axes, scale: _Scale, x: float, y: float, width: float) -> None:
-    """A horizontal colour bar, numbers below, as translucent as the cells; one Axes for each would be slow."""
-    norm, thick = scale.norm, 0.11
-    _cells(axes, np.linspace(norm.vmin, norm.vmax, 64)[None], scale, (x, x + width, y + thick, y))
+def _colour_bar(axes: Axes, scale: dict[str, object], x: float, y: float, width: float) -> None:
+    """A horizontal colour bar with its numbers below, on the page itself: one Axes for each would be slow."""
+    norm, thick = scale["norm"], 0.11
+    colours = np.linspace(norm.vmin, norm.vmax, 64)[None]
+    axes.imshow(colours, extent=(x, x + width, y + thick, y), **scale)
     for tick in MaxNLocator(2 if width < 2.2 else 5).tick_values(norm.vmin, norm.vmax):
         part = (tick - norm.vmin) / (norm.vmax - norm.vmin)
         # The last tick may pass the end of the scale by a rounding error.
@@ -142,7 +124,7 @@ def _colour_bar(axes: Axes, scale: _Scale, x: float, y: float, width: float) -> 
 
 
 def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Figure:
-    """How far attention reaches in each layer: a dot for each head, the mean of the heads, and their variance.
+    """How far attention reaches in each layer: a dot for each head, their mean and their variance.
 
     `distances[name]` (layers, heads) are mean distances in pixels between a query patch and what it
     attends to; `pixels` is the side of the picture. Raises InputError for arrays that are not 2-D.
@@ -231,12 +213,11 @@ def discard_card(
 
 
 def _hatch_out(axes: Axes, cells: np.ndarray) -> None:
-    """Greys and hatches these cells (rows, columns) bool of the first picture; one path, since many are slow."""
+    """Greys and hatches these cells (rows, columns) bool of the first picture; many paths would be slow."""
     left, right, bottom, top = axes.images[0].get_extent()
     high, wide = (bottom - top) / cells.shape[0], (right - left) / cells.shape[1]
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-    column_row = np.argwhere(cells)[:, None, ::-1]
-    vertices = (left, top) + (column_row + corners) * (wide, high)
+    vertices = (left, top) + (np.argwhere(cells)[:, None, ::-1] + corners) * (wide, high)
     codes = np.tile([Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY], len(vertices))
     outline = Outline(vertices.reshape(-1, 2), codes)
     look = dict(facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
