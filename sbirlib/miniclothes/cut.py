@@ -1,11 +1,12 @@
 """The measures a garment is cut by, and the curves it is made of.
 
 Body units: x = 0 is the centre front, y = 0 the highest point of the shoulder or of a
-waistband, y grows downwards, 1 is roughly the length of a long top. Source: ours.
+waistband, y grows downwards, 1 is roughly the length of a long top.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,33 +32,18 @@ NECKS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 HEM_PIECE = {"ribbed": 0.085, "ruffle": 0.150}  # height of a piece sewn on below the body
 # Closed, filled parts; every other part is a line, but "button", a disc.
-OUTLINED = frozenset(
-    [
-        "back",
-        "hood",
-        "body",
-        "sleeve",
-        "cuff",
-        "hem",
-        "band",
-        "pocket",
-        "flap",
-        "placket",
-        "belt",
-        "buckle",
-        "tie",
-        "collar",
-        "trim",
-    ]
-)
+OUTLINED = frozenset((
+    "back", "hood", "body", "sleeve", "cuff", "hem", "band", "pocket", "flap", "placket", "belt", "buckle",
+    "tie", "collar", "trim",
+))  # fmt: skip
 
 
 class Part(NamedTuple):
     """One thing to draw; parts come in painter's order, the farthest first.
 
-    `points` is (n, 2); for a button: its centre and one point of its rim. `cloth` names the
-    material (main, trim, rib, lining, leather). `grain` is the way the cloth lies, in degrees,
-    counter-clockwise from upright. Source: ours.
+    `points` is (n, 2); for a button, its centre and one point of its rim. `cloth` names the material
+    (main, trim, rib, lining, leather, metal). `grain` is the way the cloth lies, in degrees,
+    counter-clockwise from upright.
     """
 
     name: str
@@ -84,9 +70,13 @@ class Cut(NamedTuple):
         """Half the width of the cloth at height y."""
         return float(np.interp(y, self.side[:, 1], self.side[:, 0]))
 
+    def across(self, y: float) -> np.ndarray:
+        """A seam across the front at height y, a little lower in the middle."""
+        return arc((-self.half(y), y), (self.half(y), y), -0.02)
+
 
 def measure(garment: Garment) -> Cut:
-    """The measures of one garment in body units. Source: ours."""
+    """The measures of one garment in body units."""
     g = garment
     spans = MEASURES[g.family]
     length, chest = between(spans["length"], g.length), between(spans["chest"], g.width)
@@ -101,17 +91,15 @@ def measure(garment: Garment) -> Cut:
         hip = chest + 0.5 * (hem - chest) + 0.035
         side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
         return Cut(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit)
-    neck, shallow, deep = NECKS[g.neckline]
-    depth = between((shallow, deep), g.neck_depth)
-    pit = chest
+    neck, *depths = NECKS[g.neckline]
+    depth, pit = between(depths, g.neck_depth), chest
     if g.sleeve == "none":
         neck = min(neck, 0.115)
         shoulder = np.array([min(neck + between((0.040, 0.10), g.shoulder), chest), 0.035])
         pit = min(chest, shoulder[0] + 0.07)  # a wider chest would stand off as wings
     else:
         shoulder = np.array([min(max(between((0.175, 0.25), g.shoulder), neck + 0.04), chest), 0.05])
-    underarm = np.array([pit, 0.24 + 0.06 * g.width])
-    narrow = chest * (1 - 0.24 * g.waist)
+    underarm, narrow = np.array([pit, 0.24 + 0.06 * g.width]), chest * (1 - 0.24 * g.waist)
     inset = 0.055 if g.sleeve == "none" else 0.03
     deepest = (min(shoulder[0], pit) - inset, underarm[1] - 0.01)
     armhole = bezier(shoulder, off(shoulder, -0.012, 0.09), deepest, underarm)
@@ -123,7 +111,7 @@ def measure(garment: Garment) -> Cut:
     return Cut(neck, depth, shoulder, underarm, armhole, side, waist, base, end, slit)
 
 
-def between(span: tuple[float, float], share: float) -> float:
+def between(span: Sequence[float], share: float) -> float:
     """The value at `share` (0..1) of the way through `span`."""
     return span[0] + (span[1] - span[0]) * share
 
@@ -174,6 +162,15 @@ def widen(points: np.ndarray, by: float) -> np.ndarray:
     return points + by * normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
 
 
-def both(part: Part) -> list[Part]:
-    """A part and its mirror image."""
-    return [part, part._replace(points=mirror(part.points), grain=-part.grain)]
+def both(*parts: Part) -> list[Part]:
+    """Each part and its mirror image."""
+    return [
+        twin
+        for part in parts
+        for twin in (part, part._replace(points=mirror(part.points), grain=-part.grain))
+    ]
+
+
+def pixels(points: np.ndarray, side: float) -> list[float]:
+    """Points of the unit square as x, y, x, y, ... in px of a picture of that side, as Pillow draws them."""
+    return (points * side).ravel().tolist()
