@@ -75,9 +75,8 @@ class Cut(NamedTuple):
         return arc((-self.half(y), y), (self.half(y), y), -0.02)
 
 
-def measure(garment: Garment) -> Cut:
+def measure(g: Garment) -> Cut:
     """The measures of one garment in body units."""
-    g = garment
     spans = MEASURES[g.family]
     length, chest = between(spans["length"], g.length), between(spans["chest"], g.width)
     hem = chest * (1 + between(spans["flare"], g.flare))
