@@ -106,9 +106,12 @@ def rank_histogram(ranks: np.ndarray, gallery: int) -> Figure:
 class Interval(Protocol):
     """What a curve needs of `retrieval.Accuracy`: value and 95 % interval, in percent."""
 
-    percent: float
-    low: float
-    high: float
+    @property
+    def percent(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
 
 
 def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *, k: int = 1) -> Figure:

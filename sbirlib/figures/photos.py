@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 from sbirlib.errors import InputError
 from sbirlib.figures.style import GUIDE_COLOUR, TRUE_COLOUR, message, new_figure
 
-Frame = tuple[object, float]  # colour, and width in points
+Frame = tuple[Any, float]  # colour, and width in points
 PLAIN_FRAME, QUERY_FRAME, TRUE_FRAME = ("0.8", 0.8), ("0.2", 1.5), (TRUE_COLOUR, 4)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -44,7 +45,7 @@ def new_axes(width: float, height: float) -> Axes:
     return new_figure(width, height).subplots()
 
 
-def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **labels: object) -> Figure:
+def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **labels: Any) -> Figure:
     """Sets `labels`, such as xlabel, and takes the box off axes; returns their figure.
 
     `whole` and `grid` name the sides ("x", "y" or "xy") that get whole numbers or faint lines. `percent`
@@ -66,7 +67,7 @@ def whole_ticks(axes: Axes, sides: str, most: int = 10) -> None:
         getattr(axes, f"{side}axis").set_major_locator(MaxNLocator(most, integer=True))
 
 
-def line_style(place: int) -> dict[str, object]:
+def line_style(place: int) -> dict[str, Any]:
     """Colour, marker and dashes of line number `place`, as keywords of `Axes.plot`."""
     cycles = dict(color=PALETTE, marker=MARKERS, linestyle=LINES)
     return {name: cycle[place % len(cycle)] for name, cycle in cycles.items()}

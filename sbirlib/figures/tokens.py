@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, limits, line_sty
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
 CELL_ALPHA = 0.62
-# Mean distance of two points of a square of side 1: how far attention reaches if it is spread evenly.
+# Mean distance between two points of a square of side 1: how far attention reaches if it is spread evenly.
 EVEN_REACH = 0.5214
 
 
@@ -84,7 +85,7 @@ def token_overlay(
     return figure
 
 
-def _scale(maps: Sequence[np.ndarray], signed: bool) -> dict[str, object]:
+def _scale(maps: Sequence[np.ndarray], signed: bool) -> dict[str, Any]:
     """Translucent colours for all these values, 0 first or in the middle, as keywords of `Axes.imshow`."""
     low, high = limits(maps)
     reach, start = max(abs(low), abs(high)) or 1.0, min(0.0, low)
@@ -111,7 +112,7 @@ def _frame_patch(axes: Axes, patch: tuple[int, int], grid: tuple[int, int]) -> N
         axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=colour, linewidth=width))
 
 
-def _colour_bar(axes: Axes, scale: dict[str, object], x: float, y: float, width: float) -> None:
+def _colour_bar(axes: Axes, scale: dict[str, Any], x: float, y: float, width: float) -> None:
     """A horizontal colour bar with its numbers below, on the page itself: one Axes for each would be slow."""
     norm, thick = scale["norm"], 0.11
     colours = np.linspace(norm.vmin, norm.vmax, 64)[None]

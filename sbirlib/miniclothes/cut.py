@@ -125,21 +125,21 @@ def bezier(*controls, n: int = 20) -> np.ndarray:
 
 
 def arc(a, b, bow: float = 0.0, n: int = 14) -> np.ndarray:
-    """A curve from a to b whose middle is `bow` times their distance off to the left of the way."""
+    """A curve from a to b whose middle lies `bow` times their distance to the left of the straight line."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     along = b - a
     return bezier(a, (a + b) / 2 + 2 * bow * np.array([along[1], -along[0]]), b, n=n)
 
 
 def chain(*pieces) -> np.ndarray:
-    """Several polylines or points joined to one polyline, without doubled points."""
+    """Several polylines or points joined into one polyline, without doubled points."""
     points = np.concatenate([np.atleast_2d(np.asarray(piece, dtype=float)) for piece in pieces])
     keep = np.r_[True, np.abs(np.diff(points, axis=0)).sum(axis=1) > 1e-9]
     return points[keep]
 
 
 def mirror(points: np.ndarray) -> np.ndarray:
-    """The same polyline on the other side of the centre front, walked the other way round."""
+    """The same polyline on the other side of the centre front, its points in reverse order."""
     return (np.asarray(points, dtype=float) * [-1.0, 1.0])[::-1]
 
 
@@ -155,7 +155,7 @@ def off(points: np.ndarray, right: float, down: float) -> np.ndarray:
 
 
 def widen(points: np.ndarray, by: float) -> np.ndarray:
-    """A polyline moved sideways by `by`, to the right of the way for a positive value."""
+    """A polyline moved sideways by `by`, to the right as one walks it for a positive value."""
     along = np.gradient(points, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
     return points + by * normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)

@@ -55,7 +55,7 @@ def render_photo(garment: Garment, *, seed: int | Sequence[int], size: int = 256
 
 
 class _Studio:
-    """A floating-point picture (rgb, height, width) that parts are laid on; planes apart, for speed."""
+    """A floating-point picture (rgb, height, width) that parts are laid on, planes first for speed."""
 
     def __init__(self, garment: Garment, parts: list[Part], rng: np.random.Generator, size: int):
         self.side = size * OVERSAMPLING

@@ -1,8 +1,8 @@
 """The seven designers' hands: one garment, drawn as dark strokes on white paper.
 
-A designer inks the very curves that the photo fills, seen in an own way (shift, scale, turn)
-and drawn with an own hand (width, wobble, overshoot, pressure), leaving out what this designer
-always leaves out.
+A designer inks the very curves that the photo fills, but sees them in a personal way (shift, scale,
+turn), draws them in a personal hand (width, wobble, overshoot, pressure), and always leaves the same
+details out.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def render_sketch(
 
 
 def _view(designer: Designer, rng: np.random.Generator):
-    """The map from the garment's square to the paper: the designer's habit and today's deviation."""
+    """The map from the garment's square to the paper: the habit of the hand, and what varies by sketch."""
     loose = designer.loose
     scale = np.array(designer.scale) * (1 + rng.normal(0, loose, 2))
     shift, angle = rng.normal(0, loose, 2), rng.normal(0, 1.2 * loose)
@@ -194,7 +194,7 @@ class _Page:
         for mark in marks:
             if d.pattern == "fill":
                 brush.polygon(pixels(mark, self.side), fill=178)
-            if len(mark) == 4:  # a band: only its long sides, for the short ones lie outside the part
+            if len(mark) == 4:  # a band: only its long sides, since the short ones lie outside the part
                 t = np.linspace(0, 1, max(int(np.hypot(*(mark[1] - mark[0])) / 0.06), 2))[:, None]
                 sides = [a * (1 - t) + b * t for a, b in (mark[:2], mark[2:])]
                 lines = [side + self.rng.normal(0, d.wobble, (len(t), 2)) for side in sides]
