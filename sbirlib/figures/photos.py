@@ -30,20 +30,6 @@ def new_page(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def place_picture(
-    axes: Axes, image: ArrayLike, x: float, y: float, side: float, title: str, frame: Frame = PLAIN_FRAME
-) -> None:
-    """Places a picture (h, w, 3) into the square at (x, y) of a page, its title above."""
-    image = np.asarray(image)
-    high, wide = (side * length / max(image.shape[:2]) for length in image.shape[:2])
-    left, top = x + (side - wide) / 2, y + (side - high) / 2
-    extent = (left, left + wide, top + high, top)
-    axes.imshow(image, interpolation="antialiased", extent=extent, aspect="auto")
-    colour, width = frame
-    axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=colour, linewidth=width))
-    axes.text(x + side / 2, y - 0.06, title, ha="center", va="bottom", fontsize=9)
-
-
 def place_pictures(
     axes: Axes,
     images: Sequence[ArrayLike],
@@ -57,15 +43,21 @@ def place_pictures(
     columns: int | None = None,
     frames: Mapping[int | None, Frame] | None = None,
 ) -> None:
-    """Places pictures in rows of `columns`, or all in one row, from (x, y) of a page on.
+    """Places pictures (h, w, 3), titles above, from (x, y) of a page on, in rows of `columns` or in one row.
 
     `gap` lies between neighbours, and `head`, with room for the titles, between rows; `frames[k]` is
     the frame of picture k where it is not the plain one.
     """
-    for k, (image, title) in enumerate(zip(images, titles, strict=True)):
+    for k, (image, title) in enumerate(zip(map(np.asarray, images), titles, strict=True)):
         row, column = divmod(k, columns or len(images))
-        frame = (frames or {}).get(k, PLAIN_FRAME)
-        place_picture(axes, image, x + column * (side + gap), y + row * (side + head), side, title, frame)
+        high, wide = (side * length / max(image.shape[:2]) for length in image.shape[:2])
+        corner_x, corner_y = x + column * (side + gap), y + row * (side + head)
+        left, top = corner_x + (side - wide) / 2, corner_y + (side - high) / 2
+        extent = (left, left + wide, top + high, top)
+        axes.imshow(image, interpolation="antialiased", extent=extent, aspect="auto")
+        colour, width = (frames or {}).get(k, PLAIN_FRAME)
+        axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=colour, linewidth=width))
+        axes.text(corner_x + side / 2, corner_y - 0.06, title, ha="center", va="bottom", fontsize=9)
 
 
 def image_grid(
@@ -129,7 +121,7 @@ def retrieval_card(
     high = max(math.ceil(len(results) / columns) * (side + head), large + head)
     figure, axes = new_page(large + columns * (side + gap) + 3 * gap, top + high + gap)
     axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
-    place_picture(axes, sketch, gap, top + head, large, title, QUERY_FRAME)
+    place_pictures(axes, [sketch], [title], gap, top + head, large, gap=gap, frames={0: QUERY_FRAME})
     grid = dict(gap=gap, head=head, columns=columns, frames={true_place: TRUE_FRAME})
     place_pictures(axes, results, titles, large + 2 * gap, top + head, side, **grid)
     return figure
@@ -162,11 +154,11 @@ def failure_gallery(
     axes.text(start, 0.08, "found before it, best first", ha="left", va="top", fontsize=11)
     middle, bottom = start - apart / 2 - gap / 2, axes.get_ylim()[0] - gap
     axes.plot((middle, middle), (0.1, bottom), color=GUIDE_COLOUR, linewidth=0.8)
-    rows = zip(sketches, true_photos, confused, ranks, strict=True)
+    rows, frames = zip(sketches, true_photos, confused, ranks, strict=True), {0: QUERY_FRAME, 1: TRUE_FRAME}
     for row, (sketch, photo, found, rank) in enumerate(rows):
         y = top + head + row * (side + head)
-        place_picture(axes, sketch, gap, y, side, captions[row] if len(captions) else "sketch", QUERY_FRAME)
-        place_picture(axes, photo, 2 * gap + side, y, side, f"true photo: rank {rank}", TRUE_FRAME)
+        pair = [captions[row] if len(captions) else "sketch", f"true photo: rank {rank}"]
+        place_pictures(axes, [sketch, photo], pair, gap, y, side, gap=gap, frames=frames)
         place_pictures(axes, found, [str(k + 1) for k in range(len(found))], start, y, side, gap=gap)
         left_out = rank - 1 - len(found)
         if left_out:
