@@ -28,7 +28,7 @@ from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.photos import failure_gallery
 from sbirlib.figures.tokens import distance_by_layer, similarity_heatmaps, token_overlay
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.embed import Rows, embed_split
+from sbirlib.retrieval.rows import Rows, embed_split
 from sbirlib.retrieval.scores import Scores, score
 from sbirlib.retrieval.search import score_all
 

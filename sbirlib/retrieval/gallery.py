@@ -18,9 +18,9 @@ from sbirlib.data.pairs import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import ram_budget
-from sbirlib.retrieval.search import search
+from sbirlib.retrieval.search import best_matches
 
 
 class Hit(NamedTuple):
@@ -91,7 +91,7 @@ class Gallery:
             raise InputError(
                 "the sketch's embedding is not a number: the model is broken (did training diverge?)"
             )
-        found = search(self.model.score, query, self.embeddings, k)
+        found = best_matches(self.model.score, query, self.embeddings, k)
         best = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
 

@@ -120,5 +120,5 @@ def test_trained_stopped_resumed_scored_and_searched(siamese, pairs, tmp_path, c
     first = pairs.split("test").photos[scores.order[0, 0]]
     assert hits[0].path == first.path
     text = describe(tmp_path / "half")
-    assert "method = b_siamese" in text
+    assert "half, method b_siamese" in text
     assert "mstr." not in text

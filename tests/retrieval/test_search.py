@@ -5,8 +5,7 @@ import torch
 
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method
-from sbirlib.retrieval import search as module
-from sbirlib.retrieval.search import score_all, search
+from sbirlib.retrieval.search import best_matches, score_all
 
 
 def dot(queries, gallery):
@@ -26,8 +25,8 @@ def by_sorting(score, queries, gallery, k):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 7)
-    monkeypatch.setattr(module, "QUERIES", 3)
+    monkeypatch.setattr("sbirlib.retrieval.search.ROWS", 7)
+    monkeypatch.setattr("sbirlib.retrieval.search.QUERIES", 3)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def small_blocks(monkeypatch):
 )
 def test_the_best_of_all_blocks(small_blocks, queries, gallery, k):
     sketches, photos = rows(queries, seed=1), rows(gallery, seed=2)
-    found = search(dot, sketches, photos, k)
+    found = best_matches(dot, sketches, photos, k)
     scores, places = by_sorting(dot, sketches, photos, k)
     assert torch.equal(found.rows, places)
     assert torch.equal(found.scores, scores)
@@ -43,7 +42,7 @@ def test_the_best_of_all_blocks(small_blocks, queries, gallery, k):
 
 def test_equal_scores_come_in_the_order_of_their_rows(small_blocks):
     photos = rows(3)[torch.tensor([2, 0, 1, 0, 2, 0, 1, 0, 2, 1, 0, 0, 2, 1, 0, 1, 2, 0])]
-    found = search(dot, rows(3), photos, 18)
+    found = best_matches(dot, rows(3), photos, 18)
     _, places = by_sorting(dot, rows(3), photos, 18)
     assert torch.equal(found.rows, places)
     assert found.rows[0, :7].tolist() == [1, 3, 5, 7, 10, 11, 14]
@@ -51,20 +50,20 @@ def test_equal_scores_come_in_the_order_of_their_rows(small_blocks):
 
 def test_zeros_of_either_sign_are_equal():
     photos = torch.tensor([[-0.0], [0.0], [-1.0], [-0.0]])
-    found = search(lambda q, g: q @ g.T, torch.ones(1, 1), photos, 4)
+    found = best_matches(lambda q, g: q @ g.T, torch.ones(1, 1), photos, 4)
     assert found.rows.tolist() == [[0, 1, 3, 2]]
 
 
 def test_negative_and_tiny_scores_keep_their_order():
     values = torch.tensor([-3.5, 1e-30, -1e-30, 2.0, 0.0, -0.25])
-    found = search(lambda q, g: g.T.expand(len(q), -1), torch.ones(1, 1), values[:, None], 6)
+    found = best_matches(lambda q, g: g.T.expand(len(q), -1), torch.ones(1, 1), values[:, None], 6)
     assert found.scores[0].tolist() == sorted(values.tolist(), reverse=True)
 
 
 def test_equal_photos_score_the_same_wherever_they_stand():
     photo, sketches = rows(1, 512, seed=3), rows(5, 512, seed=4)
     gallery = torch.cat([rows(9_000, 512, seed=5), photo, rows(301, 512, seed=6), photo])
-    found = search(dot, sketches, torch.cat([photo, gallery]), 9303)
+    found = best_matches(dot, sketches, torch.cat([photo, gallery]), 9303)
     copies = (found.rows == 0) | (found.rows == 9001) | (found.rows == 9303)
     for row, scores in zip(copies, found.scores, strict=True):
         places = row.nonzero().flatten()
@@ -84,9 +83,9 @@ def test_rows_of_any_shape_are_scored_in_blocks(small_blocks):
     asked.clear()
     assert torch.equal(score_all(score, sketches, photos), whole)
     assert asked == [(3, 7), (3, 7), (3, 1), (1, 7), (1, 7), (1, 1)]
-    assert torch.equal(search(score, sketches, photos, 2).rows, whole.topk(2).indices)
+    assert torch.equal(best_matches(score, sketches, photos, 2).rows, whole.topk(2).indices)
 
 
 def test_fewer_than_one_photo_is_refused():
     with pytest.raises(InputError, match="k = 0: ask for at least one photo"):
-        search(dot, rows(1), rows(4), 0)
+        best_matches(dot, rows(1), rows(4), 0)
