@@ -20,10 +20,9 @@ from sbirlib.errors import InputError
 from sbirlib.figures.curves import discard_curves
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.photos import failure_gallery
-from sbirlib.figures.tokens import attention_distance as distance_figure
-from sbirlib.figures.tokens import similarity_heatmaps, token_overlay
+from sbirlib.figures.tokens import distance_by_layer, similarity_heatmaps, token_overlay
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.retrieval.embed import embed_split
+from sbirlib.retrieval.rows import embed_split
 from sbirlib.retrieval.scores import score_split, true_ranks
 from sbirlib.retrieval.search import score_all
 
@@ -95,7 +94,7 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
             maps = attention_maps(encoder.backbone, on_device(model, part))
             total = total + len(part) * attention_distance(maps, model.image_size).heads
         found[f"{name} encoder"] = (total / len(chosen)).cpu().numpy()
-    return distance_figure(found, pixels=model.image_size)
+    return distance_by_layer(found, pixels=model.image_size)
 
 
 @torch.no_grad()

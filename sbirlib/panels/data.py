@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 
 import ipywidgets
-import numpy as np
 import torch
 from einops import rearrange
 from matplotlib.figure import Figure
 
 from sbirlib.config.config import Config, knobs
 from sbirlib.data.batches import draws
-from sbirlib.data.images import read_image
+from sbirlib.data.images import read_pixels
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import fit_square, make_view, to_float
 from sbirlib.figures.photos import image_grid
@@ -106,8 +105,8 @@ class ViewExplorer(Panel):
         photo = next(photo for photo in self.split.photos if photo.id == sketch.photo_id)
         pictures, titles = [], []
         for name, path in (("sketch", sketch.path), ("photo", photo.path)):
-            image = rearrange(torch.from_numpy(np.array(read_image(path))), "h w c -> 1 c h w")
-            image = to_float(fit_square(image, config.model.image_size, config.data.fit), "cpu")
+            square = fit_square(read_pixels(path)[None], config.model.image_size, config.data.fit)
+            image = to_float(square, "cpu")
             for kind, count in (("A0", 1), ("A1", 3), ("A2", 3)):
                 # Stream by domain, as in training: sketch and photo turn and flip each on its own.
                 numbers = torch.from_numpy(draws(self.chance.value, 0, name == "photo", 3))[:count]
