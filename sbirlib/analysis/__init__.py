@@ -1,8 +1,13 @@
 """What a trained model looks at, and which tokens it can do without."""
 
 from sbirlib.analysis.attention import (
-    attention_maps, global_attention, patch_attention, recycling_shares, recycling_variance, rollout,
-)  # fmt: skip
+    attention_maps,
+    global_attention,
+    patch_attention,
+    recycling_shares,
+    recycling_variance,
+    rollout,
+)
 from sbirlib.analysis.discard import discard_curve
 
 __all__ = [

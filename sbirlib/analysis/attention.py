@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce, repeat
@@ -39,7 +39,7 @@ class AttentionMaps(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Average attention distance in px: `heads` (layers, heads), and `mean` and `variance` (layers,) of heads."""
+    """Average attention distance in px, `heads` (layers, heads), and their mean and variance (layers,)."""
 
     heads: Tensor
     mean: Tensor
@@ -47,26 +47,18 @@ class Distance(NamedTuple):
 
 
 class Recycling(NamedTuple):
-    """The patch tokens (b, n, d) of images before MSTR, and after it: their cells of scale 1."""
+    """Before and after MSTR: patch tokens (b, n, d) and their cells of scale 1, or what both measure."""
 
-    before: Tensor
-    after: Tensor
-
-
-class Variance(NamedTuple):
-    """Variance of the token-similarity matrix, mean over images, of the same tokens before and after MSTR."""
-
-    before: float
-    after: float
+    before: Any
+    after: Any
 
 
 @contextmanager
 def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """While open, every pass of a timm ViT adds a (b, heads, t, t) map a layer to the list it gives.
 
-    `backbone` is a timm model, or a `Backbone` around one. Nothing about the model changes: its output is the
-    same to the last bit, inside and afterwards. Raises InputError for a model without attention of this kind,
-    such as a CNN.
+    `backbone` is a timm model, or a `Backbone` around one. Its output is the same to the last bit, inside and
+    afterwards. Raises InputError for a model without attention of this kind, such as a CNN.
     """
     vit = backbone.encoder if isinstance(backbone, Backbone) else backbone
     layers = [getattr(block, "attn", None) for block in getattr(vit, "blocks", ())]
@@ -78,18 +70,15 @@ def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
     maps: list[Tensor] = []
     queries: list[Tensor] = []
 
-    def keep_query(_layer: nn.Module, _inputs: tuple, query: Tensor) -> None:
-        queries.append(query.detach())
-
     def add_map(_layer: nn.Module, _inputs: tuple, key: Tensor) -> None:
-        query, key = queries.pop().float(), key.detach().float()
+        query, key = queries.pop().detach().float(), key.detach().float()
         scores = einsum(query, key, "b head i d, b head j d -> b head i j") * query.shape[-1] ** -0.5
         maps.append(scores.softmax(dim=-1))
 
     with ExitStack() as hooks:
         for layer in layers:
             # Both are there in every attention layer, if only as an identity, and are called query first.
-            hooks.enter_context(layer.q_norm.register_forward_hook(keep_query))
+            hooks.enter_context(layer.q_norm.register_forward_hook(lambda *seen: queries.append(seen[-1])))
             hooks.enter_context(layer.k_norm.register_forward_hook(add_map))
         yield maps
 
@@ -110,11 +99,13 @@ def patch_attention(attention: AttentionMaps, query: int) -> Tensor:
 def global_attention(attention: AttentionMaps, *, uses_cls: bool = True) -> Tensor:
     """What the global token attends to -> (layers, b, heads, h, w).
 
-    The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where that is made of the patch tokens, CLS is never trained: the mean of the patches' rows stands in.
+    The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where patch tokens make the
+    global token, CLS is never trained: the mean of the patches' rows stands for it.
     """
     if uses_cls and attention.prefix:
         return _as_grid(attention.maps[..., 0, attention.prefix :], attention.grid)
-    return _as_grid(_among_patches(attention).mean(dim=-2), attention.grid)
+    rows = attention.maps[..., attention.prefix :, attention.prefix :].mean(dim=-2)
+    return _as_grid(rows, attention.grid)
 
 
 def rollout(attention: AttentionMaps) -> AttentionMaps:
@@ -140,7 +131,7 @@ def attention_distance(attention: AttentionMaps, image_size: int) -> Distance:
     step = torch.tensor([image_size / height, image_size / width])
     places = torch.cartesian_prod(torch.arange(height), torch.arange(width)) * step
     apart = torch.cdist(places, places).to(attention.maps.device)
-    rows = _among_patches(attention)
+    rows = attention.maps[..., attention.prefix :, attention.prefix :]
     rows = rows / rows.sum(dim=-1, keepdim=True)
     heads = einsum(rows, apart, "layer b head i j, i j -> layer head") / (rows.shape[1] * len(places))
     return Distance(heads, heads.mean(dim=1), heads.var(dim=1, correction=0))
@@ -205,18 +196,17 @@ def recycled_tokens(encoder: Encoder, images: Tensor) -> Recycling:
 
 def recycling_variance(
     model: Method, data: str | Path, split: str = "test", *, batch: int = 64
-) -> dict[str, Variance]:
-    """Variance of patch-token similarities before and after MSTR, for "sketch" and "photo" of a split.
+) -> dict[str, Recycling]:
+    """Variance of patch-token similarities before and after MSTR, mean of "sketch" and "photo" of a split.
 
     Raises InputError as `recycled_tokens`, PairError as `evaluate`.
     """
-    config = DataConfig(root=str(data), fit=model.fit)
+    config, result = DataConfig(root=str(data), fit=model.fit), {}
     loaded = load_split(PairFolder(data).split(split), config, model.image_size)
-    result = {}
     for name, (encoder, pixels) in domains(model, loaded).items():
-        tokens = (recycled_tokens(encoder, on_device(model, part)) for part in pixels.split(batch))
-        before, after = zip(*(map(similarity_variance, part) for part in tokens), strict=True)
-        result[name] = Variance(torch.cat(before).mean().item(), torch.cat(after).mean().item())
+        tokens = (recycled_tokens(encoder, images) for images in batches(model, pixels, batch))
+        sides = zip(*(map(similarity_variance, part) for part in tokens), strict=True)
+        result[name] = Recycling(*(torch.cat(side).mean().item() for side in sides))
     return result
 
 
@@ -226,9 +216,9 @@ def domains(model: Method, data: LoadedSplit) -> dict[str, tuple[Encoder, Tensor
     return {"sketch": (model.sketch_encoder, data.sketches), "photo": (model.photo_encoder, data.photos)}
 
 
-def on_device(model: Method, pixels: Tensor) -> Tensor:
-    """Pixels (b, 3, s, s) uint8 -> images in [0, 1], where the model is."""
-    return to_float(pixels, next(model.parameters()).device)
+def batches(model: Method, pixels: Tensor, size: int) -> Iterator[Tensor]:
+    """Pixels (n, 3, s, s) uint8 -> images in [0, 1], where the model is, so many at a time."""
+    return (to_float(part, next(model.parameters()).device) for part in pixels.split(size))
 
 
 def _mstr(encoder: Encoder) -> MSTR:
@@ -236,10 +226,6 @@ def _mstr(encoder: Encoder) -> MSTR:
         hint = "train with MSTR (method arnet, preset mini_full or full)"
         raise InputError(f"this model does not recycle tokens: {hint}")
     return encoder.mstr
-
-
-def _among_patches(attention: AttentionMaps) -> Tensor:
-    return attention.maps[..., attention.prefix :, attention.prefix :]
 
 
 def _as_grid(rows: Tensor, grid: tuple[int, int]) -> Tensor:

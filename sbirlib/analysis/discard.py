@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from einops import rearrange, reduce, repeat
+from einops import reduce, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
-from sbirlib.analysis.attention import (
-    attention_maps, domains, global_attention, on_device, recycling_shares, shares_by_token,
-)  # fmt: skip
+from sbirlib.analysis import attention as inside
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
@@ -25,12 +24,12 @@ from sbirlib.retrieval.search import score_all
 
 Rule = Literal["attention", "norm", "recycling", "random"]
 Where = Literal["input", "output"]
-RULES, PLACES = ("attention", "norm", "recycling", "random"), ("input", "output")
+RULES, PLACES = get_args(Rule), get_args(Where)
 FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 class DiscardCurve(NamedTuple):
-    """`kept` (f,) shares of the patch tokens, in whole tokens; for each the `ranks` (f, q) and Acc@1, `accuracy`."""
+    """Shares of tokens kept (f,), rounded to whole tokens, the ranks (f, q) with each, and Acc@1 (f,)."""
 
     kept: np.ndarray
     ranks: np.ndarray
@@ -45,19 +44,17 @@ def token_scores(encoder: Encoder, images: Tensor, rule: Rule, *, seed: int = 0)
     `recycling`, its share in the recycled feature; `random`, the yardstick for the others. Raises
     InputError where the encoder has no attention or does not recycle.
     """
+    backbone = encoder.backbone
     if rule == "attention":
-        maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=encoder.backbone.uses_cls)
+        maps = inside.global_attention(inside.attention_maps(backbone, images), uses_cls=backbone.uses_cls)
         return reduce(maps[-1], "b head h w -> b (h w)", "mean")
     if rule == "norm":
-        return encoder.backbone(images).patches.norm(dim=-1)
+        return backbone(images).patches.norm(dim=-1)
     if rule == "recycling":
-        by_token = shares_by_token(recycling_shares(encoder, images), encoder.backbone.grid)
-        return rearrange(by_token, "b h w -> b (h w)")
+        return inside.shares_by_token(inside.recycling_shares(encoder, images), backbone.grid).flatten(1)
     if rule == "random":
-        tokens = math.prod(encoder.backbone.grid)
-        return torch.rand(len(images), tokens, generator=torch.Generator().manual_seed(seed)).to(
-            images.device
-        )
+        shape = len(images), math.prod(backbone.grid)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
     raise InputError(f"rule {rule!r}: tokens are ranked by {', '.join(RULES)}")
 
 
@@ -79,31 +76,61 @@ def embed_kept(
 
     `where="output"` discards after the last block, so that only what follows the backbone goes without;
     "input" before the first, which then never sees them. In the grid that MSTR pools, the mean of the kept
-    tokens fills the gaps. `recycle=False` leaves the recycled feature out. Raises InputError for an
-    encoder without patch tokens to drop at the input.
+    tokens fills the gaps. `recycle=False` leaves the recycled feature out. Raises InputError for an encoder
+    without patch tokens to drop at the input.
     """
     if where not in PLACES:
         raise InputError(f"where = {where!r}: tokens are discarded at {' or '.join(PLACES)}")
-    discard = _at_input if where == "input" else _at_output
-    cls, patches = discard(encoder, images, places)
-    filled = repeat(
-        reduce(patches, "b k d -> b d", "mean"), "b d -> b n d", n=math.prod(encoder.backbone.grid)
-    )
-    filled = filled.scatter(1, repeat(places, "b k -> b k d", d=patches.shape[-1]), patches)
-    whole = Tokens(cls, filled)
-    embedding = encoder.embedding(whole) if recycle else encoder.embed(whole.cls)
-    return F.normalize(embedding, dim=-1)
+    cls, patches = (_at_input if where == "input" else _at_output)(encoder, images, places)
+    filled = repeat(patches.mean(dim=1), "b d -> b n d", n=math.prod(encoder.backbone.grid))
+    return _unit(encoder, Tokens(cls, filled.scatter(1, _index(places, patches), patches)), recycle)
 
 
 def embed_whole(encoder: Encoder, images: Tensor, *, recycle: bool = True) -> Tensor:
     """Embeddings (b, e) of unit length of whole images (b, 3, s, s), with or without the recycled feature."""
-    embedding = encoder(images) if recycle else encoder.embed(encoder.backbone(images).cls)
-    return F.normalize(embedding, dim=-1)
+    return _unit(encoder, encoder.backbone(images), recycle)
 
 
 def earliest_place(encoder: Encoder) -> Where:
-    """Where discarding loses the most: at the input, if this backbone can go without patches (plain ViTs)."""
+    """Where the most is lost: at the input, if this backbone can go without patches (plain ViTs)."""
     return "input" if hasattr(encoder.backbone.encoder, "patch_drop") else "output"
+
+
+def check_vectors(model: Method, what: str) -> None:
+    """Raises InputError for a method whose rows are not unit vectors, which `what` needs."""
+    if not model.vectors:
+        raise InputError(f"{what} needs pictures as unit vectors, which method {model.name} does not make")
+
+
+@torch.inference_mode()
+def discard_curve(
+    model: Method, data: LoadedSplit, *, rule: Rule = "attention", where: Where = "output",
+    recycle: bool = True, fractions: Sequence[float] = FRACTIONS, batch: int = 64, seed: int = 0,
+) -> DiscardCurve:  # fmt: skip
+    """Acc@1 of a loaded split when its sketches keep a fraction of their patch tokens; photos keep all.
+
+    `rule`, `where` and `recycle` as in `token_scores` and `embed_kept`. Raises InputError as these do, and
+    for a method whose rows are not unit vectors.
+    """
+    check_vectors(model, "discarding tokens")
+    (encoder, pixels), (photo_encoder, photos) = inside.domains(model, data).values()
+    whole = partial(embed_whole, photo_encoder, recycle=recycle)
+    gallery = embed(whole, photos, device=next(model.parameters()).device, what="photos")
+    parts = enumerate(inside.batches(model, pixels, batch))
+    scores = torch.cat([token_scores(encoder, images, rule, seed=seed + i) for i, images in parts])
+    ranks, kept = [], []
+    for fraction in fractions:
+        places = kept_places(scores, fraction)
+        chosen = zip(inside.batches(model, pixels, batch), places.split(batch), strict=True)
+        rows = [embed_kept(encoder, *part, where=where, recycle=recycle) for part in chosen]
+        similarity = score_all(model.score, torch.cat(rows).float().cpu(), gallery)
+        ranks.append(true_ranks(similarity.numpy(), data.photo_index.numpy()))
+        kept.append(places.shape[1] / scores.shape[1])
+    return DiscardCurve(np.array(kept), np.stack(ranks), [accuracy_at(row, 1) for row in ranks])
+
+
+def _unit(encoder: Encoder, tokens: Tokens, recycle: bool) -> Tensor:
+    return F.normalize(encoder.embedding(tokens) if recycle else encoder.embed(tokens.cls), dim=-1)
 
 
 def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
@@ -116,7 +143,7 @@ def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
 
     def drop(_layer: torch.nn.Module, _inputs: tuple, tokens: Tensor) -> Tensor:
         prefix, patches = tokens[:, : vit.num_prefix_tokens], tokens[:, vit.num_prefix_tokens :]
-        return torch.cat([prefix, _take(patches, places)], dim=1)
+        return torch.cat([prefix, patches.gather(1, _index(places, patches))], dim=1)
 
     # timm's place for dropping patches in training, between the position embedding and the first block.
     with vit.patch_drop.register_forward_hook(drop):
@@ -130,49 +157,9 @@ def _at_output(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
             "(model.pool own, model.early_patches): discard at the input (where='input')"
         )
     cls, patches = encoder.backbone(images)
-    kept = _take(patches, places)
-    return Tokens(cls if encoder.backbone.uses_cls else reduce(kept, "b k d -> b d", "mean"), kept)
+    kept = patches.gather(1, _index(places, patches))
+    return Tokens(cls if encoder.backbone.uses_cls else kept.mean(dim=1), kept)
 
 
-def _take(patches: Tensor, places: Tensor) -> Tensor:
-    return patches.gather(1, repeat(places, "b k -> b k d", d=patches.shape[-1]))
-
-
-def check_vectors(model: Method, what: str) -> None:
-    """Raises InputError for a method whose rows are not unit vectors; `what` says why they are needed."""
-    if not model.vectors:
-        raise InputError(f"method {model.name} does not embed pictures as unit vectors: {what}")
-
-
-@torch.inference_mode()
-def discard_curve(
-    model: Method, data: LoadedSplit, *, rule: Rule = "attention", where: Where = "output", recycle: bool = True,
-    fractions: Sequence[float] = FRACTIONS, batch: int = 64, seed: int = 0,
-) -> DiscardCurve:  # fmt: skip
-    """Acc@1 of a loaded split when its sketches keep a fraction of their patch tokens; photos keep all.
-
-    `rule`, `where` and `recycle` as in `token_scores` and `embed_kept`. Raises InputError as these do, and for
-    a method whose rows are not unit vectors.
-    """
-    check_vectors(model, "its scores are not those of the embeddings that tokens are discarded from")
-    (encoder, pixels), (photo_encoder, photo_pixels) = domains(model, data).values()
-    parts = pixels.split(batch)
-
-    def whole(images: Tensor) -> Tensor:
-        return embed_whole(photo_encoder, images, recycle=recycle)
-
-    photos = embed(whole, photo_pixels, device=next(model.parameters()).device, what="photos")
-    scores = torch.cat(
-        [token_scores(encoder, on_device(model, part), rule, seed=seed + i) for i, part in enumerate(parts)]
-    )
-    ranks, kept = [], []
-    for fraction in fractions:
-        places = kept_places(scores, fraction)
-        rows = [
-            embed_kept(encoder, on_device(model, part), chosen, where=where, recycle=recycle)
-            for part, chosen in zip(parts, places.split(batch), strict=True)
-        ]
-        similarity = score_all(model.score, torch.cat(rows).float().cpu(), photos)
-        ranks.append(true_ranks(similarity.numpy(), data.photo_index.numpy()))
-        kept.append(places.shape[1] / scores.shape[1])
-    return DiscardCurve(np.array(kept), np.stack(ranks), [accuracy_at(row, 1) for row in ranks])
+def _index(places: Tensor, patches: Tensor) -> Tensor:
+    return repeat(places, "b k -> b k d", d=patches.shape[-1])

@@ -10,10 +10,7 @@ from einops import rearrange, reduce
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sbirlib.analysis.attention import (
-    attention_distance, attention_maps, domains, global_attention, on_device, recycled_tokens, recycling_shares,
-    similarity_variance, token_similarity,
-)  # fmt: skip
+from sbirlib.analysis import attention as inside
 from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
@@ -33,13 +30,12 @@ def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     `query` begins the evenly spaced six. Raises InputError for a method whose rows are not unit vectors.
     Source: the paper's figure 3.2 in kind.
     """
-    check_vectors(model, "t-SNE has no directions to map")
+    check_vectors(model, "a map of embeddings")
     rows, truth, count = embed_split(model, data), data.photo_index.numpy(), len(data.sketches)
-    ranks = true_ranks(score_all(model.score, *rows).numpy(), truth)
+    hits = true_ranks(score_all(model.score, *rows).numpy(), truth) == 1
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
     pairs = zip(_shown(data.sketches, chosen), _shown(data.photos, truth[chosen]), strict=True)
-    thumbnails = dict(zip(chosen, pairs, strict=True))
-    return embedding_map(project(*rows), truth, thumbnails=thumbnails, hits=ranks == 1)
+    return embedding_map(project(*rows), truth, thumbnails=dict(zip(chosen, pairs, strict=True)), hits=hits)
 
 
 def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:
@@ -48,19 +44,16 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
     `query` leaves out so many of the worst. Raises InputError if no sketch is left.
     """
     scores, truth = score_split(model, data), data.photo_index.numpy()
-    ranks = scores.ranks
+    ranks, order = scores.ranks, scores.order
     worst = [row for row in np.argsort(-ranks, kind="stable") if ranks[row] > 1][query : query + rows]
     if not worst:
-        raise InputError(
-            f"no failure beyond the first {query}: {(ranks == 1).sum()} of {len(ranks)} sketches found their "
-            "photo first"
-        )
-    others = (scores.order[row][scores.order[row] != truth[row]] for row in worst)
-    before = [found[: min(shown, ranks[row] - 1)] for row, found in zip(worst, others, strict=True)]
+        found = f"{(ranks == 1).sum()} of {len(ranks)} sketches found their photo first"
+        raise InputError(f"no failure beyond the first {query}: {found}")
+    before = [order[row][order[row] != truth[row]][: min(shown, ranks[row] - 1)] for row in worst]
     return failure_gallery(
         _shown(data.sketches, worst),
         _shown(data.photos, truth[worst]),
-        [_shown(data.photos, found) for found in before],
+        [_shown(data.photos, photos) for photos in before],
         ranks[worst].tolist(),
         captions=[data.split.sketches[row].path.stem for row in worst],
     )
@@ -70,15 +63,12 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
 def attention(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """What the global token of one sketch attends to in each layer, mean of heads."""
     encoder, images, shown = _one(model, data, "sketch", query)
-    maps = global_attention(attention_maps(encoder.backbone, images), uses_cls=encoder.backbone.uses_cls)
-    layers = list(reduce(maps[:, 0], "layer head h w -> layer h w", "mean").cpu().numpy())
-    return token_overlay(
-        shown,
-        layers,
-        [f"layer {i}" for i in range(1, len(layers) + 1)],
-        heading="what the global token attends to, mean of heads",
-        label="attention (share of the query's 1)",
-    )
+    found = inside.attention_maps(encoder.backbone, images)
+    maps = inside.global_attention(found, uses_cls=encoder.backbone.uses_cls)[:, 0]
+    layers = list(reduce(maps, "layer head h w -> layer h w", "mean").cpu().numpy())
+    titles = [f"layer {i}" for i in range(1, len(layers) + 1)]
+    heading, label = "what the global token attends to, mean of heads", "attention (share of the query's 1)"
+    return token_overlay(shown, layers, titles, heading=heading, label=label)
 
 
 def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 64) -> Figure:
@@ -87,12 +77,12 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
     Source: the paper's figure 3.3 in kind.
     """
     found = {}
-    for name, (encoder, pixels) in domains(model, data).items():
+    for name, (encoder, pixels) in inside.domains(model, data).items():
         chosen, total = pixels[query : query + images], 0
         # A few at a time: the maps of a large ViT take 20 MB an image.
-        for part in chosen.split(8):
-            maps = attention_maps(encoder.backbone, on_device(model, part))
-            total = total + len(part) * attention_distance(maps, model.image_size).heads
+        for part in inside.batches(model, chosen, 8):
+            maps = inside.attention_maps(encoder.backbone, part)
+            total = total + len(part) * inside.attention_distance(maps, model.image_size).heads
         found[f"{name} encoder"] = (total / len(chosen)).cpu().numpy()
     return distance_by_layer(found, pixels=model.image_size)
 
@@ -104,28 +94,21 @@ def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     Raises InputError for a model without such cells. Source: the paper's figure 1.1.2 in kind.
     """
     encoder, images, _ = _one(model, data, "photo", query)
-    tokens = recycled_tokens(encoder, images)._asdict()
-    tokens = {f"photo {data.split.photos[query].id}, {when} MSTR": value for when, value in tokens.items()}
-    return similarity_heatmaps(
-        {name: token_similarity(value)[0].cpu().numpy() for name, value in tokens.items()},
-        variances={name: similarity_variance(value).item() for name, value in tokens.items()},
-    )
+    photo, both = data.split.photos[query].id, inside.recycled_tokens(encoder, images)._asdict()
+    tokens = {f"photo {photo}, {when} MSTR": found for when, found in both.items()}
+    cosines = {name: inside.token_similarity(found)[0].cpu().numpy() for name, found in tokens.items()}
+    variances = {name: inside.similarity_variance(found).item() for name, found in tokens.items()}
+    return similarity_heatmaps(cosines, variances=variances)
 
 
 def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """The share that each cell of one sketch has in the recycled feature, at each scale."""
     encoder, images, shown = _one(model, data, "sketch", query)
-    shares = [100 * part[0].cpu().numpy() for part in recycling_shares(encoder, images)]
-    return token_overlay(
-        shown,
-        shares,
-        [f"scale {s}: {part.sum():.0f} %" for s, part in zip(encoder.mstr.scales, shares, strict=True)],
-        signed=True,
-        common=False,
-        heading="what each cell brings to the recycled feature",
-        label="share (% of all cells)",
-        side=2.1,
-    )
+    shares = [100 * part[0].cpu().numpy() for part in inside.recycling_shares(encoder, images)]
+    scales = zip(encoder.mstr.scales, shares, strict=True)
+    titles = [f"scale {scale}: {part.sum():.0f} %" for scale, part in scales]
+    words = {"heading": "what each cell brings to the recycled feature", "label": "share (% of all cells)"}
+    return token_overlay(shown, shares, titles, signed=True, common=False, side=2.1, **words)
 
 
 def discarding(
@@ -135,23 +118,18 @@ def discarding(
     """Acc@1 against the patch tokens that queries, from `query` on, keep: a curve for each rule.
 
     They are discarded at the input, for backbones that can go without patches there, unless `where` says.
-    `rules` are by default all that fit the model. Raises InputError as `discard_curve`.
+    `rules` are all, but for recycling where the model has none. Raises InputError as `discard_curve`.
     """
     where = where or earliest_place(model.sketch_encoder)
-    fitting = ("random", "attention", "norm", *(["recycling"] if model.sketch_encoder.mstr else []))
+    rules = rules or ("random", "attention", "norm", "recycling")[: 4 if model.sketch_encoder.mstr else 3]
     data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
-    curves = {
-        rule: discard_curve(model, data, rule=rule, where=where, fractions=fractions)
-        for rule in rules or fitting
-    }
+    curves = {rule: discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in rules}
     kept = next(iter(curves.values())).kept
     return discard_curves(100 * kept, {rule: curve.accuracy for rule, curve in curves.items()})
 
 
-PICTURES: dict[str, Callable[[Method, LoadedSplit, int], Figure]] = {
-    picture.__name__: picture
-    for picture in (embeddings, failures, attention, distance, similarity, recycling, discarding)
-}
+KINDS = (embeddings, failures, attention, distance, similarity, recycling, discarding)
+PICTURES: dict[str, Callable[[Method, LoadedSplit, int], Figure]] = {kind.__name__: kind for kind in KINDS}
 
 
 def _shown(pixels: Tensor, rows: Iterable[int]) -> list[np.ndarray]:
@@ -161,5 +139,6 @@ def _shown(pixels: Tensor, rows: Iterable[int]) -> list[np.ndarray]:
 
 def _one(model: Method, data: LoadedSplit, domain: str, row: int) -> tuple[Encoder, Tensor, np.ndarray]:
     """The encoder of a domain, and one of its pictures as it takes it and as figures do."""
-    encoder, pixels = domains(model, data)[domain]
-    return encoder, on_device(model, pixels[row : row + 1]), _shown(pixels, [row])[0]
+    encoder, pixels = inside.domains(model, data)[domain]
+    [images] = inside.batches(model, pixels[row : row + 1], 1)
+    return encoder, images, _shown(pixels, [row])[0]

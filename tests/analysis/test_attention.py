@@ -14,6 +14,7 @@ from sbirlib.analysis.attention import (
     global_attention,
     patch_attention,
     recording,
+    recycled_tokens,
     recycling_shares,
     recycling_variance,
     rollout,
@@ -70,7 +71,7 @@ def test_before_and_after_are_of_the_same_tokens(pairs):
 
 
 def test_a_model_without_recycling_is_refused(run, pairs):
-    with pytest.raises(InputError, match="no cells of scale 1"):
+    with pytest.raises(InputError, match="does not recycle tokens"):
         recycling_variance(load_run(run), pairs.root)
 
 
@@ -226,3 +227,6 @@ def test_shares_need_recycling_with_windows(run, recycler):
     strips = ARNet.from_config(Config.preset("mini_full").updated({"mstr.pooling": "strips"}))
     with pytest.raises(InputError, match="strips, not windows"):
         recycling_shares(strips.photo_encoder, torch.rand(1, 3, 96, 96))
+    coarse = ARNet.from_config(Config.preset("mini_full").updated({"mstr.scales": (2, 4)}))
+    with pytest.raises(InputError, match=r"no cells of scale 1: train with 1 among mstr.scales \(2, 4\)"):
+        recycled_tokens(coarse.photo_encoder, torch.rand(1, 3, 96, 96))

@@ -6,11 +6,13 @@ from PIL import Image
 
 from sbirlib import ARNet, Config
 from sbirlib.analysis import pictures
+from sbirlib.analysis.discard import discard_curve
 from sbirlib.analysis.pictures import PICTURES
 from sbirlib.cli.app import main
 from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import load_split
 from sbirlib.errors import InputError
+from sbirlib.methods import METHODS, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.model import save_model_folder
 
@@ -76,8 +78,49 @@ def test_one_curve_for_each_rule_that_the_model_allows(model, data):
     assert rules <= set(texts(pictures.discarding(model, data, fractions=(0.5, 1))).split("\n"))
     found = set(texts(pictures.discarding(plain, data, fractions=(0.5, 1))).split("\n"))
     assert found & rules == rules - {"recycling"}
-    with pytest.raises(InputError, match="no cells of scale 1: train with MSTR"):
+    with pytest.raises(InputError, match="does not recycle tokens: train with MSTR"):
         pictures.similarity(plain, data)
+
+
+@pytest.fixture(scope="module")
+def siamese():
+    torch.manual_seed(0)
+    config = Config.preset("mini").updated({"method": "b_siamese", "model.image_size": 48})
+    return build(config).eval()
+
+
+@pytest.mark.parametrize("kind", list(PICTURES))
+def test_a_method_of_another_kind_has_every_picture_but_those_of_recycling(kind, siamese, data):
+    if kind in ("similarity", "recycling"):
+        with pytest.raises(InputError, match="does not recycle tokens"):
+            PICTURES[kind](siamese, data, 1)
+    else:
+        assert texts(PICTURES[kind](siamese, data, 1))
+
+
+def test_rules_are_those_that_the_method_allows(siamese, data):
+    shown = texts(pictures.discarding(siamese, data, fractions=(0.5, 1))).split("\n")
+    assert {"random", "attention", "norm"} <= set(shown)
+    assert "recycling" not in shown
+    with pytest.raises(InputError, match="does not recycle tokens"):
+        pictures.discarding(siamese, data, rules=("norm", "recycling"), fractions=(1,))
+    # With all of its tokens every rule finds what the method itself finds.
+    expected = score_split(siamese, data).ranks.tolist()
+    for rule in ("norm", "attention", "random"):
+        for where in ("input", "output"):
+            curve = discard_curve(siamese, data, rule=rule, where=where, fractions=(0.2, 1))
+            assert curve.ranks[-1].tolist() == expected
+            assert curve.ranks[0].tolist() != expected
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "discarding"])
+def test_a_method_without_unit_vectors_is_refused_where_they_are_needed(kind, siamese, data, monkeypatch):
+    monkeypatch.setattr(METHODS["b_siamese"], "vectors", False)
+    with pytest.raises(
+        InputError, match="needs pictures as unit vectors, which method b_siamese does not make"
+    ):
+        PICTURES[kind](siamese, data, 0)
+    assert texts(pictures.failures(siamese, data))
 
 
 @pytest.mark.parametrize("kind", list(PICTURES))
