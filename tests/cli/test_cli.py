@@ -10,6 +10,8 @@ from PIL import Image
 
 from sbirlib.cli.app import main
 from sbirlib.config.config import Config, knobs
+from sbirlib.methods import METHODS
+from sbirlib.runs.folder import Run
 
 
 def test_train_evaluate_search(pairs, tmp_path, capsys):
@@ -32,7 +34,7 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     config = Config.from_yaml(run / "best" / "config.yaml")
     assert (config.model.embed_dim, config.optim.name) == (16, "adamw")
     out = capsys.readouterr().out
-    assert out.startswith("training sbir_mini, epochs 1 to 1, a line after each\nepoch   1")
+    assert out.startswith("training arnet on sbir_mini, epochs 1 to 1, a line after each\nepoch   1")
     assert out.endswith(f"The run is in {run}\n")
 
     assert (
@@ -90,11 +92,60 @@ def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monk
         yield "epoch 1"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sbirlib.cli.app.train", stopped)
+    monkeypatch.setattr("sbirlib.cli.train.train", stopped)
     assert main(["train", "--data.root", str(pairs.root), "--out", str(tmp_path / "run")]) == 130
     assert capsys.readouterr().out.endswith(
         f"epoch 1\nstopped; `python -m sbirlib train --out {tmp_path / 'run'} --resume` goes on from here\n"
     )
+
+
+def test_methods_are_listed_with_paper_needs_and_settings(capsys):
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    for name, method in METHODS.items():
+        assert f"{name}: {method.paper.title}" in out
+        assert method.paper.link in out
+    assert "needs: second views" in out
+    assert "needs: pairs only" in out
+    assert "settings: b_siamese.margin, b_siamese.flip" in out
+    assert "mstr.scales" in out
+
+
+def test_one_word_trains_another_method(pairs, tmp_path, capsys):
+    words = ["train", "--out", str(tmp_path / "run")]
+    flags = [
+        "--data.root",
+        str(pairs.root),
+        "--model.image_size",
+        "48",
+        "--run.epochs",
+        "1",
+        "--run.tracker",
+        "none",
+    ]
+    assert main([*words, "--method", "b_siamese", "--b_siamese.margin", "0.2", *flags]) == 0
+    assert "training b_siamese on sbir_mini" in capsys.readouterr().out
+    config = Run(tmp_path / "run").config()
+    assert (config.method, config.b_siamese.margin, config.model.share_encoders) == ("b_siamese", 0.2, True)
+    assert main([*words, "--resume"]) == 0
+    assert Run(tmp_path / "run").config() == config
+    assert main(["evaluate", "--run", str(tmp_path / "run"), "--data.root", str(pairs.root)]) == 0
+    assert "Acc@1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*words, "--method", "b_siamese", "--mstr.enabled", *flags])
+    assert "mstr" in capsys.readouterr().err
+
+
+def test_help_shows_the_settings_of_the_method_alone(capsys):
+    for method, shown, hidden in (
+        ("arnet", "--mstr.", "--b-siamese."),
+        ("b_siamese", "--b-siamese.", "--mstr."),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", "--method", method, "--help"])
+        out = capsys.readouterr().out
+        assert shown in out
+        assert hidden not in out
 
 
 def test_data_demo_draws_what_check_finds_sound(tmp_path, capsys, clothes):
@@ -127,6 +178,10 @@ def test_data_demo_draws_as_many_as_asked_for(tmp_path, capsys):
         (["data", "check", "nowhere"], "nowhere: no such folder"),
         (["train", "--data.root", "nowhere", "--out", "run"], "nowhere: no such folder"),
         (["train", "--preset", "huge", "--out", "run"], "unknown preset 'huge'"),
+        (
+            ["train", "--method", "telepathy", "--out", "run"],
+            "method = 'telepathy': input should be 'arnet' or",
+        ),
         (["evaluate", "--run", "nowhere", "--data.root", "."], "nowhere is not a run"),
         (["search", "a.png", "--run", "nowhere", "--photos", "."], "nowhere is not a run"),
     ],

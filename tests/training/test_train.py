@@ -230,12 +230,13 @@ def test_a_batch_is_not_split_where_its_images_see_each_other(pairs, tiny, tmp_p
 
 def test_warm_up_then_half_a_cosine():
     config = Config().updated({"optim.warmup": 2, "optim.schedule": "cosine", "run.epochs": 12})
-    factor = lr_factor(config, 5)
+    factor = lr_factor(config.optim, 5, 12)
     assert [factor(step) for step in range(3)] == pytest.approx([0.1, 0.2, 0.3])
     assert factor(10) == 1
     assert factor(35) == pytest.approx(0.5)
     assert factor(60) == pytest.approx(0, abs=1e-9)
-    assert lr_factor(config.updated({"optim.schedule": "constant"}), 5)(50) == 1
+    constant = config.updated({"optim.schedule": "constant"})
+    assert lr_factor(constant.optim, 5, 12)(50) == 1
 
 
 def test_adamw_spares_biases_and_norms():
