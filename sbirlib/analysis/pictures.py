@@ -35,7 +35,8 @@ def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     hits = true_ranks(score_all(model.score, *rows).numpy(), truth) == 1
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
     pairs = zip(_shown(data.sketches, chosen), _shown(data.photos, truth[chosen]), strict=True)
-    return embedding_map(project(*rows), truth, thumbnails=dict(zip(chosen, pairs, strict=True)), hits=hits)
+    thumbnails = dict(zip(chosen, pairs, strict=True))
+    return embedding_map(project(*rows), truth, thumbnails=thumbnails, hits=hits)
 
 
 def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:
