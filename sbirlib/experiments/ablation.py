@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate import PartialState
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.config.config import Config, differing_settings
 from sbirlib.data.pairs import PairFolder
-from sbirlib.errors import ConfigError, InputError, first_line
+from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.grids import Variant
 from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Method
@@ -241,7 +241,8 @@ def _read(path: Path) -> RunScore | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}); remove it to do it again") from None
+        why = "{msg} {loc}".format(**error.errors()[0]) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} cannot be read ({why}); remove it, and its run is done again") from None
 
 
 def _warning(runs: Sequence[RunScore]) -> str:

@@ -138,9 +138,16 @@ def test_the_reference_is_the_first_variant_of_the_grid_whatever_the_dates(done,
 
 def test_a_damaged_result_is_named(done, tmp_path):
     shutil.copytree(done, tmp_path / "copy")
-    for text in ('{"variant"', "[]", '{"variant": "one"}'):
+    whole = json.loads((done / "runs" / "one@0" / "result.json").read_text())
+    for text, why in (
+        ('{"variant"', "Invalid JSON"),
+        ("[" * 9000, "Invalid JSON"),
+        ("[]", "Field required"),
+        ('{"variant": "one"}', "place"),
+        (json.dumps(whole | {"ranks": [1]}), "its queries or its score are not complete"),
+    ):
         (tmp_path / "copy" / "runs" / "one@0" / "result.json").write_text(text)
-        with pytest.raises(InputError, match=r"result.json cannot be read .*; remove it"):
+        with pytest.raises(InputError, match=rf"result.json cannot be read \(.*{why}.*; remove it"):
             read_rows(tmp_path / "copy")
 
 
