@@ -128,7 +128,7 @@ class Bench:
         return BenchRow(part, unit, against, *numbers)
 
     def _trained(self, part: str, preset: str) -> BenchRow:
-        """Views a second of an epoch (input), or of a step on views of the kit; images a second of an evaluation."""
+        """Views a second of an epoch (input), or a step (on the kit's views); images a second of scoring."""
         recipe = ReleasedRecipe(self.config(preset))
         trainer, plan = recipe.trainer, recipe.trainer.plan(1)
         size, held = trainer.batch_size, trainer.held_out
