@@ -1,199 +1,102 @@
 """The recipe of the released code, written anew from its description to be measured beside the kit.
 
-fp32 without autocast; four passes through the whole encoder a step; a plain optimiser; four PIL
-decodes an item in DataLoader workers; and after every epoch training and test pictures decoded and
-embedded anew. Model class, loss and hyper-parameters are the kit's own. Where the description leaves
-a choice, the faster one is taken: workers stay alive between epochs, pictures rotate to the nearest pixel.
+fp32; four passes through the whole encoder a step; four PIL decodes a pair in DataLoader workers; pictures
+decoded and embedded anew for every evaluation. Model, loss and hyper-parameters are the kit's own. Where
+there is a choice, the faster way is taken: workers stay alive, pictures turn to the nearest pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate.utils import set_seed
 from PIL import Image
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, default_collate
 from torchvision import transforms
 
-from sbirlib.bench.measure import cores
-from sbirlib.config.config import Config, DataConfig
-from sbirlib.data.batches import Views
-from sbirlib.data.pairs import Split
-from sbirlib.layers.backbone import Tokens
-from sbirlib.methods.arnet import ARNet, ARNetOutput, LossTerms, arnet_loss
+from sbirlib.config.config import Config
+from sbirlib.data.batches import Batch, Epoch
+from sbirlib.data.pairs import PairFolder
+from sbirlib.methods.arnet import ARNet
 from sbirlib.retrieval.scores import Scores, score
 from sbirlib.training.setup import lr_factor, make_optimizer
-
-PAPER = 255  # what a turned picture leaves free
-
-
-def decode(path: Path) -> Image.Image:
-    """The picture file as RGB."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
+from sbirlib.training.trainer import Trainer
 
 
-def view_of(kind: str, config: DataConfig, size: int) -> Callable[[Image.Image], Tensor]:
-    """PIL picture -> one view (3, size, size) float in [0, 1], of the same kind as `views.make_view`.
-
-    Raises ValueError for an unknown kind.
-    """
-    flip, tensor = transforms.RandomHorizontalFlip(config.flip), transforms.ToTensor()
-    if kind == "A0":
-        return transforms.Compose([transforms.Resize((size, size)), tensor])
-    if kind == "A1":
-        larger = round(size * config.enlarge)
-        return transforms.Compose(
-            [
-                transforms.Resize((larger, larger)),
-                transforms.RandomRotation(config.rotation, fill=PAPER),
-                flip,
-                transforms.CenterCrop(size),
-                tensor,
-            ]
-        )
-    if kind == "A2":
-        jitter = transforms.ColorJitter(config.jitter, config.jitter, config.jitter, config.hue / 360)
-        return transforms.Compose(
-            [transforms.RandomResizedCrop(size, (config.crop, 1)), flip, jitter, tensor]
-        )
-    raise ValueError(f"unknown view {kind!r}; known: A0, A1, A2")
+def view_of(kind: str, config: Config) -> Callable[[Image.Image], Tensor]:
+    """PIL picture -> one view (3, s, s) float in [0, 1], of the same kind as `make_view` makes."""
+    data, size = config.data, config.model.image_size
+    larger, flip = round(size * data.enlarge), transforms.RandomHorizontalFlip(data.flip)
+    turn = transforms.RandomRotation(data.rotation, fill=255)  # on white paper
+    colour = transforms.ColorJitter(data.jitter, data.jitter, data.jitter, data.hue / 360)
+    kinds = {
+        "A0": [transforms.Resize((size, size))],
+        "A1": [transforms.Resize((larger, larger)), turn, flip, transforms.CenterCrop(size)],
+        "A2": [transforms.RandomResizedCrop(size, (data.crop, 1)), flip, colour],
+    }
+    return transforms.Compose([*kinds[kind], transforms.ToTensor()])
 
 
-class PairDataset(Dataset):
-    """The sketches of a split as (sketch, sketch_second, photo, photo_second, photo row), decoded at every visit."""
-
-    def __init__(self, split: Split, config: Config) -> None:
-        data, size = config.data, config.model.image_size
-        self.sketches = [sketch.path for sketch in split.sketches]
-        self.photos = [photo.path for photo in split.photos]
-        self.photo_index = split.photo_index.tolist()
-        self.first, self.second = view_of(data.first_view, data, size), view_of(data.second_view, data, size)
-
-    def __len__(self) -> int:
-        return len(self.sketches)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        sketch, photo = self.sketches[row], self.photos[self.photo_index[row]]
-        return (
-            self.first(decode(sketch)),
-            self.second(decode(sketch)),
-            self.first(decode(photo)),
-            self.second(decode(photo)),
-            self.photo_index[row],
-        )
+def decoded(rows: list[list]) -> list[Tensor]:
+    """Rows of (picture file, view) -> each view (b, 3, s, s), its file decoded for it alone."""
+    return default_collate([[view(Image.open(path).convert("RGB")) for path, view in row] for row in rows])
 
 
-class PictureDataset(Dataset):
-    """Picture files as squares (3, size, size) float in [0, 1], decoded at every visit."""
-
-    def __init__(self, paths: Sequence[Path], config: Config) -> None:
-        self.paths, self.view = list(paths), view_of("A0", config.data, config.model.image_size)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> Tensor:
-        return self.view(decode(self.paths[row]))
-
-
-def workers() -> int:
-    """How many processes decode: one a core, and two at least."""
-    return max(2, cores())
-
-
-@contextmanager
-def decoding(*loaders: DataLoader) -> Iterator[None]:
-    """At the end, ends the processes that decode for these loaders, which otherwise live as long as the loaders."""
-    try:
-        yield
-    finally:
-        for loader in loaders:
-            # torch has no public way: its workers end with the iterator that started them.
-            loader._iterator = None
-
-
-def pair_loader(split: Split, config: Config) -> DataLoader:
-    """Shuffled batches of `PairDataset`, less the rest that does not fill one."""
-    return DataLoader(
-        PairDataset(split, config),
-        min(config.optim.batch_size, len(split.sketches)),
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers(),
-        persistent_workers=True,
-    )
-
-
-def four_passes(model: ARNet, views: Views) -> ARNetOutput:
-    """What `ARNet.forward` gives, with a pass through the whole encoder for each of the four views."""
-    sketch, photo = model.sketch_encoder(views.sketch), model.photo_encoder(views.photo)
-    sketch_second, photo_second = (
-        model.sketch_encoder(views.sketch_second),
-        model.photo_encoder(views.photo_second),
-    )
-    return ARNetOutput(
-        sketch,
-        Tokens(sketch_second.cls, sketch_second.patches),
-        photo,
-        Tokens(photo_second.cls, photo_second.patches),
-        model.sketch_encoder.recycling_loss(sketch),
-        model.photo_encoder.recycling_loss(photo),
-    )
+def four_passes(model: ARNet, batch: Batch) -> dict[str, Tensor]:
+    """What `ARNet.encode` gives, with a pass through the whole encoder for each of the four views."""
+    rows = {}
+    for name, encoder in (("sketch", model.sketch_encoder), ("photo", model.photo_encoder)):
+        views = getattr(batch, name), getattr(batch, f"{name}_second")
+        first, second = (encoder.recycle(encoder.backbone(view)) for view in views)
+        rows |= {name: first.embedding, f"{name}_cls": first.cls, f"{name}_second_cls": second.cls}
+        rows[f"recyc_{name}"] = encoder.recycling_loss(first)
+    return rows
 
 
 class ReleasedRecipe:
-    """Model, optimiser and learning rate, begun from the same seed as the kit's `Trainer`."""
+    """The kit's `trainer`, and beside it the released recipe: same seed, files and device."""
 
-    def __init__(self, config: Config, steps: int, device: torch.device) -> None:
-        self.config, self.device = config, device
-        set_seed(config.run.seed)
-        self.model = ARNet.from_config(config).to(device).train()
-        self.optimizer = make_optimizer(self.model, config.optim, fused=False)
-        self.schedule = LambdaLR(self.optimizer, lr_factor(config, steps))
+    def __init__(self, config: Config) -> None:
+        self.trainer = trainer = Trainer(PairFolder(config.data.root), config, Path())
+        split, held, self.device = trainer.data.split, trainer.held_out.split, trainer.accelerator.device
+        torch.manual_seed(config.run.seed)
+        self.model = ARNet.from_config(config).to(self.device)
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.schedule = LambdaLR(self.optimizer, lr_factor(config.optim, trainer.steps, config.run.epochs))
+        workers = {"num_workers": max(2, torch.get_num_threads()), "persistent_workers": True}
+        load = partial(DataLoader, collate_fn=decoded, **workers)
+        views = [view_of(kind, config) for kind in (config.data.first_view, config.data.second_view)]
+        pairs = [(s, split.photos[row]) for s, row in zip(split.sketches, split.photo_index, strict=True)]
+        rows = [[(item.path, view) for view in views for item in pair] for pair in pairs]
+        self.pairs = load(rows, trainer.batch_size, shuffle=True, drop_last=True)
+        whole = view_of("A0", config)
+        files = ([[(item.path, whole)] for item in items] for items in (held.sketches, held.photos))
+        self.sketches, self.photos = (load(rows, config.run.eval_batch) for rows in files)
 
-    def step(self, views: Views) -> LossTerms:
-        """One step on `views`, which are on the device; returns the loss before it."""
+    def make_views(self) -> None:
+        """Loads the views of an epoch: batches of sketches, photos, second sketches, second photos."""
+        for batch in self.pairs:
+            [view.to(self.device) for view in batch]
+
+    def step(self, plan: Epoch, step: int) -> dict[str, Tensor]:
+        """A step of the optimiser on the views that the kit's plan gives it; returns its loss terms."""
+        batch = plan.batch(plan.rows(step, self.trainer.batch_size), self.device)
         self.optimizer.zero_grad()
-        loss = arnet_loss(four_passes(self.model, views), views.photo_ids, self.config.loss)
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        terms = self.model.train().compare(four_passes(self.model, batch), batch)
+        terms["total"].backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.trainer.config.optim.clip)
         self.optimizer.step()
         self.schedule.step()
-        return loss
+        return terms
 
-    def epoch(self, loader: DataLoader) -> None:
-        """One pass over the batches of `pair_loader`."""
-        self.model.train()
-        for batch in loader:
-            self.step(Views(*(value.to(self.device) for value in batch)))
-
-
-class ReleasedEvaluation:
-    """Scores of a split whose pictures are decoded and embedded anew at every call, in fp32."""
-
-    def __init__(self, split: Split, config: Config) -> None:
-        self.split = split
-        self.loaders = tuple(
-            DataLoader(
-                PictureDataset([item.path for item in items], config),
-                config.run.eval_batch,
-                num_workers=workers(),
-                persistent_workers=True,
-            )
-            for items in (split.photos, split.sketches)
-        )
-
-    def __call__(self, model: ARNet) -> Scores:
-        device, (photo_files, sketch_files) = next(model.parameters()).device, self.loaders
-        model.eval()
-        with torch.no_grad():
-            photos = torch.cat([model.embed_photos(batch.to(device)).cpu() for batch in photo_files])
-            sketches = torch.cat([model.embed_sketches(batch.to(device)).cpu() for batch in sketch_files])
-        model.train()
-        return score(sketches.numpy() @ photos.numpy().T, self.split.photo_index)
+    @torch.no_grad()
+    def evaluate(self) -> Scores:
+        """The scores of the photos held out."""
+        self.model.eval()
+        ways = (self.model.embed_sketches, self.sketches), (self.model.embed_photos, self.photos)
+        rows = [torch.cat([embed(x.to(self.device)).cpu() for (x,) in files]) for embed, files in ways]
+        return score((rows[0] @ rows[1].T).numpy(), self.trainer.held_out.photo_index.numpy())

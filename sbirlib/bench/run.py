@@ -1,233 +1,223 @@
-"""Measure the kit beside the released recipe on the machine at hand, part by part, in one run."""
+"""How fast the kit is on this machine beside the released recipe, part by part, in one run."""
 
 from __future__ import annotations
 
-import functools
+import gc
 import json
+import os
 import platform
+import re
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
+from torch.utils.benchmark import Measurement, Timer
 
-from sbirlib.bench.costs import check_memory, cost_rows, import_rows, memory_rows
-from sbirlib.bench.measure import (
-    TABLE_HEAD,
-    Ceilings,
-    Failed,
-    Part,
-    Result,
-    Row,
-    attempt,
-    ceilings,
-    cores,
-    free,
-)
-from sbirlib.bench.panels import check_panels, panel_rows
-from sbirlib.bench.train import Setup, accuracy_rows, attention_rows, evaluation_rows, input_rows, step_rows
+from sbirlib import panels
+from sbirlib.bench.recipe import ReleasedRecipe
 from sbirlib.config.config import Config, DataConfig
-from sbirlib.data.images import printable
-from sbirlib.data.loading import load_split
+from sbirlib.data.loading import load_data, load_split
 from sbirlib.data.pairs import PairFolder
-from sbirlib.errors import InputError
-from sbirlib.runs.model import load_run
+from sbirlib.errors import first_line
+from sbirlib.methods import build
+from sbirlib.retrieval import Gallery, score_split, search
+from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.folder import load_run
 from sbirlib.training.setup import make_accelerator
 
-CPU_FACTS = Path("/proc/cpuinfo")
-FEWEST_TRAIN, FEWEST_TEST = 8, 2  # photos that all parts can be measured with
-
-
-def _search_rows(setup: Setup) -> Iterator[Result]:
-    from sbirlib.bench_search import search_rows
-
-    # A gallery is searched on the CPU, whatever the model runs on.
-    yield from search_rows(setup.limits("cpu"), repeats=setup.repeats)
-
-
-def _panel_rows(run: Path, setup: Setup) -> Iterator[Row]:
-    model = load_run(run)
-    data = load_split(
-        setup.pairs.split("test"), DataConfig(root=str(setup.pairs.root), fit=model.fit), model.image_size
-    )
-    yield from panel_rows(model, data, run)
-
-
-PARTS: dict[Part, Callable[[Setup], Iterator[Result]]] = {
-    "input": input_rows,
-    "step": step_rows,
-    "attention": attention_rows,
-    "evaluation": evaluation_rows,
-    "search": _search_rows,
-    "accuracy": accuracy_rows,
-    "import": import_rows,
-    "memory": memory_rows,
-    "costs": cost_rows,
+RECIPE = "released recipe"
+HEAD = "| part | unit | kit | IQR | beside it | IQR | against | ratio |\n|---|---|---|---|---|---|---|---|"
+# What says that memory ran out; systems also kill processes for that.
+SHORT = re.compile("MemoryError|out of memory|allocate memory|enough memory|_ALLOC_|Killed|BrokenProcess")
+STATUS = Path("/proc/self/status")
+# What the method of each part is called with, row by row; of panels the names of their moves.
+PARTS: dict[str, list[tuple]] = {
+    "input": [("mini",), ("basic",)],
+    "step": [("mini",), ("mini_full",), ("basic",)],
+    "evaluation": [("mini",), ("basic",)],
+    "search": [(1, 1000), (256, 1000), (1, 100_000), (256, 100_000)],
+    "memory": [("mini_full", 256, 0), ("mini_full", 256, 8), ("basic", 16, 0), ("basic", 16, 8)],
+    "import": [("-c", "import sbirlib"), ("-m", "sbirlib", "--help")],
+    "panels": [],
 }
-PANELS: Part = "panels"  # needs a trained model besides
-ALL_PARTS: tuple[Part, ...] = get_args(Part)
-WITHOUT_DATA = frozenset({"attention", "search", "import"})
-SIZED = frozenset({"memory", "costs"})  # need to know how large a process is
 
 
-class Measured(NamedTuple):
-    """What a benchmark found: its rows, and the measurements that memory did not suffice for."""
+class BenchRow(NamedTuple):
+    """Medians and interquartile ranges of the kit, and of what is beside it, if anything."""
 
-    rows: list[Row]
-    failed: list[Failed]
+    part: str
+    unit: str
+    against: str
+    kit: float
+    kit_iqr: float
+    beside: float | None = None
+    beside_iqr: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times better the kit is, by the medians; None without two numbers to divide."""
+        up, down = (self.kit, self.beside) if self.unit.endswith("/s") else (self.beside, self.kit)
+        return up / down if up and down else None
+
+    def __str__(self) -> str:
+        """A line of the table that `HEAD` begins; numbers have three digits."""
+        *numbers, ratio = ["" if n is None else f"{float(f'{n:.3g}'):.10g}" for n in (*self[3:], self.ratio)]
+        return f"| {' | '.join([self.part, self.unit, *numbers, self.against, ratio])} |"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What to measure: `parts` (none: all that can be), the data, a run for the panels, and as in `Setup`."""
+    """What to measure: the `parts`, on which data, device and `run` (for panels), and how often."""
 
-    parts: tuple[Part, ...] = ()
+    parts: Sequence[str]
     root: Path = Path("data/MiniClothes")
     run: Path | None = None
     json: Path | None = None
     device: str = "auto"
-    repeats: int = 5
-    batches: tuple[int, ...] = (16,)
+    repeats: int = 3
 
-    def __call__(self) -> Measured:
-        """Measures; prints each row, and writes the JSON anew with it, as soon as it is there.
+    def __call__(self) -> bool:
+        """Measures, prints each row at once and writes the JSON anew with it; False if memory ran out.
 
-        What memory does not suffice for is said on stderr and left out, and the rest goes on. Raises
-        InputError before anything is measured.
+        What memory did not suffice for is said on stderr. Raises InputError for data or a run that cannot be
+        used, before anything is measured.
         """
-        self._check()
-        accelerator = make_accelerator(
-            Config().updated({"run.device": self.device, "run.tracker": "none"}), Path()
-        )
-        parts = self._chosen(accelerator.device)
-        pairs = None
-        if not WITHOUT_DATA.issuperset(parts):
-            pairs = PairFolder(self.root)
-            check_data(pairs)
-        limits, kind = functools.cache(ceilings), accelerator.device.type
-        limited = ("cpu" if "search" in parts else None, kind if "step" in parts else None)
-        facts = machine(accelerator, limits(kind) if kind in limited else None)
-        free()
-        print("\n".join(f"{name}: {value}" for name, value in facts.items()), end="\n\n")
-        setup, measured = Setup(pairs, limits, self.device, self.repeats, self.batches), Measured([], [])
-        print(TABLE_HEAD, flush=True)
-        for part in parts:
-            rows = functools.partial(_panel_rows, self.run) if part == PANELS else PARTS[part]
-            for result in attempt(part, functools.partial(rows, setup)):
-                self._keep(facts, measured, result)
-        return measured
+        if not {"input", "step", "evaluation", "memory"}.isdisjoint(self.parts):
+            load_data(PairFolder(self.root), self.config("mini"))
+        rows = PARTS | {"panels": [(name,) for name in (self.moves if "panels" in self.parts else ())]}
+        written = {"machine": machine(self.config("mini")), "rows": [], "not_measured": []}
+        print(*(f"{k}: {v}" for k, v in written["machine"].items()), "", HEAD, sep="\n", flush=True)
+        for part, values in [(name, values) for name in self.parts for values in rows[name]]:
+            try:
+                row = getattr(self, f"_{part}", self._trained)(part, *values)
+                print(row, flush=True)
+                written["rows"].append(row._asdict() | {"ratio": row.ratio})
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not SHORT.search(repr(error)):
+                    raise
+                title = " ".join(map(str, (part, *values)))
+                print(f"not measured: {title}: memory ran out ({first_line(error)})", file=sys.stderr)
+                written["not_measured"].append(title)
+            if self.json is not None:
+                with replacing_file(self.json) as fresh:
+                    fresh.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+            gc.collect()  # models and loaders in cycles, whose memory and workers the next row needs
+            torch.cuda.empty_cache()
+        return not written["not_measured"]
 
-    def _keep(self, facts: dict[str, Any], measured: Measured, result: Result) -> None:
-        if isinstance(result, Failed):
-            print(printable(f"not measured: {result.part}: {result.why}"), file=sys.stderr, flush=True)
-            measured.failed.append(result)
-        else:
-            print(printable(result.as_line()), flush=True)
-            measured.rows.append(result)
-        if self.json is not None:
-            # In one go: whoever stops the benchmark finds the whole of what there was.
-            beside = self.json.with_name(f"{self.json.name}.part")
-            beside.write_text(as_json(facts, measured), encoding="utf-8")
-            beside.replace(self.json)
+    def config(self, preset: str) -> Config:
+        """The preset on this data, from scratch: weights do not change speed."""
+        fixed = {"data.root": str(self.root), "model.pretrained": False}
+        return Config.preset(preset).updated(fixed | {"run.device": self.device, "run.tracker": "none"})
 
-    def _check(self) -> None:
-        unknown = [part for part in self.parts if part not in ALL_PARTS]
-        if unknown:
-            raise InputError(f"unknown part {unknown[0]!r}; known: {', '.join(ALL_PARTS)}")
-        if PANELS in self.parts and self.run is None:
-            raise InputError("the part panels shows a trained model: name one with --run RUN")
-        if self.repeats < 1 or not self.batches or min(self.batches) < 2:
-            raise InputError(
-                f"--repeats {self.repeats} and --batches {' '.join(map(str, self.batches))}: measure at "
-                "least once, with at least 2 pairs a step"
-            )
-        if self.json is not None and not self.json.parent.is_dir():
-            raise InputError(f"{self.json}: the folder {self.json.parent} does not exist; make it first")
-        if self.json is not None and self.json.is_dir():
-            raise InputError(f"{self.json} is a folder: name a file to write with --json FILE")
-        if self.run is not None:
-            model = load_run(self.run)
-            if not self.parts or PANELS in self.parts:
-                check_panels(model, self.run)
+    def _timed(self, part: str, unit: str, amount: float, *ways: Callable, against: str = RECIPE) -> BenchRow:
+        """Times the kit's way and another's in turn, of `amount` things a call, or of units in a second."""
+        timers = [Timer("way()", globals={"way": w}, num_threads=torch.get_num_threads()) for w in ways]
+        rounds = [[timer.blocked_autorange() for timer in timers] for _ in range(self.repeats)]
+        numbers = []
+        for whole in (Measurement.merge(times)[0] for times in zip(*rounds, strict=True)):
+            value = amount / whole.median if unit.endswith("/s") else amount * whole.median
+            numbers += [value, value * whole.iqr / whole.median]
+        return BenchRow(part, unit, against, *numbers)
 
-    def _chosen(self, device: torch.device) -> Sequence[Part]:
-        """The parts asked for, or all that can be measured. Raises InputError for one that cannot."""
-        if self.parts:
-            if SIZED.intersection(self.parts):
-                check_memory(device)
-            return self.parts
-        left_out = set() if self.run is not None else {PANELS}
-        try:
-            check_memory(device)
-        except InputError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            left_out |= SIZED
-        return [part for part in ALL_PARTS if part not in left_out]
+    def _trained(self, part: str, preset: str) -> BenchRow:
+        """Views a second of an epoch (input), or a step (on the kit's views); images a second of scoring."""
+        recipe = ReleasedRecipe(self.config(preset))
+        trainer, plan = recipe.trainer, recipe.trainer.plan(1)
+        size, held = trainer.batch_size, trainer.held_out
+        views, images = trainer.views_a_pair * size, len(held.sketches) + len(held.photos)
+
+        def make_views() -> None:
+            for step in range(trainer.steps):
+                plan.batch(plan.rows(step, size), recipe.device)
+
+        ways = {
+            "input": ("views/s", views * trainer.steps, make_views, recipe.make_views),
+            "step": ("views/s", views, partial(trainer.step, plan, 0), partial(recipe.step, plan, 0)),
+            "evaluation": ("images/s", images, partial(trainer.validate, 0), recipe.evaluate),
+        }
+        return self._timed(f"{part}, {preset}, batch {size}", *ways[part])
+
+    def _search(self, part: str, queries: int, photos: int) -> BenchRow:
+        """Milliseconds of an exact search among random rows, on the CPU."""
+        sketches, gallery = (torch.randn(count, 512) for count in (queries, photos))
+        kit = partial(search, build(self.config("mini")).score, sketches, gallery, 10)
+        title, plain = f"{part}, {queries} in {photos} photos", lambda: (sketches @ gallery.T).topk(10)
+        return self._timed(title, "ms", 1e3, kit, plain, against="topk of one product")
+
+    def _memory(self, part: str, preset: str, pairs: int, chunk: int) -> BenchRow:
+        """Peak MiB of one training step, on top of model and data."""
+        whole, peaks = self.config(preset).updated({"optim.batch_size": pairs}), []
+        for config, released in ((whole.updated({"optim.chunk": chunk}), False), (whole, True)):
+            # What one step freed is not given back to the system: each needs a new process.
+            with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
+                peaks += [pool.submit(step_memory, config, released).result(), 0.0]
+        return BenchRow(f"{part}, {preset}, batch {pairs}, chunk {chunk}", "MiB", RECIPE, *peaks)
+
+    def _import(self, part: str, *words: str) -> BenchRow:
+        """Seconds until a new Python has imported the kit, or shown the help of the command line."""
+        plain = "import torch, timm"
+        ways = [partial(subprocess.check_output, [sys.executable, *w]) for w in (words, ("-c", plain))]
+        return self._timed(f"{part}, {words[-1]}", "s", 1, *ways, against=plain)
+
+    def _panels(self, part: str, name: str) -> BenchRow:
+        """Milliseconds from a control's move to the new picture, without the browser."""
+        return self._timed(f"{part}, {name}", "ms", 1e3, self.moves[name], against="")
+
+    @cached_property
+    def moves(self) -> dict[str, Callable[[], None]]:
+        """By panel and control, what moves this control to its next value."""
+        model, folder = load_run(self.run), PairFolder(self.root)
+        config = DataConfig(root=str(self.root), fit=model.fit)
+        data = load_split(folder.split("test"), config, model.image_size)
+        tokens, discard = panels.AttentionExplorer(model, data), panels.TokenDiscardExplorer(model, data)
+        drawing = panels.DrawPanel(Gallery.from_files(model, [photo.path for photo in data.split.photos]))
+        shown = [
+            (panels.PairBrowser(folder), "photo"), (panels.ViewExplorer(folder, model.config), "sketch"),
+            (panels.InfoNCEPanel((0, 90, 180), (0, 90, 200)), "temperature"), (tokens, "image"),
+            (panels.RetrievalBrowser(model, data, score_split(model, data)), "query"), (tokens, "query"),
+            (panels.RunComparer([self.run]), "k"), (discard, "keep"), (discard, "query"),
+        ]  # fmt: skip
+        moves = {"DrawPanel, stroke": partial(drawing.stroke, [(40, 10), (200, 120)])}
+        for panel, name in shown:
+            control = getattr(panel, name)
+            first, *others = getattr(control, "options", None) or range(int(control.max) + 1)
+            move = map(partial(setattr, control, "value"), cycle([*others, first]))
+            moves[f"{type(panel).__name__}, {name}"] = partial(next, move)
+        return moves
 
 
-def check_data(pairs: PairFolder) -> None:
-    """Decodes all pictures; raises InputError for those that cannot be used, and for a split that is too small."""
-    train, test = pairs.split("train"), pairs.split("test")
-    faults = [fault for split in pairs.report().splits for fault in split.left_out]
-    if faults:
-        raise InputError(
-            f"{pairs.root}: {len(faults)} files cannot be used, such as {faults[0].path} "
-            f"({faults[0].kind}); `python -m sbirlib data check` lists them: mend or remove them"
-        )
-    if min(len(test.sketches), len(test.photos)) < FEWEST_TEST:
-        raise InputError(
-            f"{pairs.root}: the test split has {len(test.sketches)} sketches and {len(test.photos)} "
-            f"photos; to rank them, at least {FEWEST_TEST} of each are needed"
-        )
-    drawn = len({sketch.photo_id for sketch in train.sketches})
-    if drawn < FEWEST_TRAIN:
-        raise InputError(
-            f"{pairs.root}: the train split has {drawn} photos with a sketch; to train on half of them "
-            f"and hold some out, at least {FEWEST_TRAIN} are needed"
-        )
-
-
-def machine(accelerator: Accelerator, limits: Ceilings | None) -> dict[str, Any]:
-    """What the figures belong to: processor, threads, versions, the precision that `auto` means here, and ceilings.
-
-    Ceilings are those of the device that trains, None if no part needs them: matrix products in GFLOP/s, a
-    copy in GB/s. `cores` are those that this process may use.
-    """
-    gpu = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else None
-    rates = [None, None, None] if limits is None else [round(value / 1e9, 1) for value in limits]
+def machine(config: Config) -> dict[str, Any]:
+    """Processor, cores, threads, torch, and the number format in which the kit trains here."""
+    cpu, accelerator = Path("/proc/cpuinfo"), make_accelerator(config, Path())
+    named = re.search(r"model name\s*: (.+)", cpu.read_text()) if cpu.is_file() else None
+    gpu = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else None
     return {
-        "cpu": _cpu_name(),
-        "cores": cores(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "device": accelerator.device.type,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "precision": "bf16" if accelerator.mixed_precision == "bf16" else "fp32",
-        **dict(zip(("fp32_gflops", "bf16_gflops", "memory_gbs"), rates, strict=True)),
-    }
+        "processor": gpu or (named[1] if named else platform.machine()), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "precision": accelerator.mixed_precision.replace("no", "fp32"),
+    }  # fmt: skip
 
 
-def as_json(facts: dict[str, Any], measured: Measured) -> str:
-    """Machine, rows and what failed as JSON; what is not known or was not reached is null."""
-    return (
-        json.dumps(
-            {
-                "machine": facts,
-                "rows": [row.as_dict() for row in measured.rows],
-                "failed": [failed._asdict() for failed in measured.failed],
-            },
-            indent=2,
-            allow_nan=False,
-        )
-        + "\n"
-    )
+def step_memory(config: Config, released: bool) -> float:
+    """Peak MiB of the first step: on a GPU of what torch held there, on a CPU of the whole process."""
+    recipe = ReleasedRecipe(config)
+    plan, cuda = recipe.trainer.plan(1), recipe.device.type == "cuda"
 
+    def peak() -> float:
+        if cuda:
+            return torch.cuda.max_memory_allocated() / 2**20
+        return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
 
-def _cpu_name() -> str:
-    lines = CPU_FACTS.read_text(encoding="utf-8").splitlines() if CPU_FACTS.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if not cuda:
+        STATUS.with_name("clear_refs").write_text("5")  # the largest size so far is the present one
+    before = peak()
+    (recipe if released else recipe.trainer).step(plan, 0)
+    return peak() - before

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
 from sbirlib.cli.ablate import ablate_from, compare_command, published_command
+from sbirlib.cli.bench import bench_command
 from sbirlib.cli.data import data
 from sbirlib.cli.flags import start_of
 from sbirlib.cli.methods import methods_command
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "ablate": ablate_from(start),
             "compare": compare_command,
             "published": published_command,
+            "bench": bench_command,
         }
         return tyro.extras.subcommand_cli_from_dict(
             commands,

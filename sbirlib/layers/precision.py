@@ -26,7 +26,7 @@ def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> None
     """Takes timm's attention layers off their fused kernel where the plain one is faster; the maths is the same.
 
     On CPUs that have bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16 than two products
-    with a softmax between them. Source: ours, measured by `bench --part attention`.
+    with a softmax between them.
     """
     if bf16 and device.type == "cpu" and not _cpu_has("amx_bf16"):
         for module in _attention_layers(model):

@@ -1,323 +1,339 @@
-"""Every part of the benchmark on tiny settings: that rows are what they say, never how fast this machine is."""
+"""Every part of the benchmark on tiny settings: rows are what they say, however fast this machine is."""
 
+import importlib
+import itertools
+import json
 import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import get_args
 
 import pytest
 import torch
-from timm.layers import Attention
+from PIL import Image
 from torch.nn import functional as F
 
-from sbirlib import ARNet, Config
-from sbirlib.bench import costs as bench_costs
-from sbirlib.bench import recipe as bench_released
-from sbirlib.bench import train as bench_train
-from sbirlib.bench.measure import TABLE_HEAD, Ceilings, Failed, Spread
-from sbirlib.bench.recipe import PairDataset, PictureDataset, ReleasedEvaluation, ReleasedRecipe, four_passes
-from sbirlib.bench.train import Setup
-from sbirlib.data.batches import Epoch, Views
-from sbirlib.data.loading import load_split
-from sbirlib.errors import InputError
+from sbirlib.bench import run as bench
+from sbirlib.bench.recipe import ReleasedRecipe, decoded, four_passes, view_of
+from sbirlib.bench.run import HEAD, Bench, BenchRow
+from sbirlib.cli.app import main
+from sbirlib.cli.bench import BenchPart
+from sbirlib.config.config import Config
+from sbirlib.data.batches import Batch
 from sbirlib.retrieval.scores import score_split
-from sbirlib.training import setup as train_setup
-from sbirlib.training.trainer import Trainer
 
-LIMITS = Ceilings(fp32=1e12, bf16=2e12, memory=1e11)
 TINY = {
-    "model.backbone": "sbir_mini",
-    "model.image_size": 48,
-    "model.embed_dim": 16,
-    "optim.batch_size": 8,
-    "mstr.scales": (1, 2),
-    "mstr.dropout": 0.0,
-    "run.epochs": 2,
-    "optim.warmup": 0,
-    "data.val_fraction": 0.25,
-    "run.device": "cpu",
-}
+    "model.backbone": "sbir_mini", "model.image_size": 48, "model.embed_dim": 16, "optim.batch_size": 8,
+    "mstr.scales": (1, 2), "mstr.dropout": 0.0, "run.epochs": 2, "optim.warmup": 0, "data.val_fraction": 0.25,
+}  # fmt: skip
+ROW = BenchRow("step, mini", "views/s", "released recipe", 6.0, 1.0, 3.0, 0.5)
 
 
 @pytest.fixture
-def setup(pairs, monkeypatch):
-    monkeypatch.setattr(bench_train, "ENOUGH", 0.0)
-    return Setup(pairs, lambda device: LIMITS, "cpu", repeats=1, batches=(8,), changes=TINY)
+def small(monkeypatch):
+    """Presets that take no time, and one small row of each part."""
+    full = Bench.config
+    monkeypatch.setattr(Bench, "config", lambda self, preset: full(self, preset).updated(TINY))
+    few = {part: rows[-1:] for part, rows in bench.PARTS.items()}
+    monkeypatch.setattr(bench, "PARTS", few | {"search": [(2, 30)], "memory": [("mini_full", 16, 4)]})
 
 
 @pytest.fixture
-def in_process(monkeypatch):
-    """Measures in this process: a new one takes seconds to start."""
-    monkeypatch.setattr(bench_costs, "_alone", lambda measure, *values: measure(*values))
+def uncollected(monkeypatch):
+    """Among all that the tests hold, collecting takes half a second a row."""
+    monkeypatch.setattr(bench.gc, "collect", lambda: None)
 
 
-def sound(rows, *units):
-    """The rows of a part, each with a number where there is one to have."""
-    rows = list(rows)
-    assert {row.unit for row in rows} == set(units)
-    for row in rows:
-        assert 0 < row.kit.low <= row.kit.median <= row.kit.high
-        assert row.beside is None or 0 < row.beside.low <= row.beside.median <= row.beside.high
-        assert row.as_line().count("|") == TABLE_HEAD.splitlines()[0].count("|")
-    return rows
+@pytest.fixture
+def once(monkeypatch):
+    """Each way is measured once after it was warmed up, however short it is."""
+    monkeypatch.setattr(bench.Timer, "blocked_autorange", lambda timer: timer.timeit(1))
+
+
+@pytest.fixture
+def stubbed(uncollected, monkeypatch):
+    """Nothing is measured: every row but those of the panels is `ROW`."""
+    monkeypatch.setattr(bench, "load_data", lambda pairs, config: None)
+    for part in ("trained", "search", "memory", "import"):
+        monkeypatch.setattr(Bench, f"_{part}", lambda self, part, *values: ROW)
+
+
+def recipe_of(preset, pairs, **changes):
+    return ReleasedRecipe(Bench((), pairs.root, device="cpu").config(preset).updated(changes))
+
+
+def test_every_part_by_the_command(
+    small, once, uncollected, run, pairs, tmp_path, monkeypatch, capsys
+):  # fmt: skip
+    """All but `import`, and memory in this process: new ones take seconds to start."""
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda workers, **options: ThreadPoolExecutor(workers))
+    out = tmp_path / "rows.json"
+    words = ["--run", str(run), "--root", str(pairs.root), "--json", str(out), "--repeats", "1"]
+    parts = [part for part in get_args(BenchPart) if part != "import"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--part", *parts, *words, "--device", "cpu"]) == 0
+    written, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert set(written["machine"]) == {"processor", "cores", "threads", "torch", "precision"}
+    assert written["not_measured"] == []
+    units = [(row["part"].partition(",")[0], row["unit"]) for row in written["rows"]]
+    assert units[:5] == [
+        ("input", "views/s"),
+        ("step", "views/s"),
+        ("evaluation", "images/s"),
+        ("search", "ms"),
+        ("memory", "MiB"),
+    ]
+    assert units[5:] == [("panels", "ms")] * 10
+    assert {row["part"].split(", ")[1] for row in written["rows"][5:]} == {
+        "PairBrowser",
+        "ViewExplorer",
+        "InfoNCEPanel",
+        "RetrievalBrowser",
+        "AttentionExplorer",
+        "TokenDiscardExplorer",
+        "DrawPanel",
+        "RunComparer",
+    }
+    for row in written["rows"]:
+        # What a process has freed before is not counted again: there memory may be 0.
+        assert row["kit"] > 0 or row["unit"] == "MiB"
+        assert row["kit_iqr"] >= 0
+        assert (row["beside"] is None) == row["part"].startswith("panels")
+        assert f"| {row['part']} | {row['unit']} |" in printed
+    assert HEAD in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_workers_that_decode_end_with_their_row(small, once, pairs):
+    assert Bench(("input",), pairs.root, device="cpu", repeats=1)()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_step_in_chunks_takes_less_memory_in_a_process_of_its_own(small, pairs):
+    config = Bench((), pairs.root, device="cpu").config("mini_full").updated({"optim.batch_size": 20})
+    peaks = []
+    for chunk in (4, 0):
+        with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
+            part = config.updated({"optim.chunk": chunk})
+            peaks.append(pool.submit(bench.step_memory, part, False).result())
+    assert 0 < peaks[0] < peaks[1]
+
+
+def test_import(monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, "check_output", commands.append)
+    rows = [Bench(("import",), repeats=1)._import("import", *words) for words in bench.PARTS["import"]]
+    assert [(row.part, row.unit, row.against) for row in rows] == [
+        ("import, import sbirlib", "s", "import torch, timm"),
+        ("import, --help", "s", "import torch, timm"),
+    ]
+    for words in (["-c", "import sbirlib"], ["-m", "sbirlib", "--help"], ["-c", "import torch, timm"]):
+        assert [sys.executable, *words] in commands
+
+
+def test_the_command_line_does_not_import_the_benchmark(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("sbirlib.cli", "sbirlib.bench"))]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.import_module("sbirlib.cli.app")
+    assert "sbirlib.cli.bench" in sys.modules
+    assert "sbirlib.bench" not in sys.modules
+
+
+@pytest.mark.parametrize(("unit", "ratio"), [("views/s", 2.0), ("ms", 0.5)])
+def test_a_ratio_above_one_is_in_favour_of_the_kit(unit, ratio):
+    row = ROW._replace(unit=unit)
+    assert row.ratio == ratio
+    assert str(row) == f"| step, mini | {unit} | 6 | 1 | 3 | 0.5 | released recipe | {ratio:g} |"
+
+
+def test_what_has_nothing_beside_it_or_is_zero_has_no_ratio():
+    assert str(BenchRow("panels", "ms", "", 1234.5, 0.0)) == "| panels | ms | 1230 | 0 |  |  |  |  |"
+    assert [ROW._replace(kit=kit, beside=beside).ratio for kit, beside in ((0, 3), (3, 0))] == [None, None]
+
+
+def test_measurements_take_turns():
+    calls = []
+    ways = (lambda: calls.append("kit"), lambda: calls.append("other"))
+    row = Bench((), repeats=3)._timed("part", "ms", 1e3, *ways, against="other")
+    assert [name for name, _ in itertools.groupby(calls)] == ["kit", "other"] * 3
+    assert row.kit > 0 < row.beside
+
+
+def test_all_parts_but_the_panels_need_no_run(stubbed, pairs, monkeypatch):
+    called = []
+    monkeypatch.setattr(Bench, "__call__", lambda self: called.extend(self.parts) or True)
+    assert main(["bench", "--root", str(pairs.root)]) == 0
+    assert called == [part for part in bench.PARTS if part != "panels"]
+    assert set(get_args(BenchPart)) == set(bench.PARTS)
+
+
+@pytest.mark.parametrize("part", ["import", "search"])
+def test_what_needs_no_data_asks_for_none(part, stubbed):
+    assert main(["bench", "--part", part, "--root", "nowhere"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--part", "panels"], "the part panels shows a trained model: name one with --run RUN"),
+        (["--part", "input", "--root", "nowhere"], "nowhere: no such folder"),
+        (["--run", "nowhere"], "nowhere is not a run"),
+        (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: name a file, in a folder that exists"),
+        (["--json", "."], "--json .: name a file, in a folder that exists"),
+        (["--repeats", "0"], "--repeats 0: measure at least once"),
+    ],
+)
+def test_bad_input_is_said_before_anything_is_measured(words, message, pairs, capsys, monkeypatch):
+    monkeypatch.setattr(Bench, "_timed", None)
+    root = [] if "--root" in words else ["--root", str(pairs.root)]
+    assert main(["bench", *root, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_read_is_said_before_anything_is_measured(
+    stubbed, pairs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.undo()
+    monkeypatch.setattr(Bench, "_timed", None)
+    root = tmp_path / "clothes"
+    for side in "AB":
+        (root / f"train{side}").mkdir(parents=True)
+        (root / f"train{side}" / "1.png").write_bytes(b"not a picture")
+    assert main(["bench", "--part", "step", "--root", str(root)]) == 2
+    assert "1.png: cannot be read" in capsys.readouterr().err
+
+
+def test_where_nobody_tells_the_size_of_a_process(pairs, monkeypatch, capsys):
+    monkeypatch.setattr("sbirlib.cli.bench.Path.is_file", lambda path: False)
+    assert main(["bench", "--part", "memory", "--device", "cpu"]) == 2
+    assert "the part memory needs Linux, or a CUDA GPU" in capsys.readouterr().err
+    monkeypatch.setattr(Bench, "__call__", lambda self: "memory" not in self.parts)
+    assert main(["bench", "--device", "cpu"]) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA has no more"),
+        MemoryError(),
+        BrokenProcessPool("A process in the process pool was terminated abruptly"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+    ],
+)
+def test_what_memory_does_not_suffice_for_is_said_and_the_rest_goes_on(
+    error, stubbed, pairs, tmp_path, monkeypatch, capsys
+):
+    out, seen = tmp_path / "rows.json", []
+
+    def step(self, part, preset):
+        if seen:
+            seen.append(json.loads(out.read_text()))
+        if preset == "mini_full":
+            raise error
+        seen.append(None)
+        return ROW
+
+    monkeypatch.setattr(Bench, "_step", step, raising=False)
+    words = ["--part", "step", "--root", str(pairs.root), "--json", str(out), "--device", "cpu"]
+    assert main(["bench", *words]) == 1
+    written, said = json.loads(out.read_text()), capsys.readouterr().err
+    assert "not measured: step mini_full: memory ran out (" in said
+    assert written["not_measured"] == ["step mini_full"]
+    assert [row["part"] for row in written["rows"]] == ["step, mini"] * 2
+    # The file held each row before the next was measured.
+    assert [len(file["rows"]) for file in filter(None, seen)] == [1, 1]
+
+
+def test_memory_that_the_processor_has_not_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert bench.SHORT.search(repr(caught.value))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), ValueError("out of memory"), KeyboardInterrupt()]
+)
+def test_every_other_error_is_raised_and_what_was_measured_stays(error, stubbed, tmp_path, monkeypatch):
+    def imported(self, part, *words):
+        if "--help" in words:
+            raise error
+        return ROW
+
+    monkeypatch.setattr(Bench, "_import", imported)
+    out = tmp_path / "rows.json"
+    with pytest.raises(type(error)):
+        Bench(("import",), json=out, device="cpu")()
+    assert json.loads(out.read_text())["rows"] == [ROW._asdict() | {"ratio": 2.0}]
+
+
+def test_presets_are_measured_from_scratch():
+    config = Bench(()).config("basic")
+    assert not config.model.pretrained
+    assert config.updated(
+        {"model.pretrained": True, "run.tracker": "tensorboard", "data.root": Config().data.root}
+    ) == Config.preset("basic")
 
 
 @pytest.mark.parametrize("preset", ["mini", "mini_full"])
-def test_the_released_step_has_the_loss_of_the_kit_in_fp32(preset, setup, pairs, tmp_path):
-    config = setup.config(preset).updated({"run.precision": "fp32"})
-    trainer = Trainer(pairs, config, tmp_path)
-    trainer.model.train()
-    plan = Epoch(trainer.data, config.data, seed=0, epoch=1)
-    recipe = ReleasedRecipe(config, trainer.steps, torch.device("cpu"))
+def test_the_released_step_has_the_loss_of_the_kit_in_fp32(preset, small, pairs):
+    recipe = recipe_of(preset, pairs, **{"run.precision": "fp32"})
+    trainer, plan = recipe.trainer, recipe.trainer.plan(1)
     for step in range(2):
-        trainer._step(plan, step)
-        loss = recipe.step(plan.views(plan.rows(step, trainer.batch_size), "cpu"))
+        batch = plan.batch(plan.rows(step, trainer.batch_size), "cpu")
+        with torch.no_grad():
+            kit = trainer.method.compare(trainer.method.encode(batch), batch)
+        trainer.step(plan, step)
         # The second step starts from weights that both have moved. Losses of 50 round at 4e-6.
-        torch.testing.assert_close(
-            torch.stack(loss).detach(), trainer.progress.terms[step], rtol=5e-7, atol=1e-5
-        )
-    assert (loss.recyc_sketch > 0) == (preset == "mini_full")
+        for name, value in recipe.step(plan, step).items():
+            torch.testing.assert_close(value.detach(), kit[name], rtol=5e-7, atol=1e-5)
+    assert (kit["recyc_sketch"] > 0) == (preset == "mini_full")
 
 
-def test_each_view_has_a_pass_of_its_own(setup):
-    config = setup.config("mini_full")
-    torch.manual_seed(0)
-    model, sizes = ARNet.from_config(config), []
+def test_each_view_has_a_pass_of_its_own(small, pairs):
+    model, sizes = recipe_of("mini_full", pairs).model, []
     for encoder in (model.sketch_encoder, model.photo_encoder):
         encoder.embed.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    views = [torch.rand(3, 3, 48, 48) for _ in range(4)]
-    four_passes(model, Views(*views, torch.arange(3)))
+    batch = Batch(*(torch.rand(3, 3, 48, 48) for _ in range(4)), torch.arange(3), torch.rand(3, 9))
+    rows = four_passes(model, batch)
     assert sizes == [3, 3, 3, 3]
+    assert rows.keys() == model.encode(batch).keys()
 
 
 @pytest.mark.parametrize("preset", ["mini", "basic"])
-def test_the_released_loader_decodes_four_times_an_item(preset, setup, pairs, monkeypatch):
-    decoded, decode = [], bench_released.decode
-    monkeypatch.setattr(bench_released, "decode", lambda path: decoded.append(path) or decode(path))
-    split, config = pairs.split("train"), setup.config(preset)
-    data = PairDataset(split, config)
-    *views, row = data[3]
-    sketch, photo = split.sketches[3].path, split.photos[split.photo_index[3]].path
-    assert decoded == [sketch, sketch, photo, photo]
-    assert row == split.photo_index[3]
-    assert len(data) == len(split.sketches)
+def test_the_released_loader_decodes_four_times_a_pair(preset, small, pairs, monkeypatch):
+    recipe, opened = recipe_of(preset, pairs), []
+    split, (row, *_) = recipe.trainer.data.split, recipe.pairs.dataset
+    sketch, photo = split.sketches[0].path, split.photos[split.photo_index[0]].path
+    monkeypatch.setattr(
+        "sbirlib.bench.recipe.Image.open", lambda path, open=Image.open: opened.append(path) or open(path)
+    )
+    views = decoded([row, row])
+    assert opened == [sketch, photo, sketch, photo] * 2
     for view in views:
-        assert view.shape == (3, 48, 48)
+        assert view.shape == (2, 3, 48, 48)
         assert 0 <= view.min() < view.max() <= 1
-    assert not torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
     # The same kind of view as the kit makes: both show the same sketch.
-    loaded = load_split(split, config.data, 48)
-    assert F.mse_loss(PictureDataset([sketch], config)[0], loaded.sketches[3] / 255) < 0.01
-    with pytest.raises(ValueError, match="unknown view 'A3'"):
-        bench_released.view_of("A3", config.data, 48)
+    (whole,) = decoded([[(sketch, view_of("A0", recipe.trainer.config))]])
+    assert F.mse_loss(whole[0], recipe.trainer.data.sketches[0] / 255) < 0.01
 
 
-def test_released_workers_give_whole_batches(setup, pairs):
-    config = setup.config("mini")
-    loader = bench_released.pair_loader(pairs.split("train"), config)
-    batches = list(loader)
-    assert len(batches) == len(loader) == 4
-    assert all(value.shape == (8, 3, 48, 48) for value in batches[0][:4])
-    assert loader.num_workers >= 2
-    rows = torch.cat([batch[4] for batch in batches]).tolist()
-    assert sorted(rows) == sorted(pairs.split("train").photo_index.tolist())
+def test_released_workers_give_whole_batches(small, pairs):
+    recipe = recipe_of("mini", pairs)
+    batches = list(recipe.pairs)
+    assert len(batches) == len(recipe.pairs) == recipe.trainer.steps
+    assert all(view.shape == (8, 3, 48, 48) for views in batches for view in views)
+    assert recipe.pairs.num_workers >= 2
 
 
-def test_processes_that_decode_end_with_the_measurement(setup, pairs):
-    config, before = setup.config("mini"), multiprocessing.active_children()
-    loader = bench_released.pair_loader(pairs.split("train"), config)
-    anew = ReleasedEvaluation(pairs.split("test"), config)
-    for _ in range(2):  # they can be started again
-        with bench_released.decoding(loader, *anew.loaders):
-            next(iter(loader)), anew(ARNet.from_config(config))
-            assert len(multiprocessing.active_children()) == len(before) + 3 * bench_released.workers()
-        assert multiprocessing.active_children() == before
-
-
-def test_one_worker_for_each_core_that_may_be_used(monkeypatch):
-    monkeypatch.setattr(bench_released, "cores", lambda: 5)
-    assert bench_released.workers() == 5
-    monkeypatch.setattr(bench_released, "cores", lambda: 1)
-    assert bench_released.workers() == 2
-
-
-def test_released_scores_are_those_of_the_kit(setup, pairs):
-    config = setup.config("mini")
-    torch.manual_seed(0)
-    model, split = ARNet.from_config(config), pairs.split("test")
-    data = load_split(split, config.data, 48)
+def test_released_scores_are_those_of_the_kit(small, pairs):
+    recipe = recipe_of("mini", pairs)
+    ours, theirs = score_split(recipe.model, recipe.trainer.held_out), recipe.evaluate()
     # PIL and torch do not shrink a picture to the last bit alike.
-    ours, theirs = score_split(model, data), ReleasedEvaluation(split, config)(model)
-    assert theirs.gallery == ours.gallery == 8
+    assert theirs.gallery == ours.gallery == 4
     assert abs(ours.ranks - theirs.ranks).mean() < 1
-    assert model.training
-
-
-def test_input(setup):
-    rows = sound(bench_train.input_rows(setup), "views/s")
-    assert [row.part for row in rows] == ["input, ViT-B/16 (basic) at 48 px", "input, mini at 48 px"]
-
-
-def test_step(setup):
-    rows = sound(bench_train.step_rows(setup), "views/s", "GFLOP/s")
-    assert len(rows) == 9
-    speed, operations, whole = rows[:3]
-    assert speed.part == "step, ViT-B/16 (basic) at 48 px, batch 8"
-    assert operations.part.rpartition(" ")[2] in ("fp32", "bf16")
-    limit = LIMITS.bf16 if operations.part.endswith("bf16") else LIMITS.fp32
-    assert operations.share_of_ceiling == pytest.approx(1e9 * operations.kit.median / limit)
-    assert whole.against == "views ready"
-
-
-def test_a_step_without_memory_for_the_recipe_still_has_the_rows_of_the_kit(setup, monkeypatch):
-    def short(recipe, views):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(ReleasedRecipe, "step", short)
-    failed, *rows = bench_train.step_rows(setup._replace(batches=(8, 4)))
-    assert failed == Failed(
-        "step, ViT-B/16 (basic) at 48 px, batch 8, beside the released recipe",
-        "memory does not suffice: CUDA out of memory",
-    )
-    assert [row.unit for row in rows if not isinstance(row, Failed)] == ["GFLOP/s", "views/s"] * 4
-
-
-def test_a_batch_without_memory_for_the_kit_is_left_out_and_the_next_measured(setup, monkeypatch):
-    step = Trainer._step
-
-    def short(trainer, plan, number):
-        if trainer.batch_size == 16:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        step(trainer, plan, number)
-
-    monkeypatch.setattr(Trainer, "_step", short)
-    found = list(bench_train.step_rows(setup._replace(batches=(16, 8))))
-    assert [result.part for result in found if isinstance(result, Failed)] == [
-        "step, ViT-B/16 (basic) at 48 px, batch 16, beside the released recipe",
-        "step, ViT-B/16 (basic) at 48 px, batch 16",
-    ]
-    assert found[2].part == "step, ViT-B/16 (basic) at 48 px, batch 8"
-    assert len(found) == 2 + 9
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_attention(bf16, setup, monkeypatch):
-    seen = []
-    monkeypatch.setattr(train_setup, "wants_bf16", lambda precision, device: bf16)
-    monkeypatch.setattr(
-        Attention,
-        "forward",
-        lambda layer, x, forward=Attention.forward: (
-            seen.append((x.shape[0], torch.is_autocast_enabled("cpu"))) or forward(layer, x)
-        ),
-    )
-    (row,) = sound(bench_train.attention_rows(setup._replace(pairs=None)), "ms")
-    # Both views of a domain: an encoder sees no more at once.
-    assert set(seen) == {(2 * 8, bf16)}
-    _, images, precision, kernel = row.part.split(", ")
-    assert (images, precision) == ("16 images", "bf16" if bf16 else "fp32")
-    assert {kernel, row.against} == {"plain kernel", "fused kernel"}
-
-
-def test_evaluation(setup):
-    rows = sound(bench_train.evaluation_rows(setup), "images/s", "s")
-    assert [row.part.rpartition(", ")[2] for row in rows] == ["24 images", "after an epoch", "24 images"]
-
-
-def test_accuracy(setup, capsys):
-    minutes, epochs = sound(bench_train.accuracy_rows(setup, target=-1), "min", "epochs")
-    assert (epochs.kit.median, epochs.beside.median) == (1, 1)
-    assert minutes.ratio == pytest.approx(minutes.beside.median / minutes.kit.median)
-    minutes, epochs = bench_train.accuracy_rows(setup, target=100)
-    assert "not reached | not reached" in minutes.as_line()
-    said = capsys.readouterr().err
-    assert "kit: epoch 2, validation Acc@1" in said
-    assert "released recipe: epoch 2, validation Acc@1" in said
-
-
-def test_import(setup, monkeypatch):
-    commands = []
-    monkeypatch.setattr(
-        "subprocess.run", lambda words, **options: commands.append((words[1:], options["check"]))
-    )
-    rows = sound(bench_costs.import_rows(setup), "s")
-    assert {row.against for row in rows} == {"import torch, timm"}
-    assert (["-c", "import sbirlib"], True) in commands
-    assert (["-m", "sbirlib", "--help"], True) in commands
-
-
-def test_memory(setup, in_process, monkeypatch):
-    held = iter(range(0, 10**9, 2**20))
-    monkeypatch.setattr(bench_costs, "_held", lambda device: next(held))
-    rows = sound(bench_costs.memory_rows(setup), "MiB", "s")
-    assert [row.against for row in rows] == ["released recipe"] * 2 + ["whole batch"] * 2
-    # As many pairs as are not held out, where 512 are asked for.
-    assert rows[2].part.endswith("a step of 23 pairs in chunks")
-    assert rows[0].kit == Spread(1, 1, 1)
-
-
-def test_a_measuring_process_that_is_killed_costs_its_own_rows_alone(setup, monkeypatch):
-    def alone(measure, config):
-        if config.optim.batch_size == 4:
-            raise BrokenProcessPool
-        return bench_costs.StepCost(min(config.optim.batch_size, 23), 7.0, 1.0)
-
-    monkeypatch.setattr(bench_costs, "_alone", alone)
-    found = list(bench_costs.memory_rows(setup._replace(batches=(4, 6))))
-    assert found[1] == Failed(
-        "memory, ViT-B/16 (basic) at 48 px, a step of 4 pairs",
-        "the process that measured it was killed, as systems do when memory runs out",
-    )
-    assert [row.part.rpartition(" of ")[2] for row in found[2:]] == ["6 pairs", *["23 pairs in chunks"] * 2]
-
-
-def test_a_step_in_chunks_takes_less_memory_in_a_process_of_its_own(setup):
-    config = setup.config("mini_full").updated({"optim.batch_size": 20})
-    whole, chunked = (
-        bench_costs._alone(bench_costs.step_memory, config.updated({"optim.chunk": chunk}))
-        for chunk in (0, 4)
-    )
-    assert whole.batch == chunked.batch == 20
-    assert 0 < chunked.memory < whole.memory
-
-
-def test_costs(setup, in_process):
-    rows = sound(bench_costs.cost_rows(setup), "min/epoch", "MiB")
-    assert len(rows) == 2 * (4 + 3)
-    assert [row.part for row in rows[-2:]] == ["costs, mini_full, half the photos and their sketches"] * 2
-    assert {row.against for row in rows[-6:]} == {"mini_full as it is"}
-    assert len(setup.pairs.split("train").photos) == 16
-
-
-def test_costs_without_those_of_mini_full_stand_alone(setup, monkeypatch):
-    def alone(measure, config, share):
-        if config == setup.config("mini_full") and share == 1:
-            raise BrokenProcessPool
-        return bench_costs.EpochCost(2.0, 30.0)
-
-    monkeypatch.setattr(bench_costs, "_alone", alone)
-    found = list(bench_costs.cost_rows(setup))
-    (failed,) = (result for result in found if isinstance(result, Failed))
-    assert failed.part == "costs, mini_full at 48 px, batch 8"
-    assert [row.beside for row in found[-6:]] == [None] * 6
-    assert len(found) == 1 + 2 * 6
-
-
-@pytest.mark.parametrize(("share", "photos"), [(1.0, 16), (0.75, 12), (0.5, 8), (0.25, 4)])
-def test_the_share_of_the_photos_is_what_is_trained_on(share, photos, pairs):
-    split = bench_costs.reduced(pairs.split("train"), share, 0)
-    assert (split.name, len(split.photos)) == ("train", photos)
-    assert {sketch.photo_id for sketch in split.sketches} == {photo.id for photo in split.photos}
-
-
-def test_presets_are_measured_from_scratch(setup):
-    config = setup._replace(changes={}).config("basic")
-    assert not config.model.pretrained
-    assert config.updated(
-        {
-            "model.pretrained": True,
-            "run.tracker": "tensorboard",
-            "run.device": "auto",
-            "data.root": Config().data.root,
-        }
-    ) == Config.preset("basic")
-    with pytest.raises(InputError, match="unknown preset"):
-        setup.config("speed")
