@@ -9,19 +9,7 @@ from sbirlib.panels.tokens import AttentionExplorer, TokenDiscardExplorer
 from sbirlib.panels.training import InfoNCEPanel, RunComparer, TrainPanel
 
 __all__ = [
-    "AttentionExplorer",
-    "DrawPanel",
-    "InfoNCEPanel",
-    "PairBrowser",
-    "Panel",
-    "RetrievalBrowser",
-    "RunComparer",
-    "TokenDiscardExplorer",
-    "TrainPanel",
-    "ViewExplorer",
-    "demo_config",
-    "demo_pairs",
-    "fast",
-    "load_or_train",
-    "search_picture",
-]
+    "AttentionExplorer", "DrawPanel", "InfoNCEPanel", "PairBrowser", "Panel", "RetrievalBrowser",
+    "RunComparer", "TokenDiscardExplorer", "TrainPanel", "ViewExplorer", "demo_config", "demo_pairs",
+    "fast", "load_or_train", "search_picture",
+]  # fmt: skip
