@@ -44,4 +44,5 @@ lab: $(READY)
 
 # Removes what the targets above made; your own runs under outputs/ stay.
 clean:
-	rm -rf $(VENV) data/MiniClothes outputs/demo outputs/screens outputs/*.html .pytest_cache .hypothesis .ruff_cache .coverage *.egg-info
+	rm -rf $(VENV) data/MiniClothes outputs/demo outputs/screens outputs/*.html build dist *.egg-info \
+	  .pytest_cache .hypothesis .ruff_cache .mypy_cache .coverage

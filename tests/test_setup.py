@@ -33,9 +33,45 @@ def test_constraints_pin_every_dependency_and_name_no_address(project):
 
 
 def test_makefile_has_the_promised_targets():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"demo", "test", "lab", "clean"} <= targets
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert targets == {"demo", "test", "test-slow", "lab", "clean"}
+    # What these make, git overlooks and `make clean` removes.
+    made = {".venv/", "build/", "dist/", "*.egg-info/", ".mypy_cache/", ".pytest_cache/", ".ruff_cache/"}
+    assert made <= set((ROOT / ".gitignore").read_text().split())
+    removed = makefile.partition("clean:\n")[2].replace("$(VENV)", ".venv").split()
+    assert {name.rstrip("/") for name in made} <= set(removed)
 
 
-def test_readme_has_the_table_of_fields_as_it_is_generated():
-    assert markdown_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_citation_names_this_version_and_the_paper(project):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert f"(c) 2026 {citation['authors'][0]['name']}" in (ROOT / "LICENSE").read_text()
+    [paper] = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert [author["family-names"] for author in paper["authors"]] == ["Jiang", "Tang", "Jiang", "Yu", "Wu"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2406.11551"
+
+
+def test_the_workflow_runs_what_a_clean_clone_must_pass(project):
+    [job] = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"].values()
+    assert f">={job['strategy']['matrix']['python'][0]}" == project["requires-python"]
+    assert job["steps"][-1]["run"].split()[-1] == ".ci/run"
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
+
+
+def test_what_runs_before_a_commit_comes_with_the_environment():
+    [local] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    tools = {hook["entry"].split()[0] for hook in local["hooks"]}
+    assert tools == {"ruff", "jupyter"}
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
+
+
+def test_hyper_parameters_page_has_the_table_as_it_is_generated():
+    page = ROOT / "notebooks/reference/hyper-parameters.md"
+    assert markdown_table() in page.read_text(encoding="utf-8")
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) < 16_000

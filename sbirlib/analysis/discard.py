@@ -17,7 +17,7 @@ from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import Accuracy, accuracy_at, true_ranks
 from sbirlib.retrieval.search import score_all
 

@@ -26,10 +26,9 @@ from sbirlib.errors import InputError
 from sbirlib.figures.curves import discard_curves
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.photos import failure_gallery
-from sbirlib.figures.tokens import attention_distance as distance_figure
-from sbirlib.figures.tokens import similarity_heatmaps, token_overlay
+from sbirlib.figures.tokens import distance_by_layer, similarity_heatmaps, token_overlay
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.embed import Rows, embed_split
+from sbirlib.retrieval.rows import Rows, embed_split
 from sbirlib.retrieval.scores import Scores, score
 from sbirlib.retrieval.search import score_all
 
@@ -113,7 +112,7 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
             for part in parts
         ]
         found[name] = (torch.stack(distances).sum(dim=0) / sum(map(len, parts))).cpu().numpy()
-    return distance_figure(found, pixels=model.image_size)
+    return distance_by_layer(found, pixels=model.image_size)
 
 
 @torch.no_grad()

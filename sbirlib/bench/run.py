@@ -171,7 +171,7 @@ class Bench:
 def check_data(pairs: PairFolder) -> None:
     """Decodes all pictures; raises InputError for those that cannot be used, and for a split that is too small."""
     train, test = pairs.split("train"), pairs.split("test")
-    faults = [fault for part in pairs.report().splits for fault in part.split.left_out]
+    faults = [fault for split in pairs.report().splits for fault in split.left_out]
     if faults:
         raise InputError(
             f"{pairs.root}: {len(faults)} files cannot be used, such as {faults[0].path} "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from sbirlib.cli.ablate import ablate_from, compare_command
+from sbirlib.cli.ablate import ablate_from, compare_command, published_command
 from sbirlib.cli.data import data
 from sbirlib.cli.flags import start_of
 from sbirlib.cli.methods import methods_command
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "methods": methods_command,
             "ablate": ablate_from(start),
             "compare": compare_command,
+            "published": published_command,
         }
         return tyro.extras.subcommand_cli_from_dict(
             commands,

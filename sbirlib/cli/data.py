@@ -50,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Import:
-    """Bring in a public data set that you have downloaded, and compare its counts with the published ones."""
+    """Import a public data set that you have downloaded, and compare its counts with the published ones."""
 
     source: Positional[Source]
     """Which data set."""
@@ -60,7 +60,7 @@ class Import:
     """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
 
     def run(self) -> int:
-        """Prints the report; exit code 0, also where counts differ."""
+        """Prints the report; exit code 0, even where counts differ."""
         try:
             print(import_dataset(self.source, self.archive, self.out))
         except KeyboardInterrupt:
@@ -74,5 +74,5 @@ def data(
     | Annotated[Check, subcommand("check")]
     | Annotated[Import, subcommand("import")],
 ) -> int:
-    """Draw the embedded data set, check a folder of one's own, or bring in a public data set."""
+    """Draw the embedded data set, check a folder of your own, or bring in a public data set."""
     return command.run()

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from einops import rearrange
 from tyro.conf import Positional, arg
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.images import printable, read_image
+from sbirlib.data.images import as_pixels, printable, read_image
 from sbirlib.data.loading import LoadedSplit, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
@@ -130,7 +128,7 @@ def search_command(
     chosen, drawing = model.load(), read_image(sketch)
     gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
     query = frame_picture(drawing) if frame else np.array(drawing)
-    hits = gallery.search(rearrange(torch.from_numpy(query), "h w c -> c h w").float() / 255, top)
+    hits = gallery.search(as_pixels(query).float() / 255, top)
     for hit in hits:
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
     if gallery.skipped:

@@ -292,7 +292,7 @@ def _knob(name: str, settings: Any, leaf: str) -> Knob:
 
 
 def markdown_table() -> str:
-    """The table of all hyper-parameters: name, the paper's default, where mini_full differs, range, help."""
+    """The table of notebooks/reference/hyper-parameters.md: defaults, ranges and what each field does."""
     lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
     mini = Config.preset("mini_full").flat()
     every = {field.name: field for method in GROUPS for field in knobs(Config(method=method))}

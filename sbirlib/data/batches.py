@@ -14,7 +14,7 @@ from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers for each row and stream
-# Streams of random numbers that must not share draws; the order of epochs has stream 0.
+# Streams of random numbers that must not share draws.
 _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW = range(6)
 
 

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
+from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from sbirlib.errors import InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-# Pictures too, but not read: to pass them over in silence would lose them.
+# Pictures too, but not read: to skip them in silence would lose them.
 OTHER_EXTENSIONS = (".gif", ".tif", ".tiff", ".avif", ".heic", ".jfif", ".jp2", ".svg")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SAVE_AS = f"save it as one of {', '.join(EXTENSIONS)}"
 MIN_SIDE = 8  # px: anything smaller carries no drawing
-# A few kilobytes can claim to be any size. Larger than every camera but a few, and small enough to be decoded
-# on all cores at once.
+# A few kilobytes can claim to be any size. More than almost every camera takes, and little enough to be
+# decoded on all cores at once.
 MAX_PIXELS = 64_000_000
 # `warnings` keeps one state for all threads.
 _OPENING = threading.Lock()
@@ -33,7 +37,7 @@ class ImageError(InputError):
 
 
 class Fault(NamedTuple):
-    """One file that cannot be used: where, which kind of fault, and the detail."""
+    """One file that cannot be used: where it is, what kind of fault it has, and the detail."""
 
     path: Path
     kind: str
@@ -52,32 +56,44 @@ class ImageFacts(NamedTuple):
 
 
 def printable(line: str) -> str:
-    """A line that holds names of strange files, as it may be printed: what would steer a terminal is escaped."""
+    """A line with the names of unknown files, made safe to print: what would steer a terminal is escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
     """The list of files that stops a run, and the two ways on."""
-    faults = list(faults)
-    files = "\n".join(f"  {fault.path}: {fault.kind}: {fault.detail}" for fault in faults)
-    return (
-        f"{root}: {len(faults)} files cannot be used:\n{files}\n"
-        "Mend or remove them, or pass --data.on_fault skip to go on without them"
-    )
+    files = [f"  {fault.path}: {fault.kind}: {fault.detail}" for fault in faults]
+    ways = "Repair or remove them, or pass --data.on_fault skip to leave them out"
+    return "\n".join([f"{root}: {len(files)} files cannot be used:", *files, ways])
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The picture as RGB on white, turned as its EXIF says.
+    """The picture as RGB on white, turned upright as its EXIF data say.
 
-    Transparent pixels become white paper; 16-bit grey keeps its high byte; of an animation the first
-    frame is taken. Raises ImageError that names the file if it is missing, not one of the known
-    formats, damaged, smaller than 8 x 8 px or larger than 64 million pixels.
+    Transparent pixels become white paper; 16-bit grey keeps its high byte; an animation gives its first
+    frame. Raises ImageError that names the file if it is missing, not one of the known formats, damaged,
+    smaller than 8 x 8 px or larger than 64 million pixels.
     """
     return _decode(Path(path))[0]
 
 
+def read_pixels(path: str | Path) -> Tensor:
+    """The same picture as a (3, h, w) uint8 tensor. Raises ImageError as `read_image` does."""
+    return as_pixels(read_image(path))
+
+
+def as_pixels(picture: Image.Image | np.ndarray) -> Tensor:
+    """An RGB picture, or an array (h, w, 3) uint8, copied into a (3, h, w) uint8 tensor."""
+    return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w")
+
+
+def inspect_image(path: str | Path) -> ImageFacts:
+    """Mode and size of a picture, decoded to its end. Raises ImageError as `read_image` does."""
+    return _decode(Path(path))[1]
+
+
 def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tuple[list[_T], list[Fault]]:
-    """`read` applied to every path on all cores; what raises ImageError is returned as a fault."""
+    """Applies `read` to every path, on all cores; where it raises ImageError, there is a fault instead."""
 
     def attempt(path: Path) -> _T | Fault:
         try:
@@ -88,97 +104,78 @@ def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tu
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
         results = list(tqdm(pool.map(attempt, paths), desc=what, total=len(paths), disable=None, leave=False))
-    return ([r for r in results if not isinstance(r, Fault)], [r for r in results if isinstance(r, Fault)])
+    return [r for r in results if not isinstance(r, Fault)], [r for r in results if isinstance(r, Fault)]
 
 
-def inspect_image(path: str | Path) -> ImageFacts:
-    """Mode and size of a picture that decodes to its end. Raises ImageError as `read_image` does."""
-    return _decode(Path(path))[1]
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name; hidden files are passed over. Raises ImageError."""
-    return [path for path in _visible(folder) if path.suffix.lower() in EXTENSIONS and path.is_file()]
-
-
-def list_unread(folder: Path) -> list[Fault]:
-    """What is named like a picture and `list_images` leaves out: other formats, dead links, folders, devices."""
-    other = [
-        Fault(path, "cannot be read", f"save it as one of {', '.join(EXTENSIONS)}")
-        for path in _visible(folder)
-        if path.suffix.lower() in OTHER_EXTENSIONS
-    ]
-    odd = [
-        Fault(path, "cannot be read", _not_a_file(path))
-        for path in _visible(folder)
-        if path.suffix.lower() in EXTENSIONS and not path.is_file()
-    ]
-    return other + odd
-
-
-def _not_a_file(path: Path) -> str:
-    if path.is_dir():
-        return "is a folder; a readable picture file is needed"
-    return "is a pipe or device, not a file" if path.exists() else "it links to a file that does not exist"
-
-
-def _visible(folder: Path) -> list[Path]:
+def list_visible(folder: Path) -> list[Path]:
+    """What a folder holds but hidden files, sorted by name. Raises ImageError if it does not exist."""
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, as `list_visible` lists them."""
+    return [path for path in list_visible(folder) if path.suffix.lower() in EXTENSIONS and path.is_file()]
+
+
+def list_unread(folder: Path) -> list[Fault]:
+    """What is named like a picture but not in `list_images`: other formats, dead links, folders, devices."""
+    paths = list_visible(folder)
+    other = [(path, SAVE_AS) for path in paths if path.suffix.lower() in OTHER_EXTENSIONS]
+    odd = [path for path in paths if path.suffix.lower() in EXTENSIONS and not path.is_file()]
+    return [Fault(path, "cannot be read", why) for path, why in other + [(p, _not_a_file(p)) for p in odd]]
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder; a readable picture file is needed"
+    if path.exists():
+        return "is a pipe or device, not a file"
+    return "links to a file that does not exist" if path.is_symlink() else "no such file"
+
+
 def _open(path: Path) -> Image.Image:
     # Opening a pipe would wait for ever.
     if not path.is_file():
-        exists = path.exists() or path.is_symlink()
-        raise ImageError(f"{path}: {_not_a_file(path) if exists else 'no such file'}")
+        raise ImageError(f"{path}: {_not_a_file(path)}")
     with _OPENING, warnings.catch_warnings():
-        # Pillow warns of large pictures, which are refused below.
+        # Pillow warns of large pictures; `_decode` refuses them.
         warnings.simplefilter("ignore")
         return Image.open(path, formats=FORMATS)
 
 
 def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
+    limit = f"{MAX_PIXELS // 1_000_000} million pixels; save it smaller"
     try:
         with _open(path) as image:
+            size = f"{image.width} x {image.height} px"
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    f"{path}: {image.width} x {image.height} px is more than {MAX_PIXELS // 1_000_000} "
-                    "million pixels; save it smaller"
-                )
+                raise ImageError(f"{path}: {size} is more than {limit}")
             frames = getattr(image, "n_frames", 1)
-            facts = ImageFacts(
-                path, image.mode + (f" (first of {frames} frames)" if frames > 1 else ""), image.size
-            )
+            mode = image.mode + (f" (first of {frames} frames)" if frames > 1 else "")
+            facts = ImageFacts(path, mode, image.size)
             if min(image.size) < MIN_SIDE:
-                raise ImageError(
-                    f"{path}: {image.width} x {image.height} px is too small to search; "
-                    f"at least {MIN_SIDE} x {MIN_SIDE} is needed"
-                )
+                needed = f"at least {MIN_SIDE} x {MIN_SIDE} is needed"
+                raise ImageError(f"{path}: {size} is too small to search; {needed}")
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith(("I", "F")):
                 # Pillow clips 16-bit grey at 255 instead of scaling it.
-                image = Image.fromarray(
-                    (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-                )
+                high = np.asarray(image).astype(np.uint32) >> 8
+                image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return image.convert("RGB"), facts
     except ImageError:
         raise  # with its reason already
     except Image.DecompressionBombError:
-        raise ImageError(
-            f"{path}: claims to have more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller"
-        ) from None
+        reason = f"claims to have more than {limit}"
     except UnidentifiedImageError:
+        reason = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
         if not path.stat().st_size:
-            raise ImageError(f"{path}: is empty (0 bytes); copy it again from where it came") from None
-        raise ImageError(
-            f"{path}: is not a {', '.join(FORMATS)} image, whatever its name says; "
-            "save it again as PNG or JPEG"
-        ) from None
+            reason = "is empty (0 bytes); copy it again from where it came"
     except PermissionError as error:
-        raise ImageError(f"{path}: {error.strerror}; a readable picture file is needed") from None
-    except Exception as error:  # what decodes pictures raises almost anything over a damaged one
-        raise ImageError(f"{path}: is damaged ({error}); replace the file") from None
+        reason = f"{error.strerror}; a readable picture file is needed"
+    except Exception as error:  # decoders raise almost anything over a damaged picture
+        reason = f"is damaged ({error}); replace the file"
+    raise ImageError(f"{path}: {reason}")

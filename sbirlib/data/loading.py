@@ -1,24 +1,19 @@
-"""Images decoded once and held as uint8; views made on the batch, on the device.
-
-Every random number of a view is a function of (seed, epoch, sketch) alone: a run can be repeated,
-and gone on with, without saving the state of any generator.
-"""
+"""Pictures decoded once and held in memory as uint8."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
-from sbirlib.data.images import Fault, faults_message, read_all, read_image
+from sbirlib.data.images import Fault, faults_message, read_all, read_pixels
 from sbirlib.data.pairs import PairError, PairFolder, Split
 from sbirlib.data.transforms import Fit, fit_square
 
@@ -31,9 +26,7 @@ def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSpl
     whole = load_split(pairs.split("train"), config.data, config.model.image_size)
     skipped = len(whole.split.left_out)
     if len(set(whole.photo_index.tolist())) < 2:
-        raise PairError(
-            f"{pairs.root}: only one photo has a sketch; to learn a difference, two at least are needed"
-        )
+        raise PairError(f"{pairs.root}: only one photo has a sketch; training needs at least two")
     if config.run.protocol == "released":
         return whole, load_split(pairs.split("test"), config.data, config.model.image_size), skipped
     if not config.data.val_fraction:
@@ -67,39 +60,28 @@ class LoadedSplit(NamedTuple):
 def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:
     """Decodes the pictures of a split into squares of `image_size` px.
 
-    Raises PairError with the list of files if any cannot be used and `config.on_fault` is "stop",
-    or if nothing is left.
+    Raises PairError if nothing is left, and, with the list of files, if any cannot be used and
+    `config.on_fault` is "stop".
     """
-    budget = config.ram_budget * 2**30
-    sketches, faults = load_images(
-        [s.path for s in split.sketches], image_size, config.fit, budget, "sketches"
-    )
-    photos, photo_faults = load_images(
-        [p.path for p in split.photos], image_size, config.fit, budget, "photos"
-    )
-    faults = (*faults, *photo_faults)
-    usable = split.without(faults) if faults else split
+    load = partial(load_images, size=image_size, fit=config.fit, budget=config.ram_budget * 2**30)
+    sketches, faults = load([sketch.path for sketch in split.sketches], what="sketches")
+    photos, photo_faults = load([photo.path for photo in split.photos], what="photos")
+    faults += photo_faults
+    usable = split.without(faults)
     if usable.left_out and config.on_fault == "stop":
         raise PairError(faults_message(config.root, usable.left_out))
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
-    grey = is_grey(sketches)
-    if usable is split:
-        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index), grey)
-    lost = {fault.path for fault in faults}
-    readable = Split(
-        split.name,
-        tuple(s for s in split.sketches if s.path not in lost),
-        tuple(p for p in split.photos if p.path not in lost),
-    )
-    loaded = LoadedSplit(readable, sketches, photos, torch.empty(0), grey)
-    return loaded.part(usable)
+    index, grey = torch.from_numpy(usable.photo_index), is_grey(sketches)
+    if not faults:
+        return LoadedSplit(split, sketches, photos, index, grey)
+    return LoadedSplit(split.readable(faults), sketches, photos, index, grey).part(usable)
 
 
 def load_images(
     paths: Sequence[Path], size: int, fit: Fit, budget: float = math.inf, what: str = "images"
 ) -> tuple[Tensor, list[Fault]]:
-    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the rest.
+    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the others.
 
     Beyond `budget` bytes the pixels live in a memory-mapped file that vanishes with the tensor.
     """
@@ -108,8 +90,7 @@ def load_images(
     row_of = {path: row for row, path in enumerate(paths)}
 
     def read(path: Path) -> int:
-        image = torch.from_numpy(np.array(read_image(path)))
-        pixels[row_of[path]] = fit_square(rearrange(image, "h w c -> 1 c h w"), size, fit)[0]
+        pixels[row_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
         return row_of[path]
 
     rows, faults = read_all(read, paths, f"decoding {what}")
@@ -117,13 +98,12 @@ def load_images(
 
 
 def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:
-    """A uint8 tensor in RAM, or in a file of its own that has no name and goes with the tensor."""
-    if not mapped or not math.prod(shape):
+    """A uint8 tensor in RAM, or in a nameless file of its own that goes with the tensor."""
+    count = math.prod(shape)
+    if not mapped or not count:
         return torch.empty(shape, dtype=torch.uint8)
     with tempfile.NamedTemporaryFile(prefix="sbirlib-") as file:
-        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.uint8).reshape(
-            shape
-        )
+        return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).reshape(shape)
 
 
 def _take(pixels: Tensor, rows: Sequence[int]) -> Tensor:
@@ -139,5 +119,5 @@ def is_mapped(pixels: Tensor) -> bool:
 
 def is_grey(pixels: Tensor) -> bool:
     """Whether the channels of all pictures (n, 3, s, s) are equal."""
-    # Some at a time: the answer for coloured pictures comes with the first.
+    # Some at a time: coloured pictures give the answer with the first.
     return all(bool((part[:, 1:] == part[:, :1]).all()) for part in pixels.split(64))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +31,7 @@ _DRAWING = {
     "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)"),
 }
 Pattern = Literal["digits", "one_character"]
+_TWICE = "two photos of one id"
 
 
 class PairError(InputError):
@@ -86,64 +87,58 @@ class Split:
     @property
     def left_out(self) -> tuple[Fault, ...]:
         """Every file that would not be used: the faults, and in training photos without a sketch."""
+        why = "training has nothing to match it with"
         unused = self.unsketched if self.name == "train" else ()
-        return (
-            *self.faults,
-            *(
-                Fault(path, "photo without a sketch", "training has nothing to match it with")
-                for path in unused
-            ),
-        )
+        return (*self.faults, *(Fault(path, "photo without a sketch", why) for path in unused))
 
     def without(self, faults: Collection[Fault]) -> Split:
         """The split without these files and the sketches of lost photos; all of them join `faults`."""
-        lost = {fault.path for fault in faults}
-        photos = tuple(photo for photo in self.photos if photo.path not in lost)
-        known = {photo.id for photo in photos}
-        orphans = tuple(
+        rest = self.readable(faults)
+        known = {photo.id for photo in rest.photos}
+        orphans = [
             Fault(s.path, "sketch without a photo", f"photo {s.photo_id!r} cannot be used")
-            for s in self.sketches
-            if s.photo_id not in known and s.path not in lost
-        )
-        sketches = tuple(s for s in self.sketches if s.path not in lost and s.photo_id in known)
-        return Split(self.name, sketches, photos, (*self.faults, *faults, *orphans), self.overlooked)
+            for s in rest.sketches
+            if s.photo_id not in known
+        ]
+        sketches = tuple(s for s in rest.sketches if s.photo_id in known)
+        return replace(rest, sketches=sketches, faults=(*self.faults, *faults, *orphans))
+
+    def readable(self, faults: Collection[Fault]) -> Split:
+        """The split without these files; sketches of lost photos stay."""
+        lost = {fault.path for fault in faults}
+        sketches = tuple(sketch for sketch in self.sketches if sketch.path not in lost)
+        return replace(self, sketches=sketches, photos=tuple(p for p in self.photos if p.path not in lost))
 
     def holdout(self, fraction: float, seed: int) -> tuple[Split, Split]:
         """Two splits, (kept, held out), divided by photo: no photo, and so no sketch, is in both.
 
         `fraction` of the photos (rounded, at least one) is held out; 0 holds out nothing.
         """
-        drawn = {sketch.photo_id for sketch in self.sketches}
-        photos = [photo for photo in self.photos if photo.id in drawn]
+        unsketched = set(self.unsketched)
+        photos = [photo for photo in self.photos if photo.path not in unsketched]
         count = max(1, round(fraction * len(photos))) if fraction > 0 else 0
         if count and len(photos) < 4:
-            raise PairError(
-                f"{self.name}: {len(photos)} photos are too few to hold some out for validation; "
-                "add photos or set data.val_fraction to 0"
-            )
+            few = f"{len(photos)} photos are too few to hold some out for validation"
+            raise PairError(f"{self.name}: {few}; add photos or set data.val_fraction to 0")
         order = np.random.default_rng([seed, 1]).permutation(len(photos))
         held = {photos[i].id for i in order[:count]}
 
-        def part(name: str, wanted: Callable[[str], bool]) -> Split:
-            return Split(
-                name,
-                tuple(s for s in self.sketches if wanted(s.photo_id)),
-                tuple(p for p in photos if wanted(p.id)),
-            )
+        def part(name: str, out: bool) -> Split:
+            sketches = tuple(s for s in self.sketches if (s.photo_id in held) == out)
+            return Split(name, sketches, tuple(p for p in photos if (p.id in held) == out))
 
-        return part(self.name, lambda i: i not in held), part("validation", lambda i: i in held)
+        return part(self.name, out=False), part("validation", out=True)
 
 
 class PairFolder:
     """Sketches and photos of a folder with `trainA/ trainB/ testA/ testB/` (A sketches, B photos).
 
-    A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain
-    underscores, extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough.
-    `pattern="one_character"` overlooks, as the released code does, every sketch that is not named
-    `<id>_<one character>.png`.
+    A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain underscores,
+    extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
+    overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
 
-    Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels
-    only by `report` and by whoever uses the split. Source: the layout of Clothes-V1.
+    Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels only by
+    `report` and by those who use the split. Source: the layout of Clothes-V1.
     """
 
     def __init__(self, root: str | Path, *, pattern: Pattern = "digits") -> None:
@@ -156,10 +151,8 @@ class PairFolder:
             if any((self.root / f"{name}{side}").is_dir() for side in "AB")
         }
         if not self.splits:
-            raise PairError(
-                f"{self.root}: needs trainA/ and trainB/, or testA/ and testB/ "
-                "(A sketches, B photos), and has neither"
-            )
+            needed = "trainA/ and trainB/, or testA/ and testB/ (A sketches, B photos)"
+            raise PairError(f"{self.root}: needs {needed}, and has neither")
 
     def split(self, name: str) -> Split:
         """The split `train` or `test`. Raises PairError if the folder has none or it is empty."""
@@ -169,78 +162,62 @@ class PairFolder:
             raise PairError(f"{self.root}: has no {name}A/ and {name}B/, so there is no {name} split")
         split = self.splits[name]
         if not split.sketches and split.overlooked:
-            raise PairError(
-                f"{self.root}: data.pattern one_character overlooks all {len(split.overlooked)} "
-                f"sketches of the {name} split, such as {split.overlooked[0].name}; use digits"
-            )
+            which = f"all {len(split.overlooked)} sketches of the {name} split"
+            such = f"such as {split.overlooked[0].name}"
+            raise PairError(f"{self.root}: data.pattern one_character overlooks {which}, {such}; use digits")
         if not split.sketches and not split.faults:
-            raise PairError(
-                f"{self.root}: the {name} split is empty; put sketches in {name}A/ "
-                f"and photos in {name}B/ ({', '.join(EXTENSIONS)})"
-            )
+            needed = f"sketches in {name}A/ and photos in {name}B/ ({', '.join(EXTENSIONS)})"
+            raise PairError(f"{self.root}: the {name} split is empty; put {needed}")
         return split
 
     def report(self) -> Report:
-        """Decodes every image and tells what is there and what would be left out."""
-        parts = []
+        """Decodes every image and reports what is there and what would be left out."""
+        splits = {}
         for name, split in self.splits.items():
             files = [item.path for item in (*split.sketches, *split.photos)]
             facts, broken = read_all(inspect_image, files, f"checking {name}")
-            parts.append(SplitReport(split.without(broken), tuple(facts)))
-        return Report(self.root, tuple(parts))
-
-
-class SplitReport(NamedTuple):
-    """The usable part of a split, with its faults, and the facts of every file that decodes."""
-
-    split: Split
-    facts: tuple[ImageFacts, ...]
+            splits[split.without(broken)] = facts
+        return Report(self.root, splits)
 
 
 class Report(NamedTuple):
-    """What `PairFolder.report` found; `str()` is a table."""
+    """What `PairFolder.report` found; `str()` is a table.
+
+    `splits` maps the usable part of each split, with its faults, to the facts of every file that decodes.
+    """
 
     root: Path
-    splits: tuple[SplitReport, ...]
+    splits: dict[Split, list[ImageFacts]]
 
     @property
     def left_out(self) -> int:
         """Files that would not be used."""
-        return sum(len(part.split.left_out) for part in self.splits)
+        return sum(len(split.left_out) for split in self.splits)
 
     @property
-    def empty(self) -> tuple[str, ...]:
+    def empty(self) -> list[str]:
         """Splits without a usable pair."""
-        return tuple(part.split.name for part in self.splits if not part.split.sketches)
+        return [split.name for split in self.splits if not split.sketches]
 
     def __str__(self) -> str:
         lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
         notes = []
-        for split, facts in self.splits:
+        for split, facts in self.splits.items():
             sizes = [fact.size for fact in facts] or [(0, 0)]
             small, large = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
             modes = ", ".join(f"{n} {mode}" for mode, n in Counter(f.mode for f in facts).most_common())
             span = small if small == large else f"{small} .. {large}"
-            lines.append(
-                f"{split.name:<8}{len(split.sketches):>10}{len(split.photos):>10}"
-                f"{len(split.left_out):>10}  {span} px; {modes or 'no image'}"
-            )
+            counts = "".join(f"{len(files):>10}" for files in (split.sketches, split.photos, split.left_out))
+            lines.append(f"{split.name:<8}{counts}  {span} px; {modes or 'no image'}")
             notes += [f"  left out: {fault.path}: {fault.kind}: {fault.detail}" for fault in split.left_out]
-            if split.name == "test" and split.unsketched:
-                notes.append(
-                    f"  note: {len(split.unsketched)} test photos have no sketch; they stay in the "
-                    "gallery as distractors"
-                )
-            if split.overlooked:
-                notes.append(
-                    f"  note: {len(split.overlooked)} {split.name} sketches are overlooked by the released "
-                    "pattern id_?.png"
-                )
-            notes += [
-                f"  note: {fact.path}: mode {fact.mode}, converted to RGB"
-                for fact in facts
-                if fact.mode not in ("RGB", "L")
-            ]
+            if split.name == "test" and (count := len(split.unsketched)):
+                text = "test photos have no sketch; they stay in the gallery as distractors"
+                notes.append(f"  note: {count} {text}")
+            if count := len(split.overlooked):
+                text = "sketches are overlooked by the released pattern id_?.png"
+                notes.append(f"  note: {count} {split.name} {text}")
+            odd = [fact for fact in facts if fact.mode not in ("RGB", "L")]
+            notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB" for fact in odd]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
         return "\n".join(map(printable, lines + notes))
 
@@ -248,15 +225,14 @@ class Report(NamedTuple):
 def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
     for side, content in (("A", "sketches"), ("B", "photos")):
         if not (root / f"{name}{side}").is_dir():
-            raise PairError(
-                f"{root}: {name}{side}/ ({content}) is missing; {name}A/ and {name}B/ go together"
-            )
+            both = f"{name}A/ and {name}B/ go together"
+            raise PairError(f"{root}: {name}{side}/ ({content}) is missing; {both}")
     faults = [fault for side in "AB" for fault in list_unread(root / f"{name}{side}")]
     by_id: dict[str, list[Path]] = defaultdict(list)
     for path in list_images(root / f"{name}B"):
         by_id[path.stem].append(path)
 
-    sketches, doubted, overlooked = [], set(), []
+    sketches, overlooked = [], []
     for path in list_images(root / f"{name}A"):
         drawing = _DRAWING[pattern].fullmatch(path.stem)
         if pattern == "one_character" and not (drawing and path.suffix == ".png"):
@@ -271,27 +247,17 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
         elif len(owners) == 2:
             # `a_1` draws photo `a_1`, or is drawing 1 of photo `a`: nobody can tell.
             both = ", ".join(by_id[owner][0].name for owner in owners)
-            faults.append(Fault(path, "two photos of one id", f"{both} both claim this sketch; rename one"))
+            faults.append(Fault(path, _TWICE, f"{both} both claim this sketch; rename one"))
         else:
-            exact = owners[0] == path.stem
-            designer = drawing["designer"] if drawing and not exact else ""
+            designer = drawing["designer"] if drawing and owners[0] != path.stem else ""
             sketches.append(Sketch(path, owners[0], designer))
-            doubted.update(owner for owner in owners if len(by_id[owner]) > 1)
 
-    for paths in by_id.values():
-        if len(paths) > 1:
-            names = ", ".join(path.name for path in paths)
-            faults += [Fault(path, "two photos of one id", f"{names}; keep one") for path in paths]
-    faults += [
-        Fault(s.path, "two photos of one id", f"its photo {s.photo_id!r} exists twice")
-        for s in sketches
-        if s.photo_id in doubted
-    ]
-    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if len(paths) == 1)
-    return Split(
-        name,
-        tuple(s for s in sketches if s.photo_id not in doubted),
-        photos,
-        tuple(faults),
-        tuple(overlooked),
-    )
+    twice = {photo_id: paths for photo_id, paths in by_id.items() if len(paths) > 1}
+    for paths in twice.values():
+        names = ", ".join(path.name for path in paths)
+        faults += [Fault(path, _TWICE, f"{names}; keep one") for path in paths]
+    doubted = [s for s in sketches if s.photo_id in twice]
+    faults += [Fault(s.path, _TWICE, f"its photo {s.photo_id!r} exists twice") for s in doubted]
+    usable = tuple(s for s in sketches if s.photo_id not in twice)
+    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if photo_id not in twice)
+    return Split(name, usable, photos, tuple(faults), tuple(overlooked))

@@ -1,4 +1,4 @@
-"""Drawings as strokes of a pen, and the query pictures that are made of them. Source: ours."""
+"""Drawings as strokes of a pen, and the query pictures that are made of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 FILL_OF_FRAME = 0.84  # the longer side of a garment, as a share of the frame
-SIZE, WIDTH = 320, 3.0  # px: the canvas, and a pen that is as wide for it as those of MiniClothes' designers
-SMALLEST = 1 / 8  # of the canvas: a smaller drawing, such as the first dot, is not enlarged any further
+SIZE, WIDTH = 320, 3.0  # px: the canvas, and a pen as wide on it as those of MiniClothes' designers
+SMALLEST = 1 / 8  # of the canvas: smaller drawings, such as the first dot, are not enlarged any further
 INK, OVERSAMPLING = 20, 3
 CONTRAST = 64  # grey levels by which ink differs from its paper
 
@@ -25,23 +25,21 @@ class Stroke(NamedTuple):
 def render_strokes(strokes: Sequence[Stroke], size: int = SIZE) -> np.ndarray:
     """Dark, smooth strokes of even width on white paper: (size, size, 3) uint8.
 
-    Points are px of a canvas of that size; what lies outside is not seen.
+    Points are in px of a canvas of that size; what lies outside is not drawn.
     """
     page = Image.new("L", (size * OVERSAMPLING, size * OVERSAMPLING), 255)
     brush = ImageDraw.Draw(page)
     for stroke in strokes:
-        points, radius = (
-            np.asarray(stroke.points, dtype=float) * OVERSAMPLING,
-            stroke.width * OVERSAMPLING / 2,
-        )
+        points = np.asarray(stroke.points, dtype=float) * OVERSAMPLING
+        radius = stroke.width * OVERSAMPLING / 2
         brush.line(points.ravel().tolist(), fill=INK, width=max(1, round(2 * radius)))
-        for x, y in points:  # round ends and joints, and all there is of a dot
+        for x, y in points:  # round ends and joints; all there is of a dot
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=INK)
     return np.array(page.reduce(OVERSAMPLING).convert("RGB"))
 
 
 def frame_strokes(strokes: Sequence[Stroke], size: int = SIZE) -> list[Stroke]:
-    """The strokes centred and enlarged until they fill the picture as the sketches of MiniClothes do.
+    """The strokes, centred and enlarged to fill the picture as the sketches of MiniClothes do.
 
     A model is trained on drawings that fill the picture, and finds little for a small one in a corner.
     The pen stays as wide as it was.

@@ -18,8 +18,8 @@ Fit = Literal["pad", "stretch"]
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
     """(b, 3, h, w) uint8 or float -> (b, 3, size, size), the same in training, evaluation and search.
 
-    `pad` keeps the proportions and centres the picture on white; `stretch` does not. Values keep
-    their type and range. Images already of that size come back as they are. Source: ours.
+    `pad` keeps the proportions and centres the picture on white; `stretch` does not. Values keep their type
+    and range; images already of that size come back as they are.
     """
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
@@ -42,8 +42,8 @@ def edge_map(images: Tensor) -> Tensor:
 
     The steepest channel's gradient of the logarithm of light, by central differences, cut off at 1: what
     counts is the ratio of neighbours, so that a seam in dark cloth is drawn as strongly as one in light
-    cloth. Source: edge maps stand for photos since Yu et al., "Sketch Me That Shoe" (CVPR 2016), which
-    has them from a trained detector; the logarithm is ours.
+    cloth. Source: edge maps have stood for photos since Yu et al., "Sketch Me That Shoe" (CVPR 2016),
+    which takes them from a trained detector; the logarithm is ours.
     """
     light = F.pad(torch.log(images + DARKEST), (1, 1, 1, 1), mode="replicate")
     across = light[..., 1:-1, 2:] - light[..., 1:-1, :-2]
@@ -58,11 +58,11 @@ def to_float(pixels: Tensor, device: torch.device | str) -> Tensor:
 
 
 def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) -> Tensor:
-    """One view of each image: (b, 3, s, s), or grey (b, 1, s, s), float in [0, 1] -> the same shape and range.
+    """One view of each image: (b, 3, s, s) or grey (b, 1, s, s), float in [0, 1] -> the same shape and range.
 
-    A0 is the image itself; A1 enlarges, rotates, flips and crops the centre; A2 crops a random part,
-    flips and jitters colour. `numbers` (b, DRAWS) in [0, 1) decide; what lies outside the image is
-    white paper. Source: released code, but for the white (it fills with black).
+    A0 is the image itself; A1 enlarges, rotates, flips and crops the centre; A2 crops a random part, flips
+    and jitters colour. `numbers` (b, DRAWS) in [0, 1) decide; what lies outside the image is white paper.
+    Source: released code, except for the white (it fills with black).
     """
     if kind == "A0":
         return images
@@ -85,15 +85,14 @@ def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) ->
 
 
 def _warp(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
-    """Samples `images` through one affine map each: output coordinates in [-1, 1] to input coordinates."""
+    """Samples each image through its affine map from output to input coordinates, both in [-1, 1]."""
     height, width = images.shape[-2:]
     across, down = _centres(width, images.device), _centres(height, images.device)[:, None]
     grid = torch.empty(len(images), height, width, 2, device=images.device)
     for axis, (x, y, shift) in enumerate(rows):
-        # The sum of a row and a column: a product with the coordinates of every pixel takes several times longer.
-        torch.add(
-            x[:, None, None] * across, y[:, None, None] * down + shift[:, None, None], out=grid[..., axis]
-        )
+        # The sum of a row and a column, several times faster than a product with every pixel's coordinates.
+        row, column = x[:, None, None] * across, y[:, None, None] * down + shift[:, None, None]
+        torch.add(row, column, out=grid[..., axis])
     # Zeros outside the shifted picture are white outside the picture.
     return F.grid_sample(images - 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False).add_(1)
 
@@ -104,7 +103,7 @@ def _centres(count: int, device: torch.device) -> Tensor:
 
 
 def _recolour(images: Tensor, numbers: Tensor, jitter: float, hue: float) -> Tensor:
-    """Turns the hue by up to `hue` degrees, then brightness, contrast and saturation times a factor in 1 +- `jitter`.
+    """Turns the hue by up to `hue` degrees, then scales brightness, contrast and saturation by 1 +- `jitter`.
 
     The hue turns about the grey axis, which leaves the mean of the channels, and so all greys, alone. All
     four are linear in the channels of a pixel, so they are done as one.
@@ -118,7 +117,6 @@ def _recolour(images: Tensor, numbers: Tensor, jitter: float, hue: float) -> Ten
         return torch.addcmul(level, images, scale).clamp_(0, 1)
     rest = torch.addcmul(level, grey, scale * (1 - saturation * cos))
     # At right angles to a colour and to grey: each channel less the one before it.
-    turned = (images[:, [2, 0, 1]] - images[:, [1, 2, 0]]).mul_(
-        scale * saturation * torch.sin(angle) / 3**0.5
-    )
+    turned = images[:, [2, 0, 1]] - images[:, [1, 2, 0]]
+    turned.mul_(scale * saturation * torch.sin(angle) / 3**0.5)
     return turned.addcmul_(images, scale * saturation * cos).add_(rest).clamp_(0, 1)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from sbirlib.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent / "papers"
+T = TypeVar("T")
 
 
-class Result(NamedTuple):
+class PublishedResult(NamedTuple):
     """One row of the paper's tables; Acc@1, Acc@5, Acc@10 in percent, NaN where none is given."""
 
     dataset: str
@@ -32,18 +32,14 @@ class Curve(NamedTuple):
     test_acc1: np.ndarray
 
 
-def results(dataset: str) -> list[Result]:
-    """The paper's table of one data set: ClothesV1, ChairV2 or ShoeV2. Raises InputError for another."""
+def results(dataset: str | None = None) -> list[PublishedResult]:
+    """The paper's table of ClothesV1, ChairV2 or ShoeV2, or of all (None). Raises InputError for another."""
     rows = [
-        Result(
-            row["dataset"],
-            row["method"],
-            row["venue"],
-            *(float(row[name] or math.nan) for name in ("acc1", "acc5", "acc10")),
-        )
-        for row in _read("results.csv")
+        PublishedResult(name, method, venue, *(float(value or "nan") for value in accuracies))
+        for name, method, venue, *accuracies in (row.values() for row in _read("results.csv"))
     ]
-    return _known([row for row in rows if row.dataset == dataset], dataset, {row.dataset for row in rows})
+    chosen = [row for row in rows if dataset in (None, row.dataset)]
+    return _known(chosen, dataset, {row.dataset for row in rows})
 
 
 def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
@@ -54,23 +50,16 @@ def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
     rows = _read("training_curves.csv")
     chosen = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
     _known(chosen, f"{dataset} {method}", {f"{row['dataset']} {row['method']}" for row in rows})
-    return Curve(
-        np.array([int(row["epoch"]) for row in chosen]), np.array([float(row["test_acc1"]) for row in chosen])
-    )
+    epochs, accuracies = [int(row["epoch"]) for row in chosen], [float(row["test_acc1"]) for row in chosen]
+    return Curve(np.array(epochs), np.array(accuracies))
 
 
-def _known(chosen: list, wanted: str, known: set[str]) -> list:
+def _known(chosen: list[T], wanted: str | None, known: set[str]) -> list[T]:
     if not chosen:
         raise InputError(f"nothing published about {wanted!r}; known: {', '.join(sorted(known))}")
     return chosen
 
 
 def _read(name: str) -> list[dict[str, str]]:
-    path = FOLDER / name
-    if not path.is_file():
-        raise InputError(
-            f"{path}: not found; the published numbers come with a clone of the project, "
-            "installed with pip install -e ."
-        )
-    with path.open(newline="", encoding="utf-8") as file:
+    with (FOLDER / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -22,19 +22,19 @@ from sbirlib.figures.paper import (
 )
 from sbirlib.figures.photos import failure_gallery, image_grid, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
-from sbirlib.figures.tokens import attention_distance, discard_card, similarity_heatmaps, token_overlay
+from sbirlib.figures.tokens import discard_card, distance_by_layer, similarity_heatmaps, token_overlay
 
 __all__ = [
     "accuracy_bars",
     "accuracy_by_epoch",
     "accuracy_curve",
     "angle_dots",
-    "attention_distance",
     "cell_pictures",
     "chosen_epoch",
     "contrast_maps",
     "discard_card",
     "discard_curves",
+    "distance_by_layer",
     "embedding_map",
     "failure_gallery",
     "image_grid",

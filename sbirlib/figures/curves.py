@@ -1,8 +1,4 @@
-"""Figures from arrays: every function returns a matplotlib Figure and knows no model.
-
-Colours are seaborn's colour-blind safe palette; a true photo is framed and also named, so that
-nothing rests on colour alone. Figures are made without pyplot, so they can be drawn in a thread.
-"""
+"""Accuracy and loss as curves, bars and histograms."""
 
 from __future__ import annotations
 
@@ -11,80 +7,51 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from sbirlib.errors import InputError
-from sbirlib.figures.style import GUIDE_COLOUR, LINES, MARKERS, PALETTE, _figure
+from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, finish, floats, line_style, new_axes, new_figure
 
 
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss by term and validation Acc@K by epoch, from the columns of history.csv."""
-    figure = _figure(9.5, 3.4)
+    figure = new_figure(9.5, 3.4)
     left, right = figure.subplots(1, 2)
-    epochs = history["epoch"]
+    epochs = np.asarray(history["epoch"])
     # A term that is 0 throughout belongs to a part that the model does not have.
-    terms = [
-        name for name in history if name.startswith("loss_") and name != "loss_total" and any(history[name])
-    ]
+    terms = [name for name in history if name.startswith("loss_") and any(history[name])]
+    terms = [name for name in terms if name != "loss_total"]
     for name, colour, marker in zip(terms, PALETTE, "osD^v<>", strict=False):
-        left.plot(
-            epochs,
-            history[name],
-            color=colour,
-            marker=marker,
-            markersize=3,
-            label="L_" + name.removeprefix("loss_"),
-        )
-    has_recycling = any("recyc" in name for name in terms)
-    left.set(
-        title="training loss by term",
-        xlabel="epoch",
-        ylabel="InfoNCE (nats); recyc: mean square" if has_recycling else "InfoNCE (nats)",
-    )
+        label = "L_" + name.removeprefix("loss_")
+        left.plot(epochs, history[name], color=colour, marker=marker, markersize=3, label=label)
+    unit = "InfoNCE (nats)" + ("; recyc: mean square" if any("recyc" in name for name in terms) else "")
+    left.set(title="training loss by term", xlabel="epoch", ylabel=unit)
     left.set_ylim(bottom=0)
     for k, colour, marker in zip((1, 5, 10), PALETTE, "osD", strict=False):
-        values = np.asarray(history[f"val_acc@{k}"], dtype=float)
-        seen = np.isfinite(values)
-        right.plot(
-            np.asarray(epochs)[seen],
-            values[seen],
-            color=colour,
-            marker=marker,
-            markersize=3,
-            label=f"Acc@{k}",
-        )
+        (values,) = floats(history[f"val_acc@{k}"])
+        seen, style = np.isfinite(values), dict(color=colour, marker=marker, markersize=3, label=f"Acc@{k}")
+        right.plot(epochs[seen], values[seen], **style)
     chosen = [epoch for epoch, best in zip(epochs, history["best"], strict=True) if best]
     if chosen:
         right.axvline(chosen[-1], color=GUIDE_COLOUR, linestyle=":", label="kept as best")
-    right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)", ylim=(0, 101))
+    right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)")
     for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8, frameon=False)
-        sns.despine(ax=axes)
+        finish(axes, whole="x", percent=axes is right)
     return figure
 
 
 def accuracy_curve(ranks: np.ndarray, gallery: int, *, most: int = 30) -> Figure:
     """Acc@K for K = 1..most, beside what guessing would reach; ranks (q,), 1 = found first."""
-    figure = _figure(6, 3.4)
-    axes = figure.subplots()
+    axes = new_axes(6, 3.4)
     ks = np.arange(1, min(most, gallery) + 1)
     percent = 100 * (ranks[None] <= ks[:, None]).mean(axis=1)
     axes.plot(ks, percent, color=PALETTE[0], marker="o", markersize=3, label="this model")
     axes.plot(ks, 100 * ks / gallery, color=GUIDE_COLOUR, linestyle="--", label="guessing")
-    axes.set(
-        xlabel="K (photos looked at)",
-        ylabel="Acc@K (% of queries)",
-        ylim=(0, 101),
-        title=f"{len(ranks)} sketches, {gallery} photos",
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    sns.despine(ax=axes)
-    return figure
+    axes.set_title(f"{len(ranks)} sketches, {gallery} photos")
+    return finish(axes, whole="x", percent=True, xlabel="K (photos looked at)", ylabel="Acc@K (% of queries)")
 
 
 def accuracy_bars(
@@ -97,16 +64,11 @@ def accuracy_bars(
     ylabel: str = "Acc@1 (% of queries)",
 ) -> Figure:
     """Bars with 95 % intervals, all in percent."""
-    figure = _figure(max(4.0, 0.9 * len(names) + 1.5), 3.4)
-    axes = figure.subplots()
-    percent, low, high = (np.asarray(values, dtype=float) for values in (percent, low, high))
-    axes.bar(list(names), percent, color=PALETTE[0], width=0.6)
-    axes.errorbar(
-        list(names), percent, yerr=[percent - low, high - percent], fmt="none", ecolor="0.2", capsize=4
-    )
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 101))
-    sns.despine(ax=axes)
-    return figure
+    axes = new_axes(max(4.0, 0.9 * len(names) + 1.5), 3.4)
+    names, (percent, low, high) = list(names), floats(percent, low, high)
+    axes.bar(names, percent, color=PALETTE[0], width=0.6)
+    axes.errorbar(names, percent, yerr=[percent - low, high - percent], fmt="none", ecolor="0.2", capsize=4)
+    return finish(axes, percent=True, xlabel=xlabel, ylabel=ylabel)
 
 
 def interval_plot(
@@ -119,37 +81,26 @@ def interval_plot(
     title: str = "",
     xlabel: str = "Acc@1 (% of queries)",
 ) -> Figure:
-    """A line for each name: value with its interval, NaN where there is none, and single `points`; in percent."""
-    figure = _figure(9.0, 1.2 + 0.34 * len(names))
-    axes = figure.subplots()
-    places = np.arange(len(names))
-    percent, low, high = (np.asarray(values, dtype=float) for values in (percent, low, high))
+    """A row for each name: value and interval, NaN where there is none, and single `points`; in percent."""
+    axes = new_axes(9.0, 1.2 + 0.34 * len(names))
+    places, (percent, low, high) = np.arange(len(names)), floats(percent, low, high)
     for place, values in zip(places, points, strict=False):
         axes.plot(values, np.full(len(values), place), "o", color=GUIDE_COLOUR, markersize=4, alpha=0.7)
     axes.errorbar(percent, places, xerr=[percent - low, high - percent], fmt="D", color=PALETTE[0], capsize=4)
-    axes.set(yticks=places, yticklabels=names, xlabel=xlabel)
     axes.set_title(title, fontsize=10, loc="left")
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(axis="x", color="0.9")
-    axes.set_axisbelow(True)
-    sns.despine(ax=axes)
-    return figure
+    axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.5, -0.5), axisbelow=True)
+    return finish(axes, grid="x", xlabel=xlabel)
 
 
 def rank_histogram(ranks: np.ndarray, gallery: int) -> Figure:
     """How often the true photo came at which rank."""
-    figure = _figure(6, 3.2)
-    axes = figure.subplots()
+    axes = new_axes(6, 3.2)
     edges = np.arange(0.5, min(int(ranks.max()), gallery) + 1.5)
     axes.hist(ranks, bins=edges, color=PALETTE[0])
-    axes.axvline(
-        float(np.median(ranks)), color=PALETTE[1], linestyle="--", label=f"median {np.median(ranks):g}"
-    )
-    axes.set(xlabel=f"rank of the true photo (1 to {gallery})", ylabel="sketches")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    median = float(np.median(ranks))
+    axes.axvline(median, color=PALETTE[1], linestyle="--", label=f"median {median:g}")
     axes.legend(fontsize=8, frameon=False)
-    sns.despine(ax=axes)
-    return figure
+    return finish(axes, whole="x", xlabel=f"rank of the true photo (1 to {gallery})", ylabel="sketches")
 
 
 class Interval(Protocol):
@@ -170,8 +121,7 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
     "best" (1 where the epoch was kept) where known. Raises InputError for a column that is not there.
     Source: the paper's figure 1.1.1 in kind.
     """
-    figure = _figure(9.5, 4.2)
-    axes = figure.subplots()
+    axes = new_axes(9.5, 4.2)
     column = f"val_acc@{k}"
     for place, (name, history) in enumerate(histories.items()):
         if column not in history or "epoch" not in history:
@@ -179,47 +129,21 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
                 f"{name}: no column 'epoch' or no column {column!r} in its history; "
                 f"there are: {', '.join(history)}"
             )
-        epochs, percent = (np.asarray(history[key], dtype=float) for key in ("epoch", column))
-        seen = np.isfinite(percent)
-        kept = np.flatnonzero(np.asarray(history.get("best", ()), dtype=float))
-        kept = kept[seen[kept]]  # without a search there is no place for a star
-        colour = PALETTE[place % len(PALETTE)]
-        label = f"{name}: kept epoch {epochs[kept[-1]]:.0f}, {percent[kept[-1]]:.1f} %" if len(kept) else name
-        axes.plot(
-            epochs[seen],
-            percent[seen],
-            color=colour,
-            marker=MARKERS[place % len(MARKERS)],
-            markersize=5,
-            markevery=max(1, math.ceil(seen.sum() / 30)),
-            linestyle=LINES[place % len(LINES)],
-            linewidth=1.5,
-            label=label,
-        )
+        epochs, percent, best = floats(history["epoch"], history[column], history.get("best", ()))
+        seen, kept = np.isfinite(percent), np.flatnonzero(best)
+        kept = kept[seen[kept]][-1:]  # an epoch without a search has no place for a star
+        label = f"{name}: kept epoch {epochs[kept[0]]:.0f}, {percent[kept[0]]:.1f} %" if len(kept) else name
+        style, every = line_style(place), max(1, math.ceil(seen.sum() / 30))
+        axes.plot(epochs[seen], percent[seen], label=label, markersize=5, markevery=every, **style)
         if len(kept):
-            axes.plot(
-                epochs[kept[-1]],
-                percent[kept[-1]],
-                "*",
-                color=colour,
-                markeredgecolor="black",
-                markersize=17,
-                zorder=4,
-            )
-    measured_on = sorted(
-        {str(history["selected_on"][0]) for history in histories.values() if "selected_on" in history}
-    )
-    axes.set_title(
-        f"measured on {', '.join(measured_on)}; star: kept epoch" if measured_on else "star: kept epoch",
-        fontsize=10,
-        loc="left",
-    )
-    axes.set(xlabel="epoch", ylabel=f"Acc@{k} (% of queries)", ylim=(0, 101))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="0.9")
-    figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
-    sns.despine(ax=axes)
-    return figure
+            star = dict(color=style["color"], markeredgecolor="black", markersize=17, zorder=4)
+            axes.plot(epochs[kept], percent[kept], "*", **star)
+    measured_on = sorted({str(run["selected_on"][0]) for run in histories.values() if "selected_on" in run})
+    title = f"measured on {', '.join(measured_on)}; " if measured_on else ""
+    axes.set_title(title + "star: kept epoch", fontsize=10, loc="left")
+    axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
+    labels = dict(xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
+    return finish(axes, whole="x", grid="y", percent=True, **labels)
 
 
 def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Interval]]) -> Figure:
@@ -228,34 +152,21 @@ def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Interval]]) ->
     `kept` (f,) in percent of the patch tokens; `curves[name]` f accuracies as `retrieval.accuracy_of`
     makes them. Raises InputError where their numbers differ or `kept` looks like fractions.
     """
-    kept = np.asarray(kept, dtype=float)
+    (kept,) = floats(kept)
     if kept.max() <= 1:
         raise InputError(
-            f"kept runs to {kept.max():g}: percent of the patch tokens are needed, such as 25 or 100"
+            f"kept is {kept.max():g} at most: give percent of the patch tokens, such as 25 or 100"
         )
-    figure = _figure(9.5, 4.2)
-    axes = figure.subplots()
+    axes = new_axes(9.5, 4.2)
     order = np.argsort(kept)
     for place, (name, points) in enumerate(curves.items()):
         if len(points) != len(kept):
             raise InputError(f"{name}: {len(points)} accuracies for {len(kept)} values of kept")
-        percent, low, high = np.array([(point.percent, point.low, point.high) for point in points]).T[
-            :, order
-        ]
-        colour = PALETTE[place % len(PALETTE)]
-        axes.fill_between(kept[order], low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(
-            kept[order],
-            percent,
-            color=colour,
-            marker=MARKERS[place % len(MARKERS)],
-            markersize=6,
-            linestyle=LINES[place % len(LINES)],
-            label=name,
-        )
-    axes.set(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)", ylim=(0, 101))
+        percent, low, high = np.array([(points[i].percent, points[i].low, points[i].high) for i in order]).T
+        style = line_style(place)
+        axes.fill_between(kept[order], low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(kept[order], percent, markersize=6, label=name, **style)
     axes.set_title("bands: 95 % intervals", fontsize=10, loc="left")
-    axes.grid(axis="y", color="0.9")
-    figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
-    sns.despine(ax=axes)
-    return figure
+    axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
+    labels = dict(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)")
+    return finish(axes, grid="y", percent=True, **labels)

@@ -1,12 +1,9 @@
-"""Figures of what a model does: where it puts sketches and photos, how runs went, which queries failed.
-
-Arrays in, a matplotlib Figure out; style, palette and helpers are those of `plots`.
-"""
+"""A map of embeddings: where a model puts sketches and photos."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +12,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
-from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
 
 from sbirlib.errors import InputError
-from sbirlib.figures.style import PALETTE, _page, _picture
+from sbirlib.figures.photos import new_page, place_pictures
+from sbirlib.figures.style import PALETTE, floats
 
 SKETCH, PHOTO, MISSED = PALETTE[0], PALETTE[1], PALETTE[3]
 DASHES = (0, (4, 2))
+BESIDE, BELOW = 2.15, 0.75  # inches of the page beside the map for pictures, and below it
 FEWEST = 6  # points; with fewer, t-SNE has no neighbourhoods to keep
 
 
@@ -40,21 +37,21 @@ def project(
 
     `perplexity` is about how many neighbours a point keeps: 30, or a third of the points where these
     are few. The same seed gives the same map, another seed another map of the same neighbours. Raises
-    InputError for fewer than six points, for embeddings that are not numbers or all alike, and for a
-    perplexity out of range.
-    Source: van der Maaten and Hinton 2008, in scikit-learn.
+    InputError for fewer than six points, for embeddings with NaN or infinity or all alike, and for a
+    perplexity out of range. Source: van der Maaten and Hinton 2008, in scikit-learn.
     """
-    sketches, photos = np.asarray(sketches, dtype=float), np.asarray(photos, dtype=float)
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    sketches, photos = floats(sketches, photos)
     if sketches.ndim != 2 or photos.ndim != 2 or sketches.shape[1] != photos.shape[1]:
         raise InputError(
-            f"embeddings {sketches.shape} of sketches and {photos.shape} of photos: (q, e) and (g, e) "
-            "are needed, with the same e"
+            f"embeddings {sketches.shape} of sketches and {photos.shape} of photos: give (q, e) and (g, e), "
+            "with the same e"
         )
     points = np.concatenate([sketches, photos])
     if len(points) < FEWEST:
-        raise InputError(
-            f"{len(points)} sketches and photos are too few for a map; at least {FEWEST} are needed"
-        )
+        raise InputError(f"{len(points)} sketches and photos are too few for a map: give at least {FEWEST}")
     if not np.isfinite(points).all():
         raise InputError("embeddings contain NaN or infinity: the model is broken (did training diverge?)")
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), np.finfo(float).tiny)
@@ -62,8 +59,8 @@ def project(
         raise InputError("all embeddings are alike, so there is nothing to map: the model has collapsed")
     perplexity = min(30.0, (len(points) - 1) / 3) if perplexity is None else perplexity
     if not 1 <= perplexity < len(points):
-        raise InputError(f"perplexity = {perplexity:g}: from 1 to fewer than the {len(points)} points")
-    # One thread: several would add up in any order, and wait for each other where cores are busy.
+        raise InputError(f"perplexity = {perplexity:g}: give 1 to fewer than the {len(points)} points")
+    # One thread: several would add up in no fixed order, and wait for each other where cores are busy.
     with threadpool_limits(1):
         places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(points)
     return Projection(places[: len(sketches)], places[len(sketches) :])
@@ -85,136 +82,68 @@ def embedding_map(
     """
     thumbnails = thumbnails or {}
     photo_index = np.asarray(photo_index)
-    _check_rows(projection, photo_index, hits, thumbnails)
-    beside, bottom = (2.15 if thumbnails else 0.1), 0.75
-    width, height = 6.2 + 2 * beside, 6.4
-    figure, page = _page(width, height)
-    axes = figure.add_axes(
-        (beside / width, bottom / height, 1 - 2 * beside / width, 1 - (bottom + 0.1) / height)
-    )
-    lines = np.stack([projection.sketches, projection.photos[photo_index]], axis=1)
-    found = np.ones(len(lines), dtype=bool) if hits is None else np.asarray(hits, dtype=bool)
-    names = ("sketch to its photo", "") if hits is None else ("photo found first", "photo not found first")
-    for rows, name, colour, style in ((found, names[0], "0.45", "-"), (~found, names[1], MISSED, DASHES)):
-        if name:
-            axes.add_collection(
-                LineCollection(
-                    lines[rows],
-                    colors=[colour],
-                    linestyles=[style],
-                    linewidths=0.9,
-                    label=f"{name} ({rows.sum()})",
-                )
-            )
-    for points, name, colour, marker, size in (
-        (projection.photos, "photos", PHOTO, "o", 28),
-        (projection.sketches, "sketches", SKETCH, "s", 17),
-    ):
-        axes.scatter(
-            *points.T,
-            marker=marker,
-            color=colour,
-            s=size,
-            linewidth=0.4,
-            edgecolor="white",
-            zorder=3,
-            label=f"{name} ({len(points)})",
-        )
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set(
-        xticks=[],
-        yticks=[],
-        xlabel="t-SNE of the embeddings. The axes have no unit: only who is near whom counts.",
-    )
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        fontsize=9.5,
-        frameon=False,
-        loc="lower center",
-        ncols=4,
-        columnspacing=1.2,
-    )
-    _show_pairs(page, axes, thumbnails, lines, found, (0.1, width - beside + 0.1), height - bottom)
-    return figure
-
-
-def _check_rows(
-    projection: Projection, photo_index: np.ndarray, hits: ArrayLike | None, thumbnails: Mapping[int, object]
-) -> None:
     queries, gallery = len(projection.sketches), len(projection.photos)
     for name, values in (("photo_index", photo_index), ("hits", hits)):
         if values is not None and np.shape(values) != (queries,):
             raise InputError(f"{name} has shape {np.shape(values)}, but the map holds {queries} sketches")
-    if photo_index.min() < 0 or photo_index.max() >= gallery:
-        raise InputError(
-            f"photo_index runs from {photo_index.min()} to {photo_index.max()}, but the map holds "
-            f"{gallery} photos"
-        )
+    lowest, highest = photo_index.min(), photo_index.max()
+    if lowest < 0 or highest >= gallery:
+        raise InputError(f"photo_index runs from {lowest} to {highest}, but the map holds {gallery} photos")
     beyond = [row for row in thumbnails if not 0 <= row < queries]
     if beyond:
         raise InputError(f"thumbnails of sketch {beyond[0]}, but the map holds {queries} sketches")
+    beside = BESIDE if thumbnails else 0.1
+    width, height = 6.2 + 2 * beside, 6.4
+    figure, page = new_page(width, height)
+    inner = (beside / width, BELOW / height, 1 - 2 * beside / width, 1 - (BELOW + 0.1) / height)
+    axes = figure.add_axes(inner, xticks=[], yticks=[])
+    lines = np.stack([projection.sketches, projection.photos[photo_index]], axis=1)
+    found = np.ones(len(lines), dtype=bool) if hits is None else np.asarray(hits, dtype=bool)
+    kinds = [(found, "sketch to its photo" if hits is None else "photo found first", "0.45", "-")]
+    if hits is not None:
+        kinds.append((~found, "photo not found first", MISSED, DASHES))
+    for rows, name, colour, style in kinds:
+        look = dict(colors=[colour], linestyles=[style], linewidths=0.9, label=f"{name} ({rows.sum()})")
+        axes.add_collection(LineCollection(lines[rows], **look))
+    look = dict(linewidth=0.4, edgecolor="white", zorder=3)
+    for points, name, colour, marker, size in (
+        (projection.photos, "photos", PHOTO, "o", 28),
+        (projection.sketches, "sketches", SKETCH, "s", 17),
+    ):
+        axes.scatter(*points.T, marker=marker, color=colour, s=size, label=f"{name} ({len(points)})", **look)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel("t-SNE of the embeddings. The axes have no unit: only who is near whom counts.")
+    figure.legend(fontsize=9.5, frameon=False, loc="lower center", ncols=4, columnspacing=1.2)
+    if thumbnails:
+        _show_pairs(page, axes, thumbnails, lines, found)
+    return figure
 
 
 def _show_pairs(
-    page: Axes,
-    axes: Axes,
-    thumbnails: Mapping[int, tuple[ArrayLike, ArrayLike]],
-    lines: np.ndarray,
-    found: np.ndarray,
-    columns: tuple[float, float],
-    height: float,
+    page: Axes, axes: Axes, pictures: Mapping[int, Sequence[ArrayLike]], lines: np.ndarray, found: np.ndarray
 ) -> None:
-    """Pairs of pictures in two columns that start at x, `height` inches each, and where they are on the map."""
+    """Pairs of pictures in two columns beside the map, and rings and a letter where they are on it."""
     # From left to right, then from top to bottom: a pair stands about where it is on the map.
-    by_side = sorted(thumbnails, key=lambda row: lines[row, 0, 0])
+    by_side = sorted(pictures, key=lambda row: lines[row, 0, 0])
     half = math.ceil(len(by_side) / 2)
-    order = [
-        row
-        for rows in (by_side[:half], by_side[half:])
-        for row in sorted(rows, key=lambda row: -lines[row, 0, 1])
-    ]
-    for k, row in enumerate(order):
-        step, x, y = height / half, columns[k // half], 0.3 + k % half * height / half
-        side = min(0.93, step - 0.35)
-        axes.plot(
-            *lines[row].T,
-            color="black",
-            linestyle="-" if found[row] else DASHES,
-            linewidth=1.5,
-            marker="o",
-            markerfacecolor="none",
-            markersize=10,
-            zorder=4,
-        )
-        for place, (picture, name) in enumerate(zip(thumbnails[row], ("sketch", "photo"), strict=True)):
-            _picture(
-                page,
-                picture,
-                x + place * (side + 0.1),
-                y,
-                side,
-                f"{chr(ord('A') + k)} {name}",
-                (SKETCH, PHOTO)[place],
-                1.5,
-            )
-    _name_pairs(axes, lines[order], reach=0.035 * np.ptp(lines.reshape(-1, 2), axis=0).max())
-
-
-def _name_pairs(axes: Axes, pairs: np.ndarray, reach: float) -> None:
-    """Letters A, B, ... beside the sketches of pairs (p, 2, 2), each where it hides neither rings nor letters."""
+    halves = by_side[:half], by_side[half:]
+    order = [row for rows in halves for row in sorted(rows, key=lambda row: -lines[row, 0, 1])]
+    columns, height = (0.1, page.get_xlim()[1] - BESIDE + 0.1), page.get_ylim()[0] - BELOW
+    reach = 0.035 * np.ptp(lines.reshape(-1, 2), axis=0).max()
     angle = np.arange(16) * np.pi / 8
-    taken = list(pairs.reshape(-1, 2))
-    for k, (sketch, _) in enumerate(pairs):
-        spots = sketch + reach * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    taken = list(lines[order].reshape(-1, 2))
+    bold = dict(ha="center", va="center", fontsize=13, fontweight="bold", zorder=5)
+    bold["path_effects"] = [withStroke(linewidth=3, foreground="white")]
+    for k, row in enumerate(order):
+        letter, x, y = chr(ord("A") + k), columns[k // half], 0.3 + k % half * height / half
+        look = dict(linestyle="-" if found[row] else DASHES, linewidth=1.5, zorder=4)
+        rings = dict(marker="o", markerfacecolor="none", markersize=10)
+        axes.plot(*lines[row].T, color="black", **look, **rings)
+        titles, frames = [f"{letter} sketch", f"{letter} photo"], {0: (SKETCH, 1.5), 1: (PHOTO, 1.5)}
+        side = min(0.93, height / half - 0.35)
+        place_pictures(page, pictures[row], titles, x, y, side, gap=0.1, frames=frames)
+        # The letter stands where it hides neither rings nor letters.
+        spots = lines[row, 0] + reach * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         room = np.linalg.norm(spots[:, None] - np.stack(taken), axis=-1).min(axis=1)
         taken.append(spots[room.argmax()])
-        axes.text(
-            *taken[-1],
-            chr(ord("A") + k),
-            ha="center",
-            va="center",
-            fontsize=13,
-            fontweight="bold",
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-            zorder=5,
-        )
+        axes.text(*taken[-1], letter, **bold)

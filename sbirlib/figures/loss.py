@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import seaborn as sns
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sbirlib.figures.style import PALETTE, _Shown
+from sbirlib.figures.style import PALETTE, new_figure
 
 
 def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) -> Figure:
@@ -20,72 +17,48 @@ def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) 
     probability that the softmax at `temperature` gives the partner, and the row's loss in nats.
     """
     pairs = len(first)
-    rows = np.concatenate([first, second])
+    rows, places = np.concatenate([first, second]), np.arange(2 * pairs)
     names = [f"{side}{i + 1}" for side in "sp" for i in range(pairs)]
-    partner = (np.arange(2 * pairs) + pairs) % (2 * pairs)
+    partner, itself = (places + pairs) % (2 * pairs), np.eye(2 * pairs, dtype=bool)
     cosine = rows @ rows.T
-    logits = np.where(np.eye(2 * pairs, dtype=bool), -np.inf, cosine / temperature)
+    logits = np.where(itself, -np.inf, cosine / temperature)
     logits -= logits.max(axis=1, keepdims=True)
-    chance = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[np.arange(2 * pairs), partner]
-    figure = _Shown(figsize=(11, 3.9))
-    FigureCanvasAgg(figure)
-    circle, matrix, bars = figure.subplots(
-        1,
-        3,
-        width_ratios=(1, 1.15, 1),
-        gridspec_kw={"left": 0.01, "right": 0.93, "bottom": 0.14, "top": 0.91, "wspace": 0.13},
-    )
+    chance = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[places, partner]
+    figure = new_figure(11, 3.9, layout=None)
+    margins = dict(left=0.01, right=0.93, bottom=0.14, top=0.91, wspace=0.13)
+    circle, matrix, bars = figure.subplots(1, 3, width_ratios=(1, 1.15, 1), gridspec_kw=margins)
 
     turn = np.linspace(0, 2 * np.pi, 200)
     circle.plot(np.cos(turn), np.sin(turn), color="0.85")
     for side, marker, colour, start in (("sketch", "s", PALETTE[0], 0), ("photo", "o", PALETTE[1], pairs)):
         points = rows[start : start + pairs]
         circle.scatter(*points.T, marker=marker, color=colour, s=45, label=side, zorder=3)
+        reach = 1.24 if side == "sketch" else 0.76
         for point, name in zip(points, names[start:], strict=False):
-            reach = 1.24 if side == "sketch" else 0.76
             circle.annotate(name, reach * point, ha="center", va="center", color=colour)
-    circle.set(
-        aspect="equal", xlim=(-1.45, 1.45), ylim=(-1.45, 1.45), xticks=[], yticks=[], title="embeddings"
-    )
+    around = (-1.45, 1.45)
+    circle.set(aspect="equal", xlim=around, ylim=around, xticks=[], yticks=[], title="embeddings")
     circle.legend(fontsize=8, frameon=False, loc="center")
     sns.despine(ax=circle, left=True, bottom=True)
 
-    matrix.imshow(np.where(np.eye(2 * pairs, dtype=bool), np.nan, cosine), vmin=-1, vmax=1, cmap="vlag")
-    for row, column in zip(*np.nonzero(~np.eye(2 * pairs, dtype=bool)), strict=True):
-        value = cosine[row, column] + 0.0
-        matrix.text(
-            column,
-            row,
-            f"{value:.1f}".replace("-0.0", "0.0"),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if abs(value) > 0.6 else "0.15",
-        )
+    matrix.imshow(np.where(itself, np.nan, cosine), vmin=-1, vmax=1, cmap="vlag")
+    for row, column in np.argwhere(~itself):
+        value = cosine[row, column]
+        text, colour = f"{value:.1f}".replace("-0.0", "0.0"), "white" if abs(value) > 0.6 else "0.15"
+        matrix.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     for row, column in enumerate(partner):
-        matrix.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.8)
-        )
-    matrix.set(
-        title="cosine; each row's partner framed",
-        xticks=range(2 * pairs),
-        yticks=range(2 * pairs),
-        xticklabels=names,
-        yticklabels=names,
-    )
+        corner = (column - 0.5, row - 0.5)
+        matrix.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.8))
+    matrix.set(title="cosine; each row's partner framed")
+    matrix.set(xticks=places, yticks=places, xticklabels=names, yticklabels=names)
     matrix.tick_params(length=0)
 
-    places = np.arange(2 * pairs)
     bars.barh(places, chance, color=[PALETTE[0]] * pairs + [PALETTE[1]] * pairs)
-    for place, value in zip(places, chance, strict=True):
-        bars.text(1.02, place, f"loss {-math.log(max(value, 1e-300)):.2f}", va="center", fontsize=9)
-    bars.set(
-        yticks=places,
-        yticklabels=names,
-        xlim=(0, 1),
-        xlabel="softmax probability of the partner",
-        title=f"temperature {temperature:.2g}: mean loss {-np.log(np.maximum(chance, 1e-300)).mean():.2f}",
-    )
+    losses = -np.log(np.maximum(chance, 1e-300))
+    for place, value in zip(places, losses, strict=True):
+        bars.text(1.02, place, f"loss {value:.2f}", va="center", fontsize=9)
+    bars.set(yticks=places, yticklabels=names, xlim=(0, 1), xlabel="softmax probability of the partner")
+    bars.set_title(f"temperature {temperature:.2g}: mean loss {losses.mean():.2f}")
     bars.invert_yaxis()
     sns.despine(ax=bars)
     return figure

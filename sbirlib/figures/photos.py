@@ -1,29 +1,74 @@
-"""Photos in rows: grids, strips, cards, failures."""
+"""Pictures in rows: grids, strips, cards, failures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from sbirlib.errors import InputError
-from sbirlib.figures.style import GUIDE_COLOUR, TRUE_FRAME, _page, _picture, message
+from sbirlib.figures.style import GUIDE_COLOUR, TRUE_COLOUR, message, new_figure
+
+Frame = tuple[Any, float]  # colour, and width in points
+PLAIN_FRAME, QUERY_FRAME, TRUE_FRAME = ("0.8", 0.8), ("0.2", 1.5), (TRUE_COLOUR, 4)
+
+
+def new_page(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty page measured in inches from its upper left corner.
+
+    Pictures share one Axes: a panel redraws it in a fraction of the time that one Axes each would take.
+    """
+    figure = new_figure(width, height, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def place_pictures(
+    axes: Axes,
+    images: Sequence[ArrayLike],
+    titles: Sequence[str],
+    x: float,
+    y: float,
+    side: float,
+    *,
+    gap: float,
+    head: float = 0.0,
+    columns: int | None = None,
+    frames: Mapping[int | None, Frame] | None = None,
+) -> None:
+    """Places pictures (h, w, 3), titles above, from (x, y) of a page on, in rows of `columns` or in one row.
+
+    `gap` lies between neighbours, and `head`, with room for the titles, between rows; `frames[k]` is
+    the frame of picture k where it is not the plain one.
+    """
+    for k, (image, title) in enumerate(zip(map(np.asarray, images), titles, strict=True)):
+        row, column = divmod(k, columns or len(images))
+        high, wide = (side * length / max(image.shape[:2]) for length in image.shape[:2])
+        corner_x, corner_y = x + column * (side + gap), y + row * (side + head)
+        left, top = corner_x + (side - wide) / 2, corner_y + (side - high) / 2
+        extent = (left, left + wide, top + high, top)
+        axes.imshow(image, interpolation="antialiased", extent=extent, aspect="auto")
+        colour, width = (frames or {}).get(k, PLAIN_FRAME)
+        axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=colour, linewidth=width))
+        axes.text(corner_x + side / 2, corner_y - 0.06, title, ha="center", va="bottom", fontsize=9)
 
 
 def image_grid(
     images: Sequence[ArrayLike], titles: Sequence[str] = (), *, columns: int = 6, side: float = 1.6
 ) -> Figure:
     """Pictures, arrays (h, w, 3) or Pillow's, in rows of `columns`, each with a title; `side` in inches."""
-    rows, gap, head = max(1, math.ceil(len(images) / columns)), 0.12, 0.25
-    head = max([head, *(0.1 + 0.15 * (1 + title.count("\n")) for title in titles)])
-    figure, axes = _page(columns * (side + gap) + gap, rows * (side + head) + gap)
+    rows, gap = max(1, math.ceil(len(images) / columns)), 0.12
+    head = max([0.25, *(0.1 + 0.15 * (1 + title.count("\n")) for title in titles)])
+    figure, axes = new_page(columns * (side + gap) + gap, rows * (side + head) + gap)
     titles = list(titles) or [""] * len(images)
-    for k, (image, title) in enumerate(zip(images, titles, strict=True)):
-        row, column = divmod(k, columns)
-        _picture(axes, image, gap + column * (side + gap), head + row * (side + head), side, title)
+    place_pictures(axes, images, titles, gap, head, side, gap=gap, head=head, columns=columns)
     return figure
 
 
@@ -42,54 +87,43 @@ def retrieval_strip(
     there or not known; `similarities[i]` are cosines. Source: the paper's figure 3.1 in kind.
     """
     gap, head, columns = 0.1, 0.27, 1 + max(len(row) for row in results)
-    figure, axes = _page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)
+    figure, axes = new_page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)
     for i, (sketch, row) in enumerate(zip(sketches, results, strict=True)):
-        place, y = (true_place[i] if len(true_place) else None), head + i * (side + head)
-        _picture(axes, sketch, gap, y, side, captions[i] if len(captions) else "sketch", "0.2", 1.5)
-        for k, image in enumerate(row):
-            title = f"{k + 1}: {similarities[i][k]:.2f}" if len(similarities) else str(k + 1)
-            found = place == k
-            _picture(
-                axes,
-                image,
-                gap + (k + 1) * (side + gap),
-                y,
-                side,
-                f"{title} true" if found else title,
-                *(TRUE_FRAME if found else ()),
-            )
+        titles, y = [str(k) for k in range(1 + len(row))], head + i * (side + head)
+        if len(similarities):
+            titles[1:] = [f"{k}: {value:.2f}" for k, value in enumerate(similarities[i][: len(row)], start=1)]
+        titles[0], frames = captions[i] if len(captions) else "sketch", {0: QUERY_FRAME}
+        if len(true_place) and true_place[i] in range(len(row)):
+            titles[true_place[i] + 1] += " true"
+            frames[true_place[i] + 1] = TRUE_FRAME
+        place_pictures(axes, [sketch, *row], titles, gap, y, side, gap=gap, frames=frames)
     return figure
 
 
 def retrieval_card(
-    sketch: np.ndarray,
-    results: Sequence[np.ndarray],
+    sketch: ArrayLike,
+    results: Sequence[ArrayLike],
     titles: Sequence[str],
     *,
     true_place: int | None = None,
     heading: str = "",
     columns: int = 5,
+    title: str = "query sketch",
+    large: float = 2.2,
+    side: float = 1.35,
 ) -> Figure:
     """One query: the sketch, large, beside its results in rows of `columns`, the true photo framed.
 
-    `true_place` is the 0-based place of the true photo among `results`, None if it is not there.
+    `true_place` is the 0-based place of the true photo among `results`, None if it is not there;
+    `large` and `side` are the sides of sketch and results in inches.
     """
-    gap, head, side, top = 0.12, 0.27, 1.35, 0.35
-    rows, large = math.ceil(len(results) / columns), 2.2
-    figure, axes = _page(large + columns * (side + gap) + 3 * gap, top + rows * (side + head) + gap)
+    gap, head, top = 0.12, 0.27, 0.35
+    high = max(math.ceil(len(results) / columns) * (side + head), large + head)
+    figure, axes = new_page(large + columns * (side + gap) + 3 * gap, top + high + gap)
     axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
-    _picture(axes, sketch, gap, top + head, large, "query sketch", "0.2", 1.5)
-    for k, (image, title) in enumerate(zip(results, titles, strict=True)):
-        row, column = divmod(k, columns)
-        _picture(
-            axes,
-            image,
-            large + 2 * gap + column * (side + gap),
-            top + head + row * (side + head),
-            side,
-            title,
-            *(TRUE_FRAME if k == true_place else ()),
-        )
+    place_pictures(axes, [sketch], [title], gap, top + head, large, gap=gap, frames={0: QUERY_FRAME})
+    grid = dict(gap=gap, head=head, columns=columns, frames={true_place: TRUE_FRAME})
+    place_pictures(axes, results, titles, large + 2 * gap, top + head, side, **grid)
     return figure
 
 
@@ -111,35 +145,23 @@ def failure_gallery(
         return message("no failures: every sketch found its photo first")
     for row, (found, rank) in enumerate(zip(confused, ranks, strict=True)):
         if len(found) > rank - 1:
-            raise InputError(
-                f"row {row}: {len(found)} photos cannot stand before one of rank {rank}; leave out the "
-                "true photo and what came after it"
-            )
+            words = f"row {row}: {len(found)} photos cannot stand before one of rank {rank}"
+            raise InputError(words + "; leave out the true photo and what came after it")
     gap, head, top, apart, more = 0.1, 0.27, 0.32, 0.35, 0.75
-    most = max(len(found) for found in confused)
-    figure, axes = _page(
-        (2 + most) * (side + gap) + gap + apart + more, top + len(sketches) * (side + head) + gap
-    )
     start = 2 * (side + gap) + gap + apart
+    wide = max(map(len, confused)) * (side + gap)
+    figure, axes = new_page(start + wide + more, top + len(sketches) * (side + head) + gap)
     axes.text(start, 0.08, "found before it, best first", ha="left", va="top", fontsize=11)
-    axes.plot(
-        (start - apart / 2 - gap / 2,) * 2, (0.1, axes.get_ylim()[0] - gap), color=GUIDE_COLOUR, linewidth=0.8
-    )
-    for row, (sketch, photo, found, rank) in enumerate(
-        zip(sketches, true_photos, confused, ranks, strict=True)
-    ):
+    middle, bottom = start - apart / 2 - gap / 2, axes.get_ylim()[0] - gap
+    axes.plot((middle, middle), (0.1, bottom), color=GUIDE_COLOUR, linewidth=0.8)
+    rows, frames = zip(sketches, true_photos, confused, ranks, strict=True), {0: QUERY_FRAME, 1: TRUE_FRAME}
+    for row, (sketch, photo, found, rank) in enumerate(rows):
         y = top + head + row * (side + head)
-        _picture(axes, sketch, gap, y, side, captions[row] if len(captions) else "sketch", "0.2", 1.5)
-        _picture(axes, photo, 2 * gap + side, y, side, f"true photo: rank {rank}", *TRUE_FRAME)
-        for place, picture in enumerate(found):
-            _picture(axes, picture, start + place * (side + gap), y, side, str(place + 1))
+        pair = [captions[row] if len(captions) else "sketch", f"true photo: rank {rank}"]
+        place_pictures(axes, [sketch, photo], pair, gap, y, side, gap=gap, frames=frames)
+        place_pictures(axes, found, [str(k + 1) for k in range(len(found))], start, y, side, gap=gap)
         left_out = rank - 1 - len(found)
         if left_out:
-            axes.text(
-                start + len(found) * (side + gap),
-                y + side / 2,
-                f"and {left_out}\nmore",
-                va="center",
-                fontsize=10,
-            )
+            x = start + len(found) * (side + gap)
+            axes.text(x, y + side / 2, f"and {left_out}\nmore", va="center", fontsize=10)
     return figure

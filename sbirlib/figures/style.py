@@ -1,4 +1,4 @@
-"""Figures from arrays: every function returns a matplotlib Figure and knows no model.
+"""The look that all figures share: palette, axes, and how a figure is shown and saved.
 
 Colours are seaborn's colour-blind safe palette; a true photo is framed and also named, so that
 nothing rests on colour alone. Figures are made without pyplot, so they can be drawn in a thread.
@@ -7,68 +7,81 @@ nothing rests on colour alone. Figures are made without pyplot, so they can be d
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from sbirlib.errors import InputError
 
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, GUIDE_COLOUR = PALETTE[2], "0.55"
-TRUE_FRAME = (TRUE_COLOUR, 4)
+MARKERS, LINES = "osD^vPXd<>", ("-", "--", "-.", ":")
 
 
-class _Shown(Figure):
+class ShownFigure(Figure):
     """A figure that a notebook shows as the last value of a cell, pyplot or not."""
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self)
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = _Shown(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+    """An empty figure; sizes in inches."""
+    figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _page(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty page measured in inches from its upper left corner.
+def new_axes(width: float, height: float) -> Axes:
+    """The only Axes of a new figure; sizes in inches."""
+    return new_figure(width, height).subplots()
 
-    Pictures share one Axes: a panel redraws it in a fraction of the time that one Axes each would take.
+
+def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **labels: Any) -> Figure:
+    """Sets `labels`, such as xlabel, and takes the box off axes; returns their figure.
+
+    `whole` and `grid` name the sides ("x", "y" or "xy") that get whole numbers or faint lines. `percent`
+    lets y go from 0 to 100 %, with room for a marker at the top.
     """
-    figure = _Shown(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    return figure, axes
+    axes.set(**labels)
+    whole_ticks(axes, whole)
+    if grid:
+        axes.grid(axis=grid, color="0.9")
+    if percent:
+        axes.set_ylim(0, 101)
+    sns.despine(ax=axes)
+    return axes.figure
 
 
-def _picture(
-    axes: Axes,
-    image: ArrayLike,
-    x: float,
-    y: float,
-    side: float,
-    title: str = "",
-    colour: object = "0.8",
-    width: float = 0.8,
-) -> None:
-    """Places a picture (h, w, 3) into the square at (x, y) of a page, its title above."""
-    image = np.asarray(image)
-    longest = max(image.shape[:2])
-    high, wide = (side * length / longest for length in image.shape[:2])
-    left, top = x + (side - wide) / 2, y + (side - high) / 2
-    axes.imshow(
-        image, interpolation="antialiased", extent=(left, left + wide, top + high, top), aspect="auto"
-    )
-    axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=colour, linewidth=width))
-    axes.text(x + side / 2, y - 0.06, title, ha="center", va="bottom", fontsize=9)
+def whole_ticks(axes: Axes, sides: str, most: int = 10) -> None:
+    """Whole numbers, about `most`, along `sides`: "x", "y" or "xy"."""
+    for side in sides:
+        getattr(axes, f"{side}axis").set_major_locator(MaxNLocator(most, integer=True))
+
+
+def line_style(place: int) -> dict[str, Any]:
+    """Colour, marker and dashes of line number `place`, as keywords of `Axes.plot`."""
+    cycles = dict(color=PALETTE, marker=MARKERS, linestyle=LINES)
+    return {name: cycle[place % len(cycle)] for name, cycle in cycles.items()}
+
+
+def floats(*values: ArrayLike) -> list[np.ndarray]:
+    """Each of the sequences as an array of floats."""
+    return [np.asarray(value, dtype=float) for value in values]
+
+
+def limits(arrays: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The smallest and the largest value of several arrays, NaN left out."""
+    values = np.concatenate([array.ravel() for array in arrays])
+    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
@@ -93,9 +106,6 @@ def png_bytes(figure: Figure, dpi: int = 100) -> bytes:
 
 def message(text: str, *, width: float = 9.5, height: float = 1.6) -> Figure:
     """Text on an empty page, where there is nothing to plot yet; sizes in inches."""
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     figure.text(0.5, 0.5, text, ha="center", va="center", color="0.35", fontsize=12)
     return figure
-
-
-MARKERS, LINES = "osD^vPXd<>", ("-", "--", "-.", ":")

@@ -1,17 +1,15 @@
-"""Figures of what a model does with patch tokens: where it looks, how alike they are, which it can do without.
+"""What a model does with patch tokens: where it looks, how alike they are, which it can do without.
 
-Arrays in, a matplotlib Figure out; style, palette and helpers are those of `plots`. What a slider
-redraws (`token_overlay`, `discard_card`) is drawn on one page, in a fraction of a second.
+What a slider redraws (`token_overlay`, `discard_card`) is drawn on one page, in a fraction of a second.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -22,18 +20,14 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from sbirlib.errors import InputError
-from sbirlib.figures.style import GUIDE_COLOUR, LINES, MARKERS, PALETTE, TRUE_FRAME, _figure, _page, _picture
+from sbirlib.figures.photos import new_page, place_pictures, retrieval_card
+from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, limits, line_style, new_figure, whole_ticks
 
-# Seaborn's colour maps: light where there is little, so that the picture shows through, and dark where there is much.
+# Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
 CELL_ALPHA = 0.62
-# Mean distance of two points of a square of side 1: how far attention reaches if it is spread evenly.
+# Mean distance between two points of a square of side 1: how far attention reaches if it is spread evenly.
 EVEN_REACH = 0.5214
-
-
-class _Scale(NamedTuple):
-    norm: Normalize
-    name: str
 
 
 def token_overlay(
@@ -56,49 +50,34 @@ def token_overlay(
     unit; `query` (row, column) of the first map's grid is framed in the picture; `side` in inches; NaN
     leaves a cell empty. Raises InputError for maps that are not 2-D or a query outside the grid.
     """
-    maps = [np.asarray(values, dtype=float) for values in maps]
-    flat = [str(values.shape) for values in maps if values.ndim != 2]
-    if flat or len(maps) != len(titles) or not maps:
+    maps = floats(*maps)
+    if not maps or len(maps) != len(titles) or any(values.ndim != 2 for values in maps):
         raise InputError(
-            f"{len(maps)} maps and {len(titles)} titles: one title for each map (rows, columns) is needed"
-            + (f"; there is a map of shape {flat[0]}" if flat else "")
+            f"{len(maps)} maps and {len(titles)} titles: give one title for each map (rows, columns), not "
+            f"{', '.join(f'shape {values.shape}' for values in maps) or 'none'}"
         )
     if query is not None and not all(0 <= at < size for at, size in zip(query, maps[0].shape, strict=True)):
         raise InputError(f"query patch {query} lies outside the grid {maps[0].shape} of the first map")
     label = label or ("signed weight (no unit)" if signed else "attention (share of 1)")
     shown, grey = _shrunk(image, side)
-    gap, head, bar = 0.12, 0.28, 0.55 if common else 0.3
-    top, below = (0.35 if heading else 0.05), (0.0 if common else bar)
-    rows = math.ceil((1 + len(maps)) / columns)
-    wide = min(columns, 1 + len(maps))
-    figure, axes = _page(
-        wide * (side + gap) + gap, top + rows * (side + head + below) + gap + (bar if common else 0.3)
-    )
+    gap, head, top, bar = 0.12, 0.28, (0.35 if heading else 0.05), (0.55 if common else 0.3)
+    below = 0.0 if common else bar
+    rows, wide = math.ceil((1 + len(maps)) / columns), min(columns, 1 + len(maps))
+    width, height = wide * (side + gap) + gap, top + rows * (side + head + below) + gap + bar
+    figure, axes = new_page(width, height)
     axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
-    together = _scale(maps, signed)
-
-    def corner(place: int) -> tuple[float, float]:
-        row, column = divmod(place, columns)
-        return gap + column * (side + gap), top + head + row * (side + head + below)
-
-    _picture(axes, shown, *corner(0), side, "input" if query is None else "query patch framed")
+    titles = ["input" if query is None else "query patch framed", *titles]
+    grid = dict(gap=gap, head=head + below, columns=columns)
+    place_pictures(axes, [shown] + [grey] * len(maps), titles, gap, top + head, side, **grid)
     if query is not None:
         _frame_patch(axes, query, maps[0].shape)
-    for place, (values, title) in enumerate(zip(maps, titles, strict=True), start=1):
-        scale, (x, y) = (together if common else _scale([values], signed)), corner(place)
-        _picture(axes, grey, x, y, side, title)
-        axes.imshow(
-            values,
-            cmap=scale.name,
-            norm=scale.norm,
-            alpha=CELL_ALPHA,
-            interpolation="nearest",
-            extent=axes.images[-1].get_extent(),
-            aspect="auto",
-        )
+    together = _scale(maps, signed)
+    for values, ground in zip(maps, axes.images[1:], strict=True):
+        scale = together if common else _scale([values], signed)
+        extent = left, right, bottom, upper = ground.get_extent()
+        axes.imshow(values, extent=extent, interpolation="nearest", **scale)
         if not common:
-            _colour_bar(axes, scale, x, y + side + 0.06, side)
-    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
+            _colour_bar(axes, scale, (left + right - side) / 2, (bottom + upper + side) / 2 + 0.06, side)
     if common:
         long = min(3.0, width - 0.6)
         _colour_bar(axes, together, (width - long) / 2, height - bar, long)
@@ -106,17 +85,16 @@ def token_overlay(
     return figure
 
 
-def _scale(maps: Sequence[np.ndarray], signed: bool) -> _Scale:
-    """The colour scale that holds all these values, with 0 at its beginning, or in its middle."""
-    low, high = (float(extreme([extreme(values) for values in maps])) for extreme in (np.nanmin, np.nanmax))
-    if signed:
-        reach = max(abs(low), abs(high)) or 1.0
-        return _Scale(Normalize(-reach, reach), SIGNED)
-    return _Scale(Normalize(min(0.0, low), high if high > min(0.0, low) else low + 1), AMOUNT)
+def _scale(maps: Sequence[np.ndarray], signed: bool) -> dict[str, Any]:
+    """Translucent colours for all these values, 0 first or in the middle, as keywords of `Axes.imshow`."""
+    low, high = limits(maps)
+    reach, start = max(abs(low), abs(high)) or 1.0, min(0.0, low)
+    norm = Normalize(-reach, reach) if signed else Normalize(start, high if high > start else low + 1)
+    return dict(norm=norm, cmap=SIGNED if signed else AMOUNT, alpha=CELL_ALPHA, aspect="auto")
 
 
 def _shrunk(image: ArrayLike, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, uint8 or float in [0, 1], in colour and in grey: (h, w, 3) uint8, for `side` inches at 200 dpi."""
+    """A picture, uint8 or float in [0, 1], in colour and grey: (h, w, 3) uint8, `side` inches at 200 dpi."""
     image = np.asarray(image)
     if np.issubdtype(image.dtype, np.floating):
         image = (np.clip(image, 0, 1) * 255).round()
@@ -126,33 +104,19 @@ def _shrunk(image: ArrayLike, side: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _frame_patch(axes: Axes, patch: tuple[int, int], grid: tuple[int, int]) -> None:
-    """Frames a patch of the last picture, black in white, so that it is seen on any ground."""
-    left, right, bottom, top = axes.images[-1].get_extent()
+    """Frames a patch of the first picture, black in white, so that it is seen on any ground."""
+    left, right, bottom, top = axes.images[0].get_extent()
     wide, high = (right - left) / grid[1], (bottom - top) / grid[0]
+    corner = (left + patch[1] * wide, top + patch[0] * high)
     for colour, width in (("white", 4.5), ("black", 2)):
-        axes.add_patch(
-            Rectangle(
-                (left + patch[1] * wide, top + patch[0] * high),
-                wide,
-                high,
-                fill=False,
-                edgecolor=colour,
-                linewidth=width,
-            )
-        )
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=colour, linewidth=width))
 
 
-def _colour_bar(axes: Axes, scale: _Scale, x: float, y: float, width: float) -> None:
-    """A lying colour bar with its numbers below, as translucent as the cells; one Axes each would be slow."""
-    norm, thick = scale.norm, 0.11
-    axes.imshow(
-        np.linspace(norm.vmin, norm.vmax, 64)[None],
-        cmap=scale.name,
-        norm=norm,
-        alpha=CELL_ALPHA,
-        extent=(x, x + width, y + thick, y),
-        aspect="auto",
-    )
+def _colour_bar(axes: Axes, scale: dict[str, Any], x: float, y: float, width: float) -> None:
+    """A horizontal colour bar with its numbers below, on the page itself: one Axes for each would be slow."""
+    norm, thick = scale["norm"], 0.11
+    colours = np.linspace(norm.vmin, norm.vmax, 64)[None]
+    axes.imshow(colours, extent=(x, x + width, y + thick, y), **scale)
     for tick in MaxNLocator(2 if width < 2.2 else 5).tick_values(norm.vmin, norm.vmax):
         part = (tick - norm.vmin) / (norm.vmax - norm.vmin)
         # The last tick may pass the end of the scale by a rounding error.
@@ -160,43 +124,28 @@ def _colour_bar(axes: Axes, scale: _Scale, x: float, y: float, width: float) -> 
             axes.text(x + width * part, y + thick + 0.03, f"{tick:.4g}", ha="center", va="top", fontsize=9)
 
 
-def attention_distance(distances: Mapping[str, ArrayLike], *, pixels: int) -> Figure:
-    """How far attention reaches in each layer: a dot for each head, the mean of the heads, and their variance.
+def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Figure:
+    """How far attention reaches in each layer: a dot for each head, their mean and their variance.
 
     `distances[name]` (layers, heads) are mean distances in pixels between a query patch and what it
     attends to; `pixels` is the side of the picture. Raises InputError for arrays that are not 2-D.
     Source: the paper's figure 3.3 in kind.
     """
-    figure = _figure(10.5, 4.0)
+    figure = new_figure(10.5, 4.0)
     left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
     apart = 0.5 / len(distances)
-    for k, (name, values) in enumerate(distances.items()):
-        values = np.asarray(values, dtype=float)
+    for k, name in enumerate(distances):
+        (values,) = floats(distances[name])
         if values.ndim != 2:
             raise InputError(f"{name}: distances of shape {values.shape}; (layers, heads) is needed")
         layers = np.arange(1, len(values) + 1)
-        colour, marker, line = PALETTE[k % len(PALETTE)], MARKERS[k % len(MARKERS)], LINES[k % len(LINES)]
+        style = line_style(k)
         places = layers + (k - (len(distances) - 1) / 2) * apart
-        left.plot(
-            np.repeat(places, values.shape[1]),
-            values.ravel(),
-            marker,
-            color=colour,
-            markersize=5,
-            alpha=0.55,
-            markeredgewidth=0,
-        )
-        left.plot(
-            places,
-            values.mean(axis=1),
-            line,
-            color=colour,
-            marker=marker,
-            markersize=7,
-            markeredgecolor="black",
-            label=f"{name}: mean of heads",
-        )
-        right.plot(layers, values.var(axis=1), line, color=colour, marker=marker, markersize=6)
+        dots = style | dict(linestyle="none", markersize=5, alpha=0.55, markeredgewidth=0)
+        left.plot(np.repeat(places, values.shape[1]), values.ravel(), **dots)
+        means = style | dict(markersize=7, markeredgecolor="black", label=f"{name}: mean of heads")
+        left.plot(places, values.mean(axis=1), **means)
+        right.plot(layers, values.var(axis=1), markersize=6, **style)
     left.axhline(EVEN_REACH * pixels, color=GUIDE_COLOUR, linestyle=":", label="attention spread evenly")
     left.set(ylabel="mean attention distance (px)")
     left.set_title(f"each small dot a head; picture {pixels} × {pixels} px", fontsize=10, loc="left")
@@ -206,11 +155,8 @@ def attention_distance(distances: Mapping[str, ArrayLike], *, pixels: int) -> Fi
     for axes in (left, right):
         axes.set(xlabel="layer", xlim=(0.5, deepest + 0.5))
         axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        sns.despine(ax=axes)
-    figure.legend(
-        *left.get_legend_handles_labels(), fontsize=9.5, frameon=False, loc="outside lower center", ncols=3
-    )
+        finish(axes, whole="x")
+    figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -223,24 +169,21 @@ def similarity_heatmaps(
     over many pictures. Raises InputError for a matrix that is not square or has no variance given.
     Source: the paper's figure 1.1.2 in kind.
     """
-    matrices = {name: np.asarray(values, dtype=float) for name, values in matrices.items()}
+    matrices = dict(zip(matrices, floats(*matrices.values()), strict=True))
     for name, values in matrices.items():
         if values.ndim != 2 or values.shape[0] != values.shape[1]:
             raise InputError(f"{name}: a similarity matrix of shape {values.shape} is not square")
         if variances is not None and name not in variances:
             raise InputError(f"{name}: has no variance; there are: {', '.join(variances)}")
-    low, high = (
-        float(extreme([extreme(values) for values in matrices.values()])) for extreme in (np.min, np.max)
-    )
-    figure = _figure(3.9 * len(matrices) + 1.0, 4.3)
+    low, high = limits(matrices.values())
+    figure = new_figure(3.9 * len(matrices) + 1.0, 4.3)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (name, values) in zip(panels, matrices.items(), strict=True):
         shown = axes.imshow(values, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
         variance = values.var() if variances is None else variances[name]
         axes.set_title(f"{name}\nvariance {variance:.4f}", fontsize=11)
         axes.set(xlabel="patch token", ylabel="patch token")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5, integer=True))
+        whole_ticks(axes, "xy", 5)
     figure.colorbar(shown, ax=list(panels), label="cosine similarity (-1 to 1)", shrink=0.85)
     return figure
 
@@ -263,46 +206,20 @@ def discard_card(
     kept = np.asarray(kept, dtype=bool)
     if kept.ndim != 2:
         raise InputError(f"kept has shape {kept.shape}; the grid (rows, columns) of patch tokens is needed")
-    gap, head, side, top, large = 0.12, 0.27, 1.3, 0.35, 2.85
-    rows = math.ceil(len(results) / columns)
-    figure, axes = _page(
-        large + columns * (side + gap) + 3 * gap, top + max(rows * (side + head), large + head) + gap
-    )
-    axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
-    _picture(
-        axes,
-        _shrunk(image, large)[0],
-        gap,
-        top + head,
-        large,
-        f"query sketch: {kept.sum()} of {kept.size} patch tokens kept",
-        "0.2",
-        1.5,
-    )
-    _hatch_out(axes, ~kept)
-    for k, (picture, title) in enumerate(zip(results, titles, strict=True)):
-        row, column = divmod(k, columns)
-        _picture(
-            axes,
-            picture,
-            large + 2 * gap + column * (side + gap),
-            top + head + row * (side + head),
-            side,
-            title,
-            *(TRUE_FRAME if k == true_place else ()),
-        )
+    sketch, title = _shrunk(image, 2.85)[0], f"query sketch: {kept.sum()} of {kept.size} patch tokens kept"
+    options = dict(true_place=true_place, heading=heading, columns=columns, title=title)
+    figure = retrieval_card(sketch, results, titles, large=2.85, side=1.3, **options)
+    _hatch_out(figure.axes[0], ~kept)
     return figure
 
 
 def _hatch_out(axes: Axes, cells: np.ndarray) -> None:
-    """Greys and hatches these cells (rows, columns) bool of the last picture; one path, since many are slow."""
-    left, right, bottom, top = axes.images[-1].get_extent()
+    """Greys and hatches these cells (rows, columns) bool of the first picture; many paths would be slow."""
+    left, right, bottom, top = axes.images[0].get_extent()
     high, wide = (bottom - top) / cells.shape[0], (right - left) / cells.shape[1]
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-    column_row = np.argwhere(cells)[:, None, ::-1]
-    vertices = (left, top) + (column_row + corners) * (wide, high)
+    vertices = (left, top) + (np.argwhere(cells)[:, None, ::-1] + corners) * (wide, high)
     codes = np.tile([Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY], len(vertices))
     outline = Outline(vertices.reshape(-1, 2), codes)
-    axes.add_patch(
-        PathPatch(outline, facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
-    )
+    look = dict(facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
+    axes.add_patch(PathPatch(outline, **look))

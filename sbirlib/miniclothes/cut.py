@@ -1,11 +1,12 @@
 """The measures a garment is cut by, and the curves it is made of.
 
 Body units: x = 0 is the centre front, y = 0 the highest point of the shoulder or of a
-waistband, y grows downwards, 1 is roughly the length of a long top. Source: ours.
+waistband, y grows downwards, 1 is roughly the length of a long top.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,33 +32,18 @@ NECKS: dict[str, tuple[float, float, float]] = {
 }  # fmt: skip
 HEM_PIECE = {"ribbed": 0.085, "ruffle": 0.150}  # height of a piece sewn on below the body
 # Closed, filled parts; every other part is a line, but "button", a disc.
-OUTLINED = frozenset(
-    [
-        "back",
-        "hood",
-        "body",
-        "sleeve",
-        "cuff",
-        "hem",
-        "band",
-        "pocket",
-        "flap",
-        "placket",
-        "belt",
-        "buckle",
-        "tie",
-        "collar",
-        "trim",
-    ]
-)
+OUTLINED = frozenset((
+    "back", "hood", "body", "sleeve", "cuff", "hem", "band", "pocket", "flap", "placket", "belt", "buckle",
+    "tie", "collar", "trim",
+))  # fmt: skip
 
 
 class Part(NamedTuple):
     """One thing to draw; parts come in painter's order, the farthest first.
 
-    `points` is (n, 2); for a button: its centre and one point of its rim. `cloth` names the
-    material (main, trim, rib, lining, leather). `grain` is the way the cloth lies, in degrees,
-    counter-clockwise from upright. Source: ours.
+    `points` is (n, 2); for a button, its centre and one point of its rim. `cloth` names the material
+    (main, trim, rib, lining, leather, metal). `grain` is the way the cloth lies, in degrees,
+    counter-clockwise from upright.
     """
 
     name: str
@@ -84,10 +70,13 @@ class Cut(NamedTuple):
         """Half the width of the cloth at height y."""
         return float(np.interp(y, self.side[:, 1], self.side[:, 0]))
 
+    def across(self, y: float) -> np.ndarray:
+        """A seam across the front at height y, a little lower in the middle."""
+        return arc((-self.half(y), y), (self.half(y), y), -0.02)
 
-def measure(garment: Garment) -> Cut:
-    """The measures of one garment in body units. Source: ours."""
-    g = garment
+
+def measure(g: Garment) -> Cut:
+    """The measures of one garment in body units."""
     spans = MEASURES[g.family]
     length, chest = between(spans["length"], g.length), between(spans["chest"], g.width)
     hem = chest * (1 + between(spans["flare"], g.flare))
@@ -101,17 +90,15 @@ def measure(garment: Garment) -> Cut:
         hip = chest + 0.5 * (hem - chest) + 0.035
         side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
         return Cut(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit)
-    neck, shallow, deep = NECKS[g.neckline]
-    depth = between((shallow, deep), g.neck_depth)
-    pit = chest
+    neck, *depths = NECKS[g.neckline]
+    depth, pit = between(depths, g.neck_depth), chest
     if g.sleeve == "none":
         neck = min(neck, 0.115)
         shoulder = np.array([min(neck + between((0.040, 0.10), g.shoulder), chest), 0.035])
         pit = min(chest, shoulder[0] + 0.07)  # a wider chest would stand off as wings
     else:
         shoulder = np.array([min(max(between((0.175, 0.25), g.shoulder), neck + 0.04), chest), 0.05])
-    underarm = np.array([pit, 0.24 + 0.06 * g.width])
-    narrow = chest * (1 - 0.24 * g.waist)
+    underarm, narrow = np.array([pit, 0.24 + 0.06 * g.width]), chest * (1 - 0.24 * g.waist)
     inset = 0.055 if g.sleeve == "none" else 0.03
     deepest = (min(shoulder[0], pit) - inset, underarm[1] - 0.01)
     armhole = bezier(shoulder, off(shoulder, -0.012, 0.09), deepest, underarm)
@@ -123,7 +110,7 @@ def measure(garment: Garment) -> Cut:
     return Cut(neck, depth, shoulder, underarm, armhole, side, waist, base, end, slit)
 
 
-def between(span: tuple[float, float], share: float) -> float:
+def between(span: Sequence[float], share: float) -> float:
     """The value at `share` (0..1) of the way through `span`."""
     return span[0] + (span[1] - span[0]) * share
 
@@ -138,21 +125,21 @@ def bezier(*controls, n: int = 20) -> np.ndarray:
 
 
 def arc(a, b, bow: float = 0.0, n: int = 14) -> np.ndarray:
-    """A curve from a to b whose middle is `bow` times their distance off to the left of the way."""
+    """A curve from a to b whose middle lies `bow` times their distance to the left of the straight line."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     along = b - a
     return bezier(a, (a + b) / 2 + 2 * bow * np.array([along[1], -along[0]]), b, n=n)
 
 
 def chain(*pieces) -> np.ndarray:
-    """Several polylines or points joined to one polyline, without doubled points."""
+    """Several polylines or points joined into one polyline, without doubled points."""
     points = np.concatenate([np.atleast_2d(np.asarray(piece, dtype=float)) for piece in pieces])
     keep = np.r_[True, np.abs(np.diff(points, axis=0)).sum(axis=1) > 1e-9]
     return points[keep]
 
 
 def mirror(points: np.ndarray) -> np.ndarray:
-    """The same polyline on the other side of the centre front, walked the other way round."""
+    """The same polyline on the other side of the centre front, its points in reverse order."""
     return (np.asarray(points, dtype=float) * [-1.0, 1.0])[::-1]
 
 
@@ -168,12 +155,21 @@ def off(points: np.ndarray, right: float, down: float) -> np.ndarray:
 
 
 def widen(points: np.ndarray, by: float) -> np.ndarray:
-    """A polyline moved sideways by `by`, to the right of the way for a positive value."""
+    """A polyline moved sideways by `by`, to the right as one walks it for a positive value."""
     along = np.gradient(points, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
     return points + by * normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
 
 
-def both(part: Part) -> list[Part]:
-    """A part and its mirror image."""
-    return [part, part._replace(points=mirror(part.points), grain=-part.grain)]
+def both(*parts: Part) -> list[Part]:
+    """Each part and its mirror image."""
+    return [
+        twin
+        for part in parts
+        for twin in (part, part._replace(points=mirror(part.points), grain=-part.grain))
+    ]
+
+
+def pixels(points: np.ndarray, side: float) -> list[float]:
+    """Points of the unit square as x, y, x, y, ... in px of a picture of that side, as Pillow draws them."""
+    return (points * side).ravel().tolist()

@@ -2,7 +2,7 @@
 
 500 photos of garments and 1200 sketches of them by seven designers, named and split as in
 Clothes-V1. It is fine-grained on purpose: many photos have a twin that differs in one or two
-details only. Source: ours; no picture of any other data set is used.
+details only. No picture of any other data set is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from sbirlib.errors import InputError
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
-from sbirlib.miniclothes.wardrobe import Garment, Wardrobe, differences, wardrobe
+from sbirlib.miniclothes.wardrobe import Garment, Wardrobe, detail_differences, wardrobe
 
 VERSION = 2  # of the drawing: raise it with every change that changes a pixel
 MANIFEST = "miniclothes.json"
@@ -36,7 +36,7 @@ class _Job(NamedTuple):
     designer: int | None  # None: the photo
     seed: tuple[int, ...]
     size: int
-    path: str
+    path: Path
 
 
 def _draw(job: _Job) -> None:
@@ -53,8 +53,7 @@ def _deal(rng: np.random.Generator, photos: int, sketches: int) -> list[list[int
     counts = np.ones(photos, dtype=int)
     for _ in range(sketches - photos):
         counts[rng.choice(np.flatnonzero(counts < most))] += 1
-    drawn = np.zeros(len(DESIGNERS))
-    hands = []
+    drawn, hands = np.zeros(len(DESIGNERS)), []
     for count in counts:
         chosen = np.argsort(drawn + rng.uniform(0, 0.9, len(DESIGNERS)))[:count]
         drawn[chosen] += 1
@@ -66,13 +65,10 @@ def _jobs(clothes: Wardrobe, sketches: tuple[int, int], seed: int, size: int, ro
     for split, name in enumerate(clothes._fields):
         hands = _deal(np.random.default_rng([seed, split, 1, 1]), len(clothes[split]), sketches[split])
         for garment, designers in zip(clothes[split], hands, strict=True):
-            number = int(garment.photo)
-            yield _Job(
-                garment, None, (seed, number, 0), size, str(root / f"{name}B" / f"{garment.photo}.png")
-            )
+            photo, number = garment.photo, int(garment.photo)
+            yield _Job(garment, None, (seed, number, 0), size, root / f"{name}B" / f"{photo}.png")
             for d in designers:
-                path = root / f"{name}A" / f"{garment.photo}_{d:02d}.png"
-                yield _Job(garment, d, (seed, number, d), size, str(path))
+                yield _Job(garment, d, (seed, number, d), size, root / f"{name}A" / f"{photo}_{d:02d}.png")
 
 
 def draw_miniclothes(
@@ -84,24 +80,18 @@ def draw_miniclothes(
     size: int = 256,
     workers: int | None = None,
 ) -> Path:
-    """Draw the whole data set into `root` and return that folder.
+    """Draws the whole data set into `root` and returns that folder.
 
     Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one
     per processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the
     designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this
     very drawing is returned at once. Raises FileExistsError when `root` holds anything else and
-    InputError for counts that do not go together. Source: ours.
+    InputError for counts that do not go together.
     """
     _check(seed, photos, sketches, size, workers)
     root = Path(root)
-    header = dict(
-        name="MiniClothes",
-        version=VERSION,
-        seed=seed,
-        photos=list(photos),
-        sketches=list(sketches),
-        size=size,
-    )
+    header = dict(name="MiniClothes", version=VERSION, seed=seed)
+    header |= dict(photos=list(photos), sketches=list(sketches), size=size)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         if _holds(root, header):
             return root
@@ -116,7 +106,7 @@ def draw_miniclothes(
         for folder in ("trainA", "trainB", "testA", "testB"):
             (unfinished / folder).mkdir()
         _run(list(_jobs(clothes, sketches, seed, size, unfinished)), workers)
-        manifest = header | {"items": _items(clothes)}
+        manifest = header | dict(items=_items(clothes))
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
         if root.exists():
@@ -162,12 +152,8 @@ def _run(jobs: list[_Job], workers: int | None) -> None:
 def _items(clothes: Wardrobe) -> dict[str, dict]:
     known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
     return {
-        g.photo: dict(
-            family=g.family,
-            twin=g.twin_of,
-            differs=list(differences(g, known[g.twin_of])) if g.twin_of else [],
-        )
-        for g in known.values()
+        photo: dict(family=g.family, twin=g.twin_of, differs=detail_differences(g, known.get(g.twin_of, g)))
+        for photo, g in known.items()
     }
 
 
@@ -177,14 +163,10 @@ def _holds(root: Path, header: dict) -> bool:
         found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or {key: found.get(key) for key in header} != header:
         return False
-    wanted = dict(
-        zip(("trainB", "testB", "trainA", "testA"), (*header["photos"], *header["sketches"]), strict=True)
-    )
-    return {key: found.get(key) for key in header} == header and all(
-        len(list((root / folder).glob("*.png"))) == count for folder, count in wanted.items()
-    )
+    counts = [len(list((root / folder).glob("*.png"))) for folder in ("trainB", "testB", "trainA", "testA")]
+    return counts == [*header["photos"], *header["sketches"]]
 
 
 def _check(

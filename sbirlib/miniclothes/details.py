@@ -1,4 +1,4 @@
-"""What is sewn on the body of a garment: seams, pockets, closure, buttons and belt. Source: ours."""
+"""What is sewn on the body of a garment: seams, pockets, closure, buttons and belt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from sbirlib.miniclothes.cut import HEM_PIECE, Cut, Part, arc, between, bezier, both, box, chain, mirror
 from sbirlib.miniclothes.wardrobe import Garment
 
-# Degrees by which the cloth of pockets is turned: cut on the bias, as tailors do where a pattern would hide them.
+# Degrees by which the cloth of pockets is turned, as tailors do where a pattern would hide them.
 BIAS = 45.0
 
 
@@ -17,13 +17,10 @@ def details(g: Garment, cut: Cut) -> list[Part]:
 
 
 def _seams(g: Garment, cut: Cut) -> list[Part]:
-    parts: list[Part] = []
-    across = lambda y: arc((-cut.half(y), y), (cut.half(y), y), -0.02)  # noqa: E731
-    if g.family == "dress":
-        parts.append(Part("edge", across(cut.waist)))
+    parts = [Part("edge", cut.across(cut.waist))] if g.family == "dress" else []
     yoke = 0.07 + 0.26 * cut.end if g.family == "skirt" else cut.depth + 0.10
     if g.yoke == "straight":
-        parts.append(Part("edge", across(yoke)))
+        parts.append(Part("edge", cut.across(yoke)))
     elif g.yoke == "pointed":
         half = cut.half(yoke - 0.03)
         parts.append(Part("edge", chain((-half, yoke - 0.03), (0.0, yoke + 0.06), (half, yoke - 0.03))))
@@ -34,9 +31,7 @@ def _seams(g: Garment, cut: Cut) -> list[Part]:
         low = cut.base + (cut.end - cut.base) * share**2 - 0.012
         if 0.3 < share < 0.5:  # this fold opens into the slit, if there is one
             low -= cut.slit
-        parts.append(
-            Part("pleat", np.array([(share * cut.half(start), start), (share * cut.half(low), low)]))
-        )
+        parts.append(Part("pleat", chain((share * cut.half(start), start), (share * cut.half(low), low))))
     chest, hem = cut.underarm[1], cut.end
     if g.family != "skirt":
         half = cut.half(chest + 0.05)
@@ -44,11 +39,8 @@ def _seams(g: Garment, cut: Cut) -> list[Part]:
     if not g.pleats:
         for share, high in ((0.62, 0.35), (0.3, 0.22)):
             top = hem - high * (hem - start)
-            parts += both(
-                Part(
-                    "fold", arc((share * cut.half(top) * 0.9, top), (share * cut.half(hem), hem - 0.05), 0.05)
-                )
-            )
+            ends = (share * cut.half(top) * 0.9, top), (share * cut.half(hem), hem - 0.05)
+            parts += both(Part("fold", arc(*ends, 0.05)))
     return parts
 
 
@@ -80,27 +72,15 @@ def _pockets(g: Garment, cut: Cut) -> list[Part]:
         b = a + lean * [2, 1] + [0, 0.001]
         across = np.array([-(b - a)[1], (b - a)[0]]) / np.hypot(*(b - a)) * 0.042
         return both(Part("flap", np.array([a, b, b + across, a + across]), grain=BIAS))
-    patch = np.array(
-        [
-            (x - wide / 2, y),
-            (x + wide / 2, y),
-            (x + wide / 2, y + 0.82 * high),
-            (x, y + high),
-            (x - wide / 2, y + 0.82 * high),
-        ]
-    )
+    left, right = x - wide / 2, x + wide / 2
+    patch = chain((left, y), (right, y), (right, y + 0.82 * high), (x, y + high), (left, y + 0.82 * high))
     parts = [Part("pocket", patch, grain=BIAS)]
     if g.pockets == "flap":
-        parts.append(
-            Part(
-                "flap",
-                chain(box(x, y - 0.012, 1.12 * wide, 0.34 * high), (x, y + 0.45 * high))[[0, 1, 2, 4, 3]],
-                grain=BIAS,
-            )
-        )
+        flap = chain(box(x, y - 0.012, 1.12 * wide, 0.34 * high), (x, y + 0.45 * high))[[0, 1, 2, 4, 3]]
+        parts.append(Part("flap", flap, grain=BIAS))
     else:
-        parts.append(Part("stitch", np.array([(x - wide / 2, y + 0.03), (x + wide / 2, y + 0.03)])))
-    return parts if g.pockets == "patch1" else [twin for part in parts for twin in both(part)]
+        parts.append(Part("stitch", chain((left, y + 0.03), (right, y + 0.03))))
+    return parts if g.pockets == "patch1" else both(*parts)
 
 
 def _front(g: Garment, cut: Cut) -> tuple[float, float]:
@@ -116,7 +96,7 @@ def _closure(g: Garment, cut: Cut) -> list[Part]:
     if g.closure in ("buttons", "half"):
         return [Part("placket", box(0, start, 0.056, stop - start))]
     if g.closure == "zip":
-        return [Part("zip", np.array([(0, start), (0, stop)]))]
+        return [Part("zip", chain((0, start), (0, stop)))]
     if g.closure == "double":
         return [Part("edge", chain(arc((0, start), (0.10, start + 0.08), -0.1), (0.10, stop)))]
     return []
@@ -132,7 +112,7 @@ def buttons(g: Garment, cut: Cut) -> list[Part]:
     rows = np.linspace(start + first, stop - last, min(g.buttons, fit))
     columns = (-0.062, 0.062) if g.closure == "double" else (0.0,)
     free = [y for y in rows if g.belt == "none" or abs(y - cut.waist) > 0.06]
-    return [Part("button", np.array([(x, y), (x + 0.021, y)]), "trim") for y in free for x in columns]
+    return [Part("button", chain((x, y), (x + 0.021, y)), "trim") for y in free for x in columns]
 
 
 def _belt(g: Garment, cut: Cut) -> list[Part]:
@@ -146,12 +126,8 @@ def _belt(g: Garment, cut: Cut) -> list[Part]:
     parts = [Part("belt", outline, cloth)]
     middle += 0.006
     if g.belt == "buckle":
-        hole = box(0, middle - 0.022, 0.05, 0.044)
-        return [
-            *parts,
-            Part("buckle", box(0, middle - 0.042, 0.09, 0.084), "metal"),
-            Part("buckle", hole, cloth),
-        ]
+        buckle, hole = box(0, middle - 0.042, 0.09, 0.084), box(0, middle - 0.022, 0.05, 0.044)
+        return [*parts, Part("buckle", buckle, "metal"), Part("buckle", hole, cloth)]
     tail = chain((0.0, middle), (0.07, middle + 0.22), (0.115, middle + 0.20), (0.02, middle))
     loop = chain(
         bezier((0, middle), (0.06, middle - 0.10), (0.17, middle - 0.07), (0.15, middle + 0.01)),

@@ -1,7 +1,7 @@
 """The photo of a garment: cloth, folds, seams and buttons under a studio light, on white.
 
 Parts are laid on each other in painter's order; each one has volume (the slope of its blurred
-mask), casts a soft shadow on what lies under it and is lit from the upper left. Source: ours.
+mask), casts a soft shadow on what lies under it and is lit from the upper left.
 """
 
 from __future__ import annotations
@@ -11,34 +11,32 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sbirlib.miniclothes.cut import OUTLINED, Part, off
+from sbirlib.miniclothes.cut import OUTLINED, Part, off, pixels
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 from sbirlib.miniclothes.wardrobe import Garment
 
 OVERSAMPLING = 2
-LEATHER = (92.0, 58.0, 40.0)
-THICK = {
-    "body": 0.045,
-    "sleeve": 0.032,
-    "hood": 0.04,
-    "back": 0.02,
-    "hem": 0.02,
-}  # volume, share of the frame
-# Width (share of the frame) and darkness of the seam around a part. Details are piped: a plain seam is 1 px wide at
-# 256 px and no darker than a fold, and a model that sees 96 px cannot learn to tell the two apart.
+LEATHER, METAL = (92.0, 58.0, 40.0), (205.0, 196.0, 170.0)
+# Volume as a share of the frame.
+THICK = {"body": 0.045, "sleeve": 0.032, "hood": 0.04, "back": 0.02, "hem": 0.02}
+# Width (share of the frame) and darkness of the seam around a part. Details are piped: a plain seam is 1 px
+# wide at 256 px and no darker than a fold, and a model that sees 96 px cannot learn to tell the two apart.
 PLAIN, PIPED = (0.004, 0.30), (0.009, 0.55)
 PIPED_PARTS = frozenset(["pocket", "flap", "placket", "collar", "trim", "belt", "cuff", "band"])
 
 
 def render_photo(garment: Garment, *, seed: int | Sequence[int], size: int = 256) -> Image.Image:
-    """Photograph a garment on white, as an RGB image of size x size pixels.
+    """Photographs a garment on white: an RGB image of size x size pixels.
 
-    The same arguments give the same pixels; the seed chooses pose, folds and weave. Source: ours.
+    The same arguments give the same pixels; the seed chooses pose, folds and weave.
     """
     rng = np.random.default_rng(seed)
     angle, scale, shift = np.deg2rad(rng.normal(0, 1.2)), rng.uniform(0.95, 1.03), rng.normal(0, 0.008, 2)
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    pose = lambda points: (points - 0.5) @ turn + 0.5 + shift  # noqa: E731
+
+    def pose(points: np.ndarray) -> np.ndarray:
+        return (points - 0.5) @ turn + 0.5 + shift
+
     parts = layout(garment, swing=rng.uniform(-2.0, 3.0))
     posed = [part._replace(points=pose(part.points)) for part in parts]
     studio = _Studio(garment, posed, rng, size)
@@ -57,28 +55,22 @@ def render_photo(garment: Garment, *, seed: int | Sequence[int], size: int = 256
 
 
 class _Studio:
-    """A floating-point picture (rgb, height, width) that parts are laid on; planes apart, for speed."""
+    """A floating-point picture (rgb, height, width) that parts are laid on, planes first for speed."""
 
     def __init__(self, garment: Garment, parts: list[Part], rng: np.random.Generator, size: int):
         self.side = size * OVERSAMPLING
-        self.colours = {
-            "main": np.array(garment.colour, dtype=np.float32),
-            "rib": np.array(garment.colour, dtype=np.float32) * 0.92,
-            "trim": np.array(garment.trim, dtype=np.float32),
-            "lining": np.array(garment.colour, dtype=np.float32) * 0.50 + 18,
-            "leather": np.array(LEATHER, dtype=np.float32),
-            "metal": np.array((205, 196, 170), dtype=np.float32),
-        }
-        self.second = np.array(garment.second, dtype=np.float32)
+        named = (garment.colour, garment.trim, garment.second, LEATHER, METAL)
+        main, trim, self.second, leather, metal = np.array(named, dtype=np.float32)
+        self.colours = dict(main=main, rib=main * 0.92, trim=trim, lining=main * 0.50 + 18)
+        self.colours |= dict(leather=leather, metal=metal)
         self.relief = self._relief(parts, rng, size)
         weave = rng.standard_normal((self.side, self.side), dtype=np.float32)
         self.weave = 1 + 0.022 * (weave + np.roll(weave, 1, axis=0)) / 1.4
         self.rgb = self._ground(parts, size)
 
     def finish(self, size: int) -> Image.Image:
-        return Image.fromarray(np.clip(self.rgb + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)).reduce(
-            self.side // size
-        )
+        rgb = np.clip(self.rgb + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        return Image.fromarray(rgb).reduce(self.side // size)
 
     def _enlarge(self, small: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(small).resize((self.side, self.side), Image.Resampling.BILINEAR))
@@ -93,12 +85,8 @@ class _Studio:
         brush = ImageDraw.Draw(lines)
         for part in parts:
             if part.name in ("fold", "pleat"):
-                width = 0.016 if part.name == "fold" else 0.010
-                brush.line(
-                    (part.points * size).ravel().tolist(),
-                    fill=150 if part.name == "fold" else 255,
-                    width=max(round(width * size), 1),
-                )
+                width, depth = (0.016, 150) if part.name == "fold" else (0.010, 255)
+                brush.line(pixels(part.points, size), fill=depth, width=max(round(width * size), 1))
         furrows = np.asarray(lines.filter(ImageFilter.GaussianBlur(0.011 * size)), dtype=np.float32)
         height = drape * (size / 256) * 2.4 - furrows / 255 * 6.0 * (size / 256)
         slope_y, slope_x = np.gradient(height)
@@ -111,7 +99,7 @@ class _Studio:
         brush = ImageDraw.Draw(shape)
         for part in parts:
             if part.name in OUTLINED:
-                brush.polygon(((off(part.points, 0.012, 0.022)) * small).ravel().tolist(), fill=255)
+                brush.polygon(pixels(off(part.points, 0.012, 0.022), small), fill=255)
         shadow = np.asarray(shape.filter(ImageFilter.GaussianBlur(0.02 * small)), dtype=np.float32) / 255
         near = np.linspace(254, 246, small, dtype=np.float32)[:, None] * (1 - 0.24 * shadow)
         return self._enlarge(near) * _planes((1.0, 1.0, 1.003))
@@ -129,24 +117,19 @@ class _Studio:
         for points in polygons:
             brush.polygon((points * self.side - corner).ravel().tolist(), fill=255)
         for points in lines:
-            brush.line(
-                (points * self.side - corner).ravel().tolist(),
-                fill=255,
-                width=max(round(width * self.side), 1),
-                joint="curve",
-            )
+            corners = (points * self.side - corner).ravel().tolist()
+            brush.line(corners, fill=255, width=max(round(width * self.side), 1), joint="curve")
         return mask
 
     def _blur(self, mask: Image.Image, radius: float) -> np.ndarray:
         """The mask blurred by a share of the frame, as 0..1; wide blurs at a quarter of the resolution."""
-        pixels = radius * self.side
-        if pixels > 6 and min(mask.size) > 16:
-            small = mask.reduce(4).filter(ImageFilter.GaussianBlur(pixels / 4))
+        radius *= self.side
+        if radius > 6 and min(mask.size) > 16:
+            small = mask.reduce(4).filter(ImageFilter.GaussianBlur(radius / 4))
             blurred = small.resize(mask.size, Image.Resampling.BILINEAR)
         else:
-            blurred = mask.filter(
-                ImageFilter.GaussianBlur(pixels) if pixels > 1 else ImageFilter.BoxBlur(pixels)
-            )
+            kind = ImageFilter.GaussianBlur if radius > 1 else ImageFilter.BoxBlur
+            blurred = mask.filter(kind(radius))
         return np.asarray(blurred, dtype=np.float32) / 255
 
     def _blend(self, window, mask: np.ndarray, colour) -> None:
@@ -161,7 +144,7 @@ class _Studio:
         self._blend(window, strength * self._blur(mask, blur), _planes(colour))
 
     def cloth(self, part: Part, marks: list[np.ndarray]) -> None:
-        """Lay a piece of cloth down: its shadow, its colour and pattern, its volume and its edge."""
+        """Lays a piece of cloth down: its shadow, its colour and pattern, its volume and its edge."""
         thick = THICK.get(part.name, 0.010)
         window, corner = self._window(part.points, 2.2 * thick)
         shape = self._mask(window, corner, polygons=[part.points])
@@ -172,12 +155,8 @@ class _Studio:
             step = round(0.008 * self.side)
             self.rgb[:, *window] *= 1 - 0.34 * np.roll(fall, (step, step // 2), axis=(0, 1))
         slope_y, slope_x = np.gradient(volume, 1 / (thick * self.side))
-        shade = (
-            (0.76 + 0.28 * volume)
-            * (1 + 0.15 * (slope_x + 0.9 * slope_y))
-            * self.relief[window]
-            * self.weave[window]
-        )
+        shade = (0.76 + 0.28 * volume) * (1 + 0.15 * (slope_x + 0.9 * slope_y))
+        shade = shade * self.relief[window] * self.weave[window]
         if part.cloth == "rib":
             shade *= self._ribs(part, window)
         if part.name == "back":
@@ -206,9 +185,9 @@ class _Studio:
         if part.name == "stitch":
             self._line(_dashes(part.points, 0.012), 0.004, dark, 0.55, blur=0.001)
             return
-        width = 0.010 if part.name == "edge" else 0.005
+        width, strength = (0.010, 0.80) if part.name == "edge" else (0.005, 0.55)
         self._line([part.points + 0.006], 0.005, light, 0.25)
-        self._line([part.points], width, dark, 0.80 if part.name == "edge" else 0.55)
+        self._line([part.points], width, dark, strength)
 
     def cord(self, part: Part) -> None:
         self._line([part.points + 0.005], 0.012, (30, 28, 28), 0.35, blur=0.004)
@@ -235,11 +214,8 @@ class _Studio:
         shade = 0.92 - 0.22 * (u + v) * away + 0.20 * np.exp(-(((away - 0.82) / 0.13) ** 2)) * -(u + v)
         holes = np.clip(1 - (np.hypot(np.abs(u) - 0.26, np.abs(v) - 0.26) / 0.15) ** 4, 0, 1)
         glint = np.exp(-((u + 0.45) ** 2 + (v + 0.5) ** 2) / 0.05)
-        base = (
-            self.colours["trim"] * 0.72 + 40
-            if self.colours["trim"].mean() < 120
-            else self.colours["trim"] * 0.62
-        )
+        trim = self.colours["trim"]
+        base = trim * 0.72 + 40 if trim.mean() < 120 else trim * 0.62
         colour = _planes(base) * (shade * (1 - 0.65 * holes)) + 120 * glint
         self._blend(window, np.clip((1 - away) * soft + 0.5, 0, 1), colour)
 
@@ -254,4 +230,4 @@ def _dashes(points: np.ndarray, long: float) -> list[np.ndarray]:
     walked = np.r_[0.0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
     starts = np.arange(0.0, max(walked[-1] - long, 0.5 * long), 2 * long)
     at = np.stack([starts, starts + long], axis=1)
-    return list(np.stack([np.interp(at, walked, points[:, 0]), np.interp(at, walked, points[:, 1])], axis=2))
+    return list(np.stack([np.interp(at, walked, axis) for axis in points.T], axis=2))

@@ -1,7 +1,7 @@
 """The parts of a garment as polylines, the same for photo and sketch.
 
-They are laid out in body units (see `garment_cut`) and fitted into the unit square, in the
-painter's order: the photo fills the very curves that the sketch inks. Source: ours.
+They are laid out in body units (see `cut`) and fitted into the unit square, in painter's order: the
+photo fills the very curves that the sketch inks.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from sbirlib.miniclothes.cut import (
 from sbirlib.miniclothes.details import buttons, details
 from sbirlib.miniclothes.wardrobe import Garment
 
+# The ranges of a sleeve's length and half width, and the degrees by which it stands off.
+SLEEVES = {"short": ((0.13, 0.30), (0.075, 0.125), 40.0), "long": ((0.50, 0.68), (0.045, 0.105), 21.0)}
 # Width of a cuff as a share of the sleeve's end, its height, and its cloth.
 CUFFS = {"band": (1.06, 0.055, "main"), "rib": (0.84, 0.065, "rib"), "rolled": (1.22, 0.075, "trim")}
 
@@ -35,7 +37,7 @@ CUFFS = {"band": (1.06, 0.055, "main"), "rib": (0.84, 0.065, "rib"), "rolled": (
 def layout(garment: Garment, *, swing: float = 0.0) -> list[Part]:
     """The parts of a garment in the unit square, centred, its longer side 0.84 of the frame.
 
-    `swing` (degrees) lifts the sleeves away from the body. Source: ours.
+    `swing` (degrees) lifts the sleeves away from the body.
     """
     cut = measure(garment)
     if garment.family == "skirt":
@@ -63,8 +65,7 @@ def _neck_line(g: Garment, cut: Cut) -> np.ndarray:
 
 def _body(g: Garment, cut: Cut) -> list[Part]:
     """The front with its hem, and what is seen of the back below it."""
-    corner = cut.side[-1]
-    low = (0.0, cut.base)
+    corner, low = cut.side[-1], (0.0, cut.base)
     if g.hem == "curved":
         right = bezier(corner, off(corner, -0.05, 0.02), (corner[0] * 0.6, cut.base), low)
     elif g.hem == "arched":
@@ -99,37 +100,29 @@ def _hem_piece(g: Garment, seam: np.ndarray) -> list[Part]:
         lower = seam * [0.90, 1.0] + [0, high]
         return [Part("hem", chain(seam, lower[::-1]), "rib")]
     lower = seam * [1.16, 1.0] + [0, high - 0.015]
-    waves = np.linspace(0, 6.5 * np.pi, 90)
-    x = np.linspace(lower[0, 0], lower[-1, 0], 90)
-    y = np.interp(-x, -lower[:, 0], lower[:, 1]) + 0.014 * np.cos(waves)
+    x, waves = np.linspace(lower[0, 0], lower[-1, 0], 90), np.cos(np.linspace(0, 6.5 * np.pi, 90))
+    y = np.interp(-x, -lower[:, 0], lower[:, 1]) + 0.014 * waves
     parts = [Part("hem", chain(seam, np.stack([x, y], axis=1)[::-1]))]
     for share in np.linspace(-0.8, 0.8, 7):
-        at = float(np.interp(share * seam[0, 0], seam[::-1, 0], seam[::-1, 1]))
-        parts.append(
-            Part("pleat", np.array([(share * seam[0, 0], at + 0.01), (share * 1.16 * seam[0, 0], at + 0.1)]))
-        )
+        x = share * seam[0, 0]
+        at = float(np.interp(x, seam[::-1, 0], seam[::-1, 1]))
+        parts.append(Part("pleat", chain((x, at + 0.01), (share * 1.16 * seam[0, 0], at + 0.1))))
     return parts
 
 
 def _sleeves(g: Garment, cut: Cut, swing: float) -> list[Part]:
     if g.sleeve == "none":
         return []
-    span, angle = ((0.13, 0.30), 40.0) if g.sleeve == "short" else ((0.50, 0.68), 21.0)
-    long = between(span, g.sleeve_length)
+    lengths, widths, angle = SLEEVES[g.sleeve]
+    long, half = between(lengths, g.sleeve_length), between(widths, g.sleeve_width)
     turn = np.deg2rad(angle + swing)
     along, out = np.array([np.sin(turn), np.cos(turn)]), np.array([np.cos(turn), -np.sin(turn)])
-    half = (
-        between((0.075, 0.125), g.sleeve_width)
-        if g.sleeve == "short"
-        else between((0.045, 0.105), g.sleeve_width)
-    )
     wrist = (cut.shoulder + cut.underarm) / 2 + along * long
     outer, inner = wrist + out * half, wrist - out * half
     upper = bezier(cut.shoulder, off(cut.shoulder, 0.06, 0.045), outer - along * long * 0.45, outer)
     lower = arc(inner, cut.underarm, 0.02)
     inside = [(cut.underarm[0] - 0.06, cut.underarm[1]), (cut.shoulder[0] - 0.06, cut.shoulder[1] + 0.03)]
-    grain = angle + swing
-    parts = [Part("sleeve", chain(upper, lower, inside), grain=grain)]
+    parts = [Part("sleeve", chain(upper, lower, inside), grain=angle + swing)]
     if g.sleeve == "long":
         elbow = inner + (cut.underarm - inner) * 0.5
         for step in (-0.03, 0.03):
@@ -140,62 +133,54 @@ def _sleeves(g: Garment, cut: Cut, swing: float) -> list[Part]:
     else:
         wide, high, cloth = CUFFS[g.cuff]
         ends = [wrist + out * half * wide * s - along * high * e for e, s in ((0.5, 1), (0.5, -1))]
-        parts.append(
-            Part("cuff", np.array([*ends, ends[1] + along * high, ends[0] + along * high]), cloth, grain)
-        )
-    return [twin for part in parts for twin in both(part)]
+        outline = np.array([*ends, ends[1] + along * high, ends[0] + along * high])
+        parts.append(Part("cuff", outline, cloth, angle + swing))
+    return both(*parts)
 
 
 def _neck(g: Garment, cut: Cut) -> tuple[list[Part], list[Part]]:
     """What is seen of the inside and the hood, and what lies on the front around the neck."""
-    n, d, line = cut.neck, cut.depth, _neck_line(g, cut)
-    kind = g.neckline
-    rise = {"collar": 0.055, "lapel": 0.05, "shawl": 0.05, "stand": 0.075, "turtle": 0.11}.get(kind, 0.0)
-    top_right = np.array([n * (0.94 if rise else 1.0), -rise])
-    back_edge = arc(top_right * [-1, 1], top_right, 0.05 if rise else -0.10)
-    behind = [Part("back", chain(back_edge, line[::-1]), "lining")]
-    front: list[Part] = []
-    if kind in ("crew", "scoop", "v", "boat", "square"):
-        if g.family in ("dress", "coat", "jacket", "shirt"):
-            return behind, [Part("stitch", widen(line, 0.02)[1:-1])]
-        return behind, [Part("trim", chain(line, widen(line, 0.032)[::-1]), "rib")]
+    n, d, line, kind = cut.neck, cut.depth, _neck_line(g, cut), g.neckline
     if kind == "hood":
         dome = bezier((-n - 0.075, 0.07), (-n - 0.15, -0.36), (n + 0.15, -0.36), (n + 0.075, 0.07), n=40)
         hollow = bezier((-n - 0.01, 0.0), (-n - 0.05, -0.27), (n + 0.05, -0.27), (n + 0.01, 0.0), n=36)
-        behind = [Part("hood", dome), Part("back", chain(hollow, line[::-1]), "lining")]
-        front = [Part("trim", chain(line, widen(line, 0.028)[::-1]), "main")]
-        front += both(Part("cord", arc((0.045, d * 0.97), (0.055, d + 0.15), 0.05)))
-    elif kind == "turtle":
+        trim = Part("trim", chain(line, widen(line, 0.028)[::-1]), "main")
+        cords = both(Part("cord", arc((0.045, d * 0.97), (0.055, d + 0.15), 0.05)))
+        return [Part("hood", dome), Part("back", chain(hollow, line[::-1]), "lining")], [trim, *cords]
+    rise = {"collar": 0.055, "lapel": 0.05, "shawl": 0.05, "stand": 0.075, "turtle": 0.11}.get(kind, 0.0)
+    tip = np.array([n * (0.94 if rise else 1.0), -rise])
+    behind = [Part("back", chain(arc(tip * [-1, 1], tip, 0.05 if rise else -0.10), line[::-1]), "lining")]
+    return behind, _collar(g, n, d, line, tip)
+
+
+def _collar(g: Garment, n: float, d: float, line: np.ndarray, tip: np.ndarray) -> list[Part]:
+    """The collar or trim of a neck hole of half width `n` and depth `d`; `tip` is its upper right end."""
+    if g.neckline in ("crew", "scoop", "v", "boat", "square"):
+        if g.family in ("dress", "coat", "jacket", "shirt"):
+            return [Part("stitch", widen(line, 0.02)[1:-1])]
+        return [Part("trim", chain(line, widen(line, 0.032)[::-1]), "rib")]
+    if g.neckline == "turtle":
         foot = np.array([n + 0.012, 0.01])
-        tube = chain(
-            arc(top_right * [-1, 1], top_right, -0.10),
-            arc(top_right, foot),
-            bezier(foot, (0, 0.075), foot * [-1, 1]),
-        )
-        front = [Part("collar", tube, "rib"), Part("seam", arc((-n, -0.045), (n, -0.045), -0.10))]
-    elif kind == "stand":
-        foot, gap = (n + 0.008, 0.004), 0.003
-        leaf = chain(arc(top_right, (gap, -0.012), 0.12), arc((gap, cut.depth), foot, 0.12))
-        front = both(Part("collar", leaf, "trim"))
-    elif kind in ("collar", "round"):
+        rim, base = arc(tip * [-1, 1], tip, -0.10), bezier(foot, (0, 0.075), foot * [-1, 1])
+        tube = chain(rim, arc(tip, foot), base)
+        return [Part("collar", tube, "rib"), Part("seam", arc((-n, -0.045), (n, -0.045), -0.10))]
+    if g.neckline == "stand":
+        leaf = chain(arc(tip, (0.003, -0.012), 0.12), arc((0.003, d), (n + 0.008, 0.004), 0.12))
+        return both(Part("collar", leaf, "trim"))
+    if g.neckline in ("collar", "round"):
         meet, nape = np.array([0.004, d]), np.array([n + 0.034, 0.018])
-        edge = (
-            [off(meet, 0.075, 0.085), nape]
-            if kind == "collar"
-            else bezier(meet, off(meet, 0.03, 0.13), off(nape, 0.065, 0.10), off(nape, -0.01, -0.01))
-        )
-        front = both(Part("collar", chain(arc(top_right, meet, 0.08), edge), "trim"))
-    else:
-        stop, nape = np.array([0.0, d]), np.array([n + 0.042, 0.012])
-        if kind == "shawl":
-            leaf = chain(top_right, stop, bezier(stop, off(stop, 0.12, -0.10), off(nape, 0.055, 0.10), nape))
-            front = both(Part("collar", leaf, "trim"))
-        else:
-            notch = top_right + (stop - top_right) * 0.36
-            lapel = chain(notch, off(notch, 0.115, 0.012), arc(off(notch, 0.115, 0.012), stop, -0.06))
-            leaf = chain(top_right, notch, off(notch, 0.085, -0.028), nape)
-            front = [*both(Part("collar", lapel, "main")), *both(Part("collar", leaf, "trim"))]
-    return behind, front
+        edge = [off(meet, 0.075, 0.085), nape]
+        if g.neckline == "round":
+            edge = bezier(meet, off(meet, 0.03, 0.13), off(nape, 0.065, 0.10), off(nape, -0.01, -0.01))
+        return both(Part("collar", chain(arc(tip, meet, 0.08), edge), "trim"))
+    stop, nape = np.array([0.0, d]), np.array([n + 0.042, 0.012])
+    if g.neckline == "shawl":
+        leaf = chain(tip, stop, bezier(stop, off(stop, 0.12, -0.10), off(nape, 0.055, 0.10), nape))
+        return both(Part("collar", leaf, "trim"))
+    notch = tip + (stop - tip) * 0.36
+    lapel = chain(notch, off(notch, 0.115, 0.012), arc(off(notch, 0.115, 0.012), stop, -0.06))
+    leaf = chain(tip, notch, off(notch, 0.085, -0.028), nape)
+    return both(Part("collar", lapel, "main"), Part("collar", leaf, "trim"))
 
 
 def _waistband(g: Garment, cut: Cut) -> list[Part]:
@@ -203,23 +188,17 @@ def _waistband(g: Garment, cut: Cut) -> list[Part]:
     if g.neckline == "paperbag":
         x = np.linspace(-half * 1.12, half * 1.12, 40)
         frill = np.stack([x, -0.035 + 0.012 * np.cos(np.linspace(0, 9 * np.pi, 40))], axis=1)
-        parts = [
-            Part("band", chain(frill, (half, 0.07), (-half, 0.07))),
-            Part("seam", np.array([(-half, 0.035), (half, 0.035)])),
-        ]
-    else:
-        high = 0.12 if g.neckline == "high" else 0.07
-        outline = chain(
-            (-half, 0.07 - high), (half, 0.07 - high), (half + 0.004, 0.07), (-half - 0.004, 0.07)
-        )
-        parts = [Part("band", outline, "rib" if g.neckline == "elastic" else "trim")]
-    return parts
+        outline = chain(frill, (half, 0.07), (-half, 0.07))
+        return [Part("band", outline), Part("seam", chain((-half, 0.035), (half, 0.035)))]
+    top = 0.07 - (0.12 if g.neckline == "high" else 0.07)
+    outline = chain((-half, top), (half, top), (half + 0.004, 0.07), (-half - 0.004, 0.07))
+    return [Part("band", outline, "rib" if g.neckline == "elastic" else "trim")]
 
 
 def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
     """The second colour's bands or dots on one part laid out by `layout`, as closed polygons.
 
-    They run over the part's edges: cut them off at its outline. Source: ours.
+    They run over the part's edges: cut them off at its outline.
     """
     if part.cloth != "main" or part.name not in OUTLINED or garment.pattern == "plain":
         return []
@@ -227,9 +206,8 @@ def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
         if part.grain:
             return []
         split = between((0.36, 0.64), garment.pattern_scale)
-        return [
-            box(0.5, split, 1.2, 1.0) if garment.pattern == "block" else box(0.5, split - 0.12, 1.2, 0.12)
-        ]
+        top, high = (split, 1.0) if garment.pattern == "block" else (split - 0.12, 0.12)
+        return [box(0.5, top, 1.2, high)]
     pitch = between((0.060, 0.115), garment.pattern_scale)
     origin = part.points.mean(axis=0) if part.grain else np.array([0.5, 0.5])
     reach = np.arange(-int(0.75 / pitch), int(0.75 / pitch) + 1) * pitch
@@ -241,12 +219,7 @@ def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
         shift = 0.5 * pitch  # of every other row
         marks = [off(circle, x + shift * (row % 2), y) for row, y in enumerate(reach) for x in reach]
     else:
-        marks = {
-            "stripes across": level,
-            "stripes down": upright,
-            "diagonal": level,
-            "checks": level + upright,
-        }[garment.pattern]
+        marks = {"stripes down": upright, "checks": level + upright}.get(garment.pattern, level)
     turn = np.deg2rad(part.grain + (40.0 if garment.pattern == "diagonal" else 0.0))
     rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     low, high = part.points.min(axis=0) - 0.05, part.points.max(axis=0) + 0.05

@@ -1,8 +1,8 @@
 """The seven designers' hands: one garment, drawn as dark strokes on white paper.
 
-A designer inks the very curves that the photo fills, seen in an own way (shift, scale, turn)
-and drawn with an own hand (width, wobble, overshoot, pressure), leaving out what this designer
-always leaves out. Source: ours.
+A designer inks the very curves that the photo fills, but sees them in a personal way (shift, scale,
+turn), draws them in a personal hand (width, wobble, overshoot, pressure), and always leaves the same
+details out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from sbirlib.miniclothes.cut import OUTLINED, Part
+from sbirlib.miniclothes.cut import OUTLINED, Part, pixels
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 from sbirlib.miniclothes.wardrobe import Garment
 
@@ -26,7 +26,7 @@ LIGHT = {"stitch": 0.55, "fold": 0.7, "pleat": 0.85, "seam": 0.8, "pattern": 0.7
 class Designer:
     """One designer's hand; lengths are shares of the frame (0.01 = 2.56 px at 256 px).
 
-    Source: ours; Clothes-V1 names four professional and three junior designers.
+    As in Clothes-V1, four designers are professional and three are junior.
     """
 
     number: int  # 1..7, the two digits at the end of a sketch's name
@@ -76,26 +76,21 @@ DESIGNERS: tuple[Designer, ...] = (
 def render_sketch(
     garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
 ) -> Image.Image:
-    """Draw a garment as one designer would, as an RGB image of size x size pixels.
-
-    The same arguments give the same pixels. Source: ours.
-    """
+    """Draws a garment as one designer would: an RGB image of size x size pixels, the same for a seed."""
     rng = np.random.default_rng(seed)
     page = _Page(designer, rng, size * OVERSAMPLING)
     look = _view(designer, rng)
     for part in layout(garment, swing=designer.swing + rng.normal(0, 100 * designer.loose)):
-        page.draw(
-            part._replace(points=look(part.points)), [look(mark) for mark in pattern_marks(garment, part)]
-        )
+        marks = [look(mark) for mark in pattern_marks(garment, part)]
+        page.draw(part._replace(points=look(part.points)), marks)
     return page.finish(size)
 
 
 def _view(designer: Designer, rng: np.random.Generator):
-    """The map from the garment's square to the paper: the designer's habit and today's deviation."""
+    """The map from the garment's square to the paper: the habit of the hand, and what varies by sketch."""
     loose = designer.loose
     scale = np.array(designer.scale) * (1 + rng.normal(0, loose, 2))
-    shift = rng.normal(0, loose, 2)
-    angle = rng.normal(0, 1.2 * loose)
+    shift, angle = rng.normal(0, loose, 2), rng.normal(0, 1.2 * loose)
     waves = rng.normal(0, 0.45 * loose, (2, 2, 2))  # proportions: slow waves over the paper
     phase = rng.uniform(0, 2 * np.pi, (2, 2, 2))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -127,7 +122,7 @@ class _Page:
         elif part.name == "zip":
             self._zip(part)
         elif part.name in OUTLINED:
-            self.brush.polygon(self._pixels(part.points), fill=255)
+            self.brush.polygon(pixels(part.points, self.side), fill=255)
             if marks and "pattern" not in self.designer.leaves_out:
                 self._pattern(part, marks)
             if part.name == "back" and "inside" not in self.designer.leaves_out:
@@ -144,14 +139,11 @@ class _Page:
             ink *= 1 - self.designer.grain * tooth**2
         return Image.fromarray((255.5 - ink).astype(np.uint8)).convert("RGB")
 
-    def _pixels(self, points: np.ndarray) -> list[float]:
-        return (points * self.side).ravel().tolist()
-
     def _ink(self, points: np.ndarray, share: float = 1.0, repeat: int = 1, brush=None) -> None:
         """One stroke along a curve, as a ribbon whose width follows the pressure of the hand."""
         d, rng, brush = self.designer, self.rng, brush or self.brush
-        curve = points[:, 0] + 1j * points[:, 1]  # complex: one array operation moves both axes
-        walked = np.concatenate([[0.0], np.cumsum(np.abs(curve[1:] - curve[:-1]))])
+        curve = points @ [1, 1j]  # complex: one array operation moves both axes
+        walked = np.r_[0.0, np.cumsum(np.abs(np.diff(curve)))]
         total = float(walked[-1])
         if total < 0.004:
             return
@@ -171,16 +163,16 @@ class _Page:
             half = 0.5 * d.width * share * rng.uniform(0.92, 1.08) * (0.8 if again else 1.0) * profile
             way = np.concatenate([line[1:2] - line[:1], line[2:] - line[:-2], line[-1:] - line[-2:-1]])
             side = 1j * _unit(way) * half
-            ribbon = np.concatenate([line + side, (line - side)[::-1]]) * self.side
+            ribbon = np.concatenate([line + side, (line - side)[::-1]])
             tone = int(np.clip(d.ink + rng.normal(0, 18 * d.grain), 0, 170))
-            brush.polygon(np.stack([ribbon.real, ribbon.imag], axis=1).ravel().tolist(), fill=tone)
+            brush.polygon(pixels(ribbon.view(float), self.side), fill=tone)
 
     def _button(self, part: Part) -> None:
         centre = part.points[0] + self.rng.normal(0, self.designer.wobble * 0.5, 2)
         radius = np.hypot(*(part.points[1] - part.points[0])) * self.rng.uniform(0.92, 1.1)
         angle = np.linspace(0, 2 * np.pi, 17) + self.rng.uniform(0, 6)
         ring = centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        self.brush.polygon(self._pixels(ring), fill=255)
+        self.brush.polygon(pixels(ring, self.side), fill=255)
         self._ink(ring, 0.75)
 
     def _zip(self, part: Part) -> None:
@@ -201,35 +193,30 @@ class _Page:
         width = max(round(LIGHT["pattern"] * d.width * self.side), 1)
         for mark in marks:
             if d.pattern == "fill":
-                brush.polygon(self._pixels(mark), fill=178)
-            if len(mark) == 4:  # a band: only its long sides, for the short ones lie outside the part
+                brush.polygon(pixels(mark, self.side), fill=178)
+            if len(mark) == 4:  # a band: only its long sides, since the short ones lie outside the part
                 t = np.linspace(0, 1, max(int(np.hypot(*(mark[1] - mark[0])) / 0.06), 2))[:, None]
-                lines = [
-                    mark[i] * (1 - t) + mark[i + 1] * t + self.rng.normal(0, d.wobble, (len(t), 2))
-                    for i in (0, 2)
-                ]
+                sides = [a * (1 - t) + b * t for a, b in (mark[:2], mark[2:])]
+                lines = [side + self.rng.normal(0, d.wobble, (len(t), 2)) for side in sides]
             else:  # a dot: too small for the hand to stray within
                 lines = [np.concatenate([mark, mark[:2]]) + self.rng.normal(0, d.wobble, 2)]
             for line in lines:
-                brush.line(self._pixels(line), fill=d.ink, width=width)
-        within = Image.new("L", self.paper.size, 0)
-        ImageDraw.Draw(within).polygon(self._pixels(part.points), fill=255)
-        self.paper.paste(ImageChops.darker(self.paper, layer), mask=within)
+                brush.line(pixels(line, self.side), fill=d.ink, width=width)
+        self._paste(ImageChops.darker(self.paper, layer), part)
 
     def _inside(self, part: Part) -> None:
         """Slanted hatching where one looks into the garment."""
-        low, high = part.points.min(axis=0), part.points.max(axis=0)
-        tall = high[1] - low[1]
-        lines = [
-            np.array([(x, low[1]), (x - 0.6 * tall, high[1])])
-            for x in np.arange(low[0], high[0] + 0.6 * tall, 0.022)
-        ]
+        (left, top), (right, bottom) = part.points.min(axis=0), part.points.max(axis=0)
+        slant = 0.6 * (bottom - top)
         layer = Image.new("L", self.paper.size, 255)
-        brush = ImageDraw.Draw(layer)
-        for line in lines:
-            self._ink(line, 0.5, brush=brush)
+        for x in np.arange(left, right + slant, 0.022):
+            self._ink(np.array([(x, top), (x - slant, bottom)]), 0.5, brush=ImageDraw.Draw(layer))
+        self._paste(layer, part)
+
+    def _paste(self, layer: Image.Image, part: Part) -> None:
+        """Lays a sheet down within the outline of a part."""
         within = Image.new("L", self.paper.size, 0)
-        ImageDraw.Draw(within).polygon(self._pixels(part.points), fill=255)
+        ImageDraw.Draw(within).polygon(pixels(part.points, self.side), fill=255)
         self.paper.paste(layer, mask=within)
 
 

@@ -12,9 +12,9 @@ from sbirlib.miniclothes.wardrobe import Garment
 
 
 def trace_garment(garment: Garment, size: int = SIZE, *, seed: int = 0) -> dict[str, list[Stroke]]:
-    """The lines of a MiniClothes garment as strokes of a shaky hand, by part: body, sleeve, pocket and others.
+    """The lines of a garment as strokes of a shaky hand, by part: body, sleeve, pocket and others.
 
-    A line that another part hides is not drawn. Patterns are left out.
+    Points are px of a canvas of `size`. A line that another part hides is not drawn, nor is a pattern.
     """
     rng = np.random.default_rng(seed)
     parts, strokes = layout(garment), {}
@@ -37,7 +37,7 @@ def trace_garment(garment: Garment, size: int = SIZE, *, seed: int = 0) -> dict[
 
 
 def _shaky(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A polyline in the unit square, a point at every hundredth, strayed from slowly by some thousandths."""
+    """A polyline in the unit square, a point every hundredth of the side, that strays by some thousandths."""
     walked = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     steps = np.linspace(0.0, walked[-1], max(int(walked[-1] / 0.01), 4))
     line = np.stack([np.interp(steps, walked, axis) for axis in points.T], axis=1)

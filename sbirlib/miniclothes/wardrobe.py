@@ -1,4 +1,4 @@
-"""What a garment is, and the wardrobe of MiniClothes: single garments and near twins. Source: ours."""
+"""What a garment is, and the wardrobe of MiniClothes: single garments and near twins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
+
+from sbirlib.errors import InputError
 
 TWIN_PAIRS = 0.15  # pairs per photo, so 30 % of the photos of a split have a twin
 NOT_DRAWABLE = ("photo", "twin_of", "colour", "second", "trim")
@@ -18,7 +20,6 @@ class Garment:
     """One garment; shares run from 0 (least) to 1 (most) of what its family allows.
 
     Colours are RGB, 0..255, and are the only part of the look that a sketch does not show.
-    Source: ours.
     """
 
     photo: str  # five digits, the name of its photo
@@ -28,7 +29,7 @@ class Garment:
     waist: float  # share, how far the waist is taken in
     flare: float  # share, how far the hem is wider than the chest
     shoulder: float  # share, width of the shoulders
-    neckline: str  # a key of garment_shapes.NECKS; of skirts: band, high, elastic, paperbag
+    neckline: str  # a key of `cut.NECKS`; of skirts: band, high, elastic, paperbag
     neck_depth: float  # share
     sleeve: str  # none, short, long
     sleeve_length: float  # share
@@ -61,10 +62,9 @@ class Wardrobe(NamedTuple):
 # What each family may have; a value named twice is twice as likely.
 _SHALLOW = ("crew", "boat", "turtle", "collar", "round", "stand")
 _PATTERNS = (
-    ("plain",) * 5
-    + ("stripes across",) * 2
-    + ("stripes down", "diagonal", "checks", "dots", "block", "chest band")
-)
+    "plain", "plain", "plain", "plain", "plain", "stripes across", "stripes across",
+    "stripes down", "diagonal", "checks", "dots", "block", "chest band",
+)  # fmt: skip
 _CUT: dict[str, dict[str, tuple[str, ...]]] = {
     "tee": dict(
         neckline=("crew", "scoop", "v", "boat", "square", "turtle"),
@@ -124,19 +124,19 @@ _PALETTE: tuple[Colour, ...] = (
 
 
 def wardrobe(seed: int = 0, train: int = 380, test: int = 120) -> Wardrobe:
-    """Design the garments of both splits; photos are numbered 00001.. through train, then test.
+    """Designs the garments of both splits; photos are numbered from 00001, first train, then test.
 
     In each split 30 % of the garments have a twin that differs in one or two details. Raises
-    ValueError for fewer than one photo in a split. Source: ours.
+    InputError for fewer than one photo in a split.
     """
     for name, count in (("train", train), ("test", test)):
         if count < 1:
-            raise ValueError(f"{name}={count} photos: ask for at least 1")
+            raise InputError(f"{name}={count} photos: ask for at least 1")
     return Wardrobe(_collection(seed, 0, train, 1), _collection(seed, 1, test, train + 1))
 
 
-def differences(a: Garment, b: Garment) -> tuple[str, ...]:
-    """The names of the drawable fields in which two garments differ: colours and names are none."""
+def detail_differences(a: Garment, b: Garment) -> tuple[str, ...]:
+    """The names of the fields in which two garments differ, colours and photo names left out."""
     names = (field.name for field in fields(Garment) if field.name not in NOT_DRAWABLE)
     return tuple(name for name in names if getattr(a, name) != getattr(b, name))
 
@@ -145,17 +145,15 @@ def _collection(seed: int, split: int, count: int, first: int) -> list[Garment]:
     """The garments of one split: single ones and twin pairs, in mixed order."""
     rng = np.random.default_rng([seed, split])
     names = [f"{first + i:05d}" for i in rng.permutation(count)]
-    families = list(_CUT)
+    families, garments = list(_CUT), []
     pairs = math.ceil(TWIN_PAIRS * count) if count > 1 else 0
-    garments: list[Garment] = []
     for index in range(count - pairs):
         own = np.random.default_rng([seed, split, index])
         garment = _design(own, families[index % len(families)], names.pop())
         if index < pairs:
-            twin = _twin(own, garment, names.pop())
-            garments += [replace(garment, twin_of=twin.photo), twin]
-        else:
-            garments.append(garment)
+            garments.append(_twin(own, garment, names.pop()))
+            garment = replace(garment, twin_of=garments[-1].photo)
+        garments.append(garment)
     return sorted(garments, key=lambda garment: garment.photo)
 
 
@@ -164,21 +162,11 @@ def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
     colour, second, trim = (_PALETTE[i] for i in rng.choice(len(_PALETTE), 3, replace=False))
     if abs(sum(colour) - sum(second)) < 150:  # a pattern needs contrast
         second = (236, 232, 224) if sum(colour) < 400 else (58, 62, 80)
-    return _tidy(
-        Garment(
-            photo=photo,
-            family=family,
-            **details,
-            **{name: round(float(rng.uniform()), 4) for name in _SHARES},
-            buttons=int(rng.integers(3, 8)),
-            pocket_place=str(rng.choice(["chest", "hip"])),
-            pleats=int(rng.choice([0, 0, 3, 4, 5, 6])),
-            pattern=str(rng.choice(_PATTERNS)),
-            colour=colour,
-            second=second,
-            trim=trim if rng.uniform() < 0.35 else colour,
-        )
-    )
+    details |= {name: round(float(rng.uniform()), 4) for name in _SHARES}
+    details |= dict(buttons=int(rng.integers(3, 8)), pocket_place=str(rng.choice(["chest", "hip"])))
+    details |= dict(pleats=int(rng.choice([0, 0, 3, 4, 5, 6])), pattern=str(rng.choice(_PATTERNS)))
+    colours = dict(colour=colour, second=second, trim=trim if rng.uniform() < 0.35 else colour)
+    return _tidy(Garment(photo=photo, family=family, **details, **colours))
 
 
 def _tidy(g: Garment) -> Garment:
@@ -190,15 +178,12 @@ def _tidy(g: Garment) -> Garment:
         change["yoke"] = "none"
     if g.yoke in ("straight", "pointed") and g.family != "skirt" and g.neckline not in _SHALLOW:
         change["yoke"] = "none"
-    if g.closure == "half" and g.neckline not in (*_SHALLOW, "hood"):
+    if g.neckline == "turtle" or (g.closure == "half" and g.neckline not in (*_SHALLOW, "hood")):
         change["closure"] = "none"
-    if g.neckline == "turtle" and g.closure != "none":
-        change["closure"] = "none"
-    closure = change.get("closure", g.closure)
-    most = {"buttons": 7, "half": 3, "double": 4}.get(str(closure), 0)
+    most = {"buttons": 7, "half": 3, "double": 4}.get(change.get("closure", g.closure), 0)
     change["buttons"] = min(g.buttons, most)
     deep = g.neckline in ("lapel", "shawl", "v", "scoop", "square")
-    if g.family in ("skirt",) or g.pockets in ("kangaroo", "welt") or (g.pockets == "patch2" and deep):
+    if g.family == "skirt" or g.pockets in ("kangaroo", "welt") or (g.pockets == "patch2" and deep):
         change["pocket_place"] = "hip"
     if g.pockets in ("patch1", "none") and g.family != "skirt":
         change["pocket_place"] = "chest"
@@ -208,12 +193,12 @@ def _tidy(g: Garment) -> Garment:
 
 
 def _twin(rng: np.random.Generator, garment: Garment, photo: str) -> Garment:
-    """The same garment with one detail changed, of the same family and colours."""
+    """The same garment in the same colours with one detail changed, or two that go together."""
     calm = garment.pattern in ("plain", "block", "chest band")  # else a yoke's seam is lost among stripes
     for name in rng.permutation([name for name in _SWAPS if calm or name != "yoke"]):
         for value in rng.permutation(sorted(set(_CUT[garment.family][name]) - {getattr(garment, name)})):
             twin = _tidy(replace(garment, photo=photo, twin_of=garment.photo, **{str(name): str(value)}))
-            changed = differences(garment, twin)
+            changed = detail_differences(garment, twin)
             if name in changed and len(changed) <= 2:
                 return twin
     raise RuntimeError(f"no detail of a {garment.family} can be changed alone")

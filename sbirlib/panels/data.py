@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from einops import rearrange
 from ipywidgets import Dropdown, FloatSlider, HBox, VBox, Widget
 from matplotlib.figure import Figure
 
@@ -13,6 +12,7 @@ from sbirlib.analysis.pictures import picture
 from sbirlib.config.config import Config, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.batches import draws
+from sbirlib.data.images import read_pixels
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import fit_square, make_view, to_float
 from sbirlib.figures.photos import image_grid
@@ -76,9 +76,9 @@ class ViewExplorer(Panel):
         config, sketch = self.config, self.split.sketches[self.sketch.value]
         photo = next(photo for photo in self.split.photos if photo.id == sketch.photo_id)
         views, titles = [], []
-        for name, pixels in zip(("sketch", "photo"), read_pictures([sketch.path, photo.path]), strict=True):
-            image = rearrange(torch.from_numpy(pixels.copy()), "h w c -> 1 c h w")
-            image = to_float(fit_square(image, config.model.image_size, config.data.fit), "cpu")
+        for name, path in (("sketch", sketch.path), ("photo", photo.path)):
+            square = fit_square(read_pixels(path)[None], config.model.image_size, config.data.fit)
+            image = to_float(square, "cpu")
             for kind, count in (("A0", 1), ("A1", 3), ("A2", 3)):
                 # Stream by domain, as in training: sketch and photo turn and flip each on its own.
                 numbers = torch.from_numpy(draws(self.chance.value, 0, name == "photo", 3))[:count]

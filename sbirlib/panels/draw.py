@@ -16,14 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import torch
-from einops import rearrange
 from ipycanvas import Canvas
 from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, Layout, VBox
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from sbirlib.data.images import EXTENSIONS, ImageError, read_image
+from sbirlib.data.images import EXTENSIONS, ImageError, as_pixels, read_image
 from sbirlib.data.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import image_grid, retrieval_card
@@ -61,7 +59,7 @@ BLANK = Sheet()
 
 def search_picture(gallery: Gallery, picture: np.ndarray, k: int = 10) -> list[Hit]:
     """The k photos most similar to a query picture (h, w, 3) uint8."""
-    return gallery.search(rearrange(torch.from_numpy(picture), "h w c -> c h w").float() / 255, k)
+    return gallery.search(as_pixels(picture).float() / 255, k)
 
 
 class DrawPanel(Panel):

@@ -12,7 +12,7 @@ from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, WIDE, Panel, checkbox, read_pictures
-from sbirlib.retrieval.embed import embed_split
+from sbirlib.retrieval.rows import embed_split
 from sbirlib.retrieval.scores import Scores
 from sbirlib.retrieval.search import score_all
 

@@ -20,7 +20,7 @@ from sbirlib.figures.style import message
 from sbirlib.figures.tokens import discard_card, token_overlay
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import BORDER, Panel, checkbox, dropdown, slider
-from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import true_ranks
 
 ROLLOUT = "all (rollout)"

@@ -1,8 +1,8 @@
 """Embed photos once, search them with sketches, score the result, and say how sure it is."""
 
-from sbirlib.retrieval.embed import Rows, embed, embed_split
 from sbirlib.retrieval.gallery import Gallery, Hit
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap, simulate_selection
+from sbirlib.retrieval.rows import Rows, embed, embed_split
 from sbirlib.retrieval.scores import (
     Accuracy,
     Scores,
@@ -13,10 +13,10 @@ from sbirlib.retrieval.scores import (
     score_split,
     true_ranks,
 )
-from sbirlib.retrieval.search import Found, score_all, search
+from sbirlib.retrieval.search import Found, best_matches, score_all
 
 __all__ = [
-    "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "bootstrap_accuracy",
-    "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all", "score_split", "search",
+    "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "best_matches", "bootstrap_accuracy",
+    "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all", "score_split",
     "simulate_selection", "true_ranks",
 ]  # fmt: skip

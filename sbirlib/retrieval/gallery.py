@@ -7,22 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sbirlib.data.images import faults_message, list_images, list_unread, read_image
+from sbirlib.data.images import faults_message, list_images, list_unread, read_pixels
 from sbirlib.data.loading import load_images
 from sbirlib.data.pairs import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.embed import embed
+from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import ram_budget
-from sbirlib.retrieval.search import search
+from sbirlib.retrieval.search import best_matches
 
 
 class Hit(NamedTuple):
@@ -83,8 +81,7 @@ class Gallery:
         for a sketch whose embedding is not a number.
         """
         if not isinstance(sketch, Tensor):
-            pixels = torch.from_numpy(np.array(read_image(sketch)))
-            sketch = rearrange(pixels, "h w c -> c h w").float() / 255
+            sketch = read_pixels(sketch).float() / 255
         device = next(self.model.parameters()).device
         with torch.inference_mode():
             # Resized before it travels: not every device can do that.
@@ -94,7 +91,7 @@ class Gallery:
             raise InputError(
                 "the sketch's embedding is not a number: the model is broken (did training diverge?)"
             )
-        found = search(self.model.score, query, self.embeddings, k)
+        found = best_matches(self.model.score, query, self.embeddings, k)
         best = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
 

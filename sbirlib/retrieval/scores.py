@@ -15,7 +15,7 @@ from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import InputError
 from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.embed import embed_split
+from sbirlib.retrieval.rows import embed_split
 from sbirlib.retrieval.search import score_all
 
 KS = (1, 5, 10)

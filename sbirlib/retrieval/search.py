@@ -33,7 +33,7 @@ def score_all(score: Score, queries: Tensor, gallery: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def search(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Found:
+def best_matches(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Found:
     """The k gallery rows (g, ...) that `score` ranks highest for each of `queries` (q, ...), best first.
 
     Equal scores come in the order of their rows. A gallery of fewer than k rows gives all of them. Raises

@@ -24,13 +24,12 @@ def describe(run: str | Path) -> str:
     Raises RunError if `run` is not a run, or has not finished an epoch.
     """
     run = Run(run)
-    config, paper = run.config(), Config(method=run.config().method).flat()
+    history, config = run.history(), run.config()
+    paper = Config(method=config.method).flat()
     settings = [f"  {name} = {value}" for name, value in config.flat().items() if value != paper[name]]
-    parts = [
-        f"Run {run.path}", *_result(run, config), "", "Settings that differ from the paper's defaults:", *settings,
-        "", "Began from:", *_lines(run.start()),
-    ]  # fmt: skip
-    return "\n".join(parts)
+    parts = [f"Run {run.path}, method {config.method}", *_result(run, config, history), ""]
+    parts += ["Settings that differ from the paper's defaults:", *settings, ""]
+    return "\n".join([*parts, "Began from:", *_lines(run.start())])
 
 
 def write_page(run: str | Path) -> Path:
@@ -51,8 +50,7 @@ def write_page(run: str | Path) -> Path:
     return run.report_file
 
 
-def _result(run: Run, config: Config) -> list[str]:
-    history = run.history()
+def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str]:
     epochs, minutes = len(history["epoch"]), sum(history["seconds"]) / 60
     lines = [f"{epochs} of {config.run.epochs} epochs, {minutes:.1f} minutes of training"]
     if epochs < config.run.epochs and run.checkpoints:

@@ -1,4 +1,4 @@
-"""List and read archives and folders of strangers; nothing is unpacked, executed or followed."""
+"""List and read downloaded archives and folders; nothing is unpacked, executed or followed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from sbirlib.data.images import Fault
+from sbirlib.data.images import Fault, list_visible
 from sbirlib.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+PICKLES = ("_Coordinate", ".pkl", ".pickle")
+A_PICKLE = "a Python pickle; opening one can run any program, so it was not opened"
 MAX_FILES = 200_000
 MAX_FILE = 64 * 2**20  # bytes of one file
 MAX_TOTAL = 32 * 2**30  # bytes of one archive, unpacked
 # Unpacked to packed. Pictures hardly shrink; white bitmaps shrink a hundredfold; zeros reach 1030.
 MAX_RATIO = 200
-SMALL = 64 * 2**20  # bytes up to which an archive may shrink as it likes
+SMALL = 64 * 2**20  # bytes up to which an archive may shrink as much as it likes
+_IF_TRUSTED = "Nothing was unpacked; if you trust it, unpack it yourself and import the folder"
+# What an archive's own list states: name, kind ("file", "folder" or "other"), size, and how to get the bytes.
+_Members = Iterator[tuple[str, str, int, Callable[[], bytes]]]
 
 
 class ArchiveError(InputError):
@@ -33,9 +38,8 @@ class ArchiveError(InputError):
 class Entry(NamedTuple):
     """One file: its path inside, its size in bytes, and how to get its bytes.
 
-    Reading raises ArchiveError where the file is damaged or larger than MAX_FILE. The path is relative
-    and without `..`. What lies in an archive inside a folder has the archive's name among its parents:
-    `trainA.zip/00001_01.png`.
+    Reading raises ArchiveError where the file is damaged or larger than MAX_FILE. The path is relative and
+    without `..`. Below a folder, an archive's name is among the parents: `trainA.zip/00001_01.png`.
     """
 
     path: PurePosixPath
@@ -54,10 +58,10 @@ class Listing(NamedTuple):
 def open_archive(path: str | Path, *, without: Path | None = None) -> Iterator[Listing]:
     """Lists a .zip, .tar or .tar.gz, or a folder in which such archives may lie.
 
-    The file's content decides what it is, not its name. `without` is a folder below that is left out.
-    Raises ArchiveError for anything else, and for an archive that is damaged or encrypted, that holds
-    links, devices, absolute paths or `..`, more than MAX_FILES files, more than MAX_TOTAL bytes, or
-    that grows more than MAX_RATIO times. Entries can be read until the context ends.
+    A file is told by its content, not its name. `without` is a folder below that is left out. Raises
+    ArchiveError for anything else, and for an archive that is damaged or encrypted, that holds links,
+    devices, absolute paths or `..`, more than MAX_FILES files or MAX_TOTAL bytes, or that grows more than
+    MAX_RATIO times. Entries can be read until the context ends.
     """
     path = Path(path)
     with ExitStack() as stack:
@@ -69,41 +73,18 @@ def open_archive(path: str | Path, *, without: Path | None = None) -> Iterator[L
             raise ArchiveError(f"{path}: no such file or folder")
 
 
-def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
-    with path.open("rb") as file:
-        start = file.read(262)
-    if start[:2] == b"\x1f\x8b" or start[257:] == b"ustar":
-        return _safely(path, lambda: _list_tar(path, stack))
-    if _safely(path, lambda: zipfile.is_zipfile(path)):
-        return _safely(path, lambda: _list_zip(path, stack))
-    if start[:1] == b"\x80" or path.name.endswith(("_Coordinate", ".pkl", ".pickle")):
-        raise ArchiveError(
-            f"{path}: is a Python pickle, which can run any program when it is opened; it was not. "
-            "Name the archive or folder of the pictures instead"
-        )
-    raise ArchiveError(
-        f"{path}: is empty (0 bytes); get it again"
-        if not start
-        else f"{path}: is damaged or not complete; get it again"
-        if start[:2] == b"PK"
-        else f"{path}: is no .zip, .tar or .tar.gz archive; unpack it yourself and name the folder"
-    )
-
-
 def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
     entries, faults, folders = [], [], [root]
     while folders:
-        for path in sorted(folders.pop().iterdir()):
+        for path in list_visible(folders.pop()):
             inside = _normal(path.relative_to(root).as_posix())
-            if path.name.startswith("."):
-                continue
             if path.is_symlink():
-                faults.append(Fault(path, "not followed", "it is a link; name the folder that it leads to"))
+                faults.append(Fault(path, "not followed", "is a link; import the folder that it leads to"))
             elif path.is_dir():
                 if not (without and without.exists() and path.samefile(without)):
                     folders.append(path)
             elif not path.is_file():
-                faults.append(Fault(path, "not read", "it is a pipe or device, not a file"))
+                faults.append(Fault(path, "not read", "is a pipe or device, not a file"))
             elif path.name.lower().endswith(SUFFIXES):
                 try:
                     entries += [entry._replace(path=inside / entry.path) for entry in _list_file(path, stack)]
@@ -113,47 +94,72 @@ def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
             else:
                 entries.append(_entry(root, inside, path.stat().st_size, path.read_bytes))
             if len(entries) > MAX_FILES:
-                raise ArchiveError(
-                    f"{root}: holds more than {MAX_FILES} files; name the folder of the data set alone"
-                )
+                raise _too_many(root)
     return Listing(entries, faults)
 
 
-def _list_zip(path: Path, stack: ExitStack) -> list[Entry]:
-    archive, budget, entries = stack.enter_context(zipfile.ZipFile(path)), _Budget(path), []
-    for info in archive.infolist():
-        inside, kind = _checked(path, info.filename), stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _unwanted(path, info.filename)
-        if info.flag_bits & 1:
-            raise ArchiveError(f"{path}: is encrypted; unpack it yourself and name the folder")
-        budget.take(info.file_size)
-        if not info.filename.endswith(("/", "\\")):
-            entries.append(_entry(path, inside, info.file_size, partial(archive.read, info)))
+def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
+    with path.open("rb") as file:
+        start = file.read(262)
+    if start[:2] == b"\x1f\x8b" or start[257:] == b"ustar":
+        return _safely(path, lambda: _list_members(path, _tar_members(path, stack)))
+    if _safely(path, lambda: zipfile.is_zipfile(path)):
+        return _safely(path, lambda: _list_members(path, _zip_members(path, stack)))
+    if start[:1] == b"\x80" or path.name.endswith(PICKLES):
+        reason = f"is {A_PICKLE}. Import the archive or folder of the pictures instead"
+    elif not start:
+        reason = "is empty (0 bytes); download it again"
+    elif start[:2] == b"PK":
+        reason = "is damaged or incomplete; download it again"
+    else:
+        reason = "is not a .zip, .tar or .tar.gz archive; unpack it yourself and import the folder"
+    raise ArchiveError(f"{path}: {reason}")
+
+
+def _list_members(path: Path, members: _Members) -> list[Entry]:
+    """The files of an archive, if all that its list states is harmless."""
+    entries, total = [], 0
+    for count, (name, kind, size, read) in enumerate(members, 1):
+        slashes = name.replace("\\", "/")  # as some programs on Windows write it
+        inside = _normal(slashes)
+        if slashes.startswith("/") or ".." in inside.parts or re.match("[A-Za-z]:", slashes):
+            reason = f"holds {slashes}, a path that leads out of it, as no honest archive does"
+            raise ArchiveError(f"{path}: {reason}. Nothing was unpacked; download it again from its source")
+        if kind == "other":
+            raise ArchiveError(f"{path}: holds {name}, which is a link or device, not a file. {_IF_TRUSTED}")
+        total += size
+        if count > MAX_FILES:
+            raise _too_many(path)
+        if total > _most(path):
+            raise _bomb(path)
+        if kind == "file":
+            entries.append(_entry(path, inside, size, read))
     return entries
 
 
-def _list_tar(path: Path, stack: ExitStack) -> list[Entry]:
-    budget, file = _Budget(path), stack.enter_context(path.open("rb"))
+def _zip_members(path: Path, stack: ExitStack) -> _Members:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    for info in archive.infolist():
+        if info.flag_bits & 1:
+            raise ArchiveError(f"{path}: is encrypted; unpack it yourself and import the folder")
+        kind = "folder" if info.filename.endswith(("/", "\\")) else "file"
+        plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+        yield info.filename, kind if plain else "other", info.file_size, partial(archive.read, info)
+
+
+def _tar_members(path: Path, stack: ExitStack) -> _Members:
+    file = stack.enter_context(path.open("rb"))
     if file.read(2) == b"\x1f\x8b":
         file = stack.enter_context(gzip.GzipFile(path))
     file.seek(0)
-    archive = stack.enter_context(tarfile.TarFile(fileobj=_Limited(file, path, budget.most)))
-    entries = []
+    archive = stack.enter_context(tarfile.TarFile(fileobj=_Limited(file, path)))
     for member in archive:
-        inside = _checked(path, member.name)
         if member.size < 0:
-            raise ArchiveError(f"{path}: is damaged ({member.name} has a negative length); get it again")
-        if member.issparse() or not (member.isfile() or member.isdir()):
-            raise _unwanted(path, member.name)
-        budget.take(member.size)
-        if member.isfile():
-            entries.append(_entry(path, inside, member.size, partial(_read_member, archive, member)))
-    return entries
-
-
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
+            reason = f"is damaged ({member.name} has a negative length)"
+            raise ArchiveError(f"{path}: {reason}; download it again")
+        kind = "file" if member.isfile() else "folder" if member.isdir() else "other"
+        kind = "other" if member.issparse() else kind
+        yield member.name, kind, member.size, lambda member=member: archive.extractfile(member).read()
 
 
 def _entry(archive: Path, inside: PurePosixPath, size: int, read: Callable[[], bytes]) -> Entry:
@@ -162,32 +168,20 @@ def _entry(archive: Path, inside: PurePosixPath, size: int, read: Callable[[], b
     def read_safely() -> bytes:
         if size > MAX_FILE:
             raise ArchiveError(
-                f"{where}: is larger than {MAX_FILE // 2**20} MiB, which no picture here needs to be"
+                f"{where}: is larger than {MAX_FILE // 2**20} MiB; no picture here needs to be"
             )
         return _safely(where, read)
 
     return Entry(inside, size, read_safely)
 
 
-def _safely(where: object, work: Callable):
+def _safely(where: object, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except ArchiveError:
         raise  # with its reason already
-    except Exception as error:  # what reads an archive raises almost anything over a damaged one
-        raise ArchiveError(f"{where}: is damaged or not complete ({error}); get it again") from None
-
-
-def _checked(archive: Path, name: str) -> PurePosixPath:
-    """The path of a member, if it stays inside."""
-    name = name.replace("\\", "/")  # as some programs on Windows write it
-    path = _normal(name)
-    if name.startswith("/") or ".." in path.parts or re.match("[A-Za-z]:", name):
-        raise ArchiveError(
-            f"{archive}: holds {name}, a path that leads out of the archive; no honest archive "
-            "has one. Nothing was unpacked; get it again from its source"
-        )
-    return path
+    except Exception as error:  # readers of archives raise almost anything over a damaged one
+        raise ArchiveError(f"{where}: is damaged or incomplete ({error}); download it again") from None
 
 
 def _normal(name: str) -> PurePosixPath:
@@ -195,58 +189,37 @@ def _normal(name: str) -> PurePosixPath:
     return PurePosixPath(unicodedata.normalize("NFC", name))
 
 
-def _unwanted(archive: Path, name: str) -> ArchiveError:
-    return ArchiveError(
-        f"{archive}: holds {name}, which is a link or device, not a plain file. Nothing was "
-        "unpacked; if you trust it, unpack it yourself and name the folder"
-    )
+def _most(path: Path) -> int:
+    """Bytes that an archive may unpack to."""
+    return min(MAX_TOTAL, max(SMALL, MAX_RATIO * path.stat().st_size))
 
 
-class _Budget:
-    """Counts files and bytes of an archive as its own list states them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.files, self.total = path, 0, 0
-        self.most = min(MAX_TOTAL, max(SMALL, MAX_RATIO * path.stat().st_size))
-
-    def take(self, size: int) -> None:
-        """Raises ArchiveError once there is too much."""
-        self.files, self.total = self.files + 1, self.total + size
-        if self.files > MAX_FILES:
-            raise ArchiveError(
-                f"{self.path}: holds more than {MAX_FILES} files; unpack what is wanted yourself"
-            )
-        if self.total > self.most:
-            raise _bomb(self.path, self.most)
+def _bomb(path: Path) -> ArchiveError:
+    packed, unpacked = f"{path.stat().st_size / 2**20:.3f} MiB", f"{_most(path) / 2**20:.0f} MiB"
+    reason = f"unpacks to more than {unpacked} from {packed}, as a decompression bomb does"
+    return ArchiveError(f"{path}: {reason}. {_IF_TRUSTED}")
 
 
-def _bomb(path: Path, most: int) -> ArchiveError:
-    return ArchiveError(
-        f"{path}: unpacks to more than {most / 2**20:.0f} MiB from {path.stat().st_size / 2**20:.3f} "
-        "MiB, as a decompression bomb does. Nothing was unpacked; if you trust it, unpack it yourself "
-        "and name the folder"
-    )
+def _too_many(path: Path) -> ArchiveError:
+    return ArchiveError(f"{path}: holds more than {MAX_FILES} files; import the folder of the data set alone")
 
 
 class _Limited:
-    """A file for tarfile that ends what a bomb would go on with: it never reads much at once, nor far."""
+    """A file for tarfile that stops a bomb: it never reads much at once, nor far."""
 
-    def __init__(self, file: IO[bytes], path: Path, most: int) -> None:
-        self.file, self.path, self.most = file, path, most
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.file, self.path, self.end = file, path, _most(path) + MAX_FILE
+        self.tell = file.tell
 
     def read(self, size: int) -> bytes:
         """Raises ArchiveError for a size that no header and no picture has."""
-        # tarfile reads long names at once, however long they claim to be, and backwards for a negative length.
-        if not 0 <= size <= MAX_FILE or self.file.tell() + size > self.most + MAX_FILE:
-            raise _bomb(self.path, self.most)
+        # tarfile reads a long name at once, as long as it claims to be, and backwards for a negative length.
+        if not 0 <= size <= MAX_FILE or self.file.tell() + size > self.end:
+            raise _bomb(self.path)
         return self.file.read(size)
 
     def seek(self, position: int) -> int:
         """Raises ArchiveError for a place behind everything that may be unpacked."""
-        if position > self.most + MAX_FILE:
-            raise _bomb(self.path, self.most)
+        if position > self.end:
+            raise _bomb(self.path)
         return self.file.seek(position)
-
-    def tell(self) -> int:
-        """Where the file is, in unpacked bytes."""
-        return self.file.tell()

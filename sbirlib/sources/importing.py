@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import yaml
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import Fault, inspect_image, list_images, printable, read_all
+from sbirlib.data.images import Fault, inspect_image, list_visible, printable, read_all
 from sbirlib.data.pairs import SPLITS, PairFolder
 from sbirlib.errors import InputError
 from sbirlib.sources.archives import ArchiveError, open_archive
@@ -30,8 +27,8 @@ Source = Literal["clothesv1", "chairv2", "shoev2"]
 class Published(NamedTuple):
     """What the manifest says of one data set.
 
-    `word` occurs in the names of its folders; `counts` maps "train photos" and the like to the
-    published numbers of files, each with where it was read.
+    `word` occurs in the names of its folders; `counts` maps "train photos" and the like to the published
+    numbers of files, each with the place where it was read.
     """
 
     name: str
@@ -44,8 +41,8 @@ class Published(NamedTuple):
 class ImportReport(NamedTuple):
     """What `import_dataset` found; `str()` is the report.
 
-    `counts` maps "train photos" and the like to the files written; `left_out` are the pictures that
-    were not, and why; `notes` tell the rest.
+    `counts` maps "train photos" and the like to the files written; `left_out` says which pictures were not
+    and why; `notes` say the rest.
     """
 
     published: Published
@@ -60,8 +57,7 @@ class ImportReport(NamedTuple):
         """One line for every count that no source gives."""
         lines = []
         for what, known in self.published.counts.items():
-            found = self.counts[what]
-            if found not in known:
+            if (found := self.counts[what]) not in known:
                 sources = "; ".join(f"{count} ({where})" for count, where in known.items())
                 near = min(known, key=lambda count: abs(count - found))
                 gap = f"{near - found} fewer" if found < near else f"{found - near} more"
@@ -85,13 +81,8 @@ class ImportReport(NamedTuple):
 
 
 def published(source: str) -> Published:
-    """What is published about a data set. Raises InputError for an unknown one, or without the manifest."""
-    try:
-        manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{MANIFEST}: not found; it comes with a clone of the project, installed with pip install -e ."
-        ) from None
+    """What is published about a data set. Raises InputError for an unknown one."""
+    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
     if source not in manifest:
         raise InputError(f"unknown data set {source!r}; known: {', '.join(manifest)}")
     return Published(**manifest[source])
@@ -100,10 +91,10 @@ def published(source: str) -> Published:
 def import_dataset(source: Source, archive: str | Path, out: str | Path) -> ImportReport:
     """Writes the pictures of a public data set to `out` as trainA, trainB, testA and testB.
 
-    `archive` is a .zip, .tar or .tar.gz, or a folder, in one of the shapes of `layouts.arrange`; nothing
-    is downloaded. Files keep their names and bytes; each is decoded once, and what cannot be is left
-    out. Counts are compared with the manifest: another number is a warning. `out` appears only when
-    it is complete; an earlier import of the same data set is replaced, any other content refused.
+    `archive` is a .zip, .tar or .tar.gz, or a folder, in one of the shapes of `layouts.arrange`; nothing is
+    downloaded. Files keep their names and bytes; each is decoded once, and left out if that fails. Counts are
+    compared with the manifest: another number is a warning. `out` appears only when it is complete; an
+    earlier import of the same data set is replaced, any other content is left alone.
 
     Raises SourceError for an `out` in use, for content that is in no known shape or without a usable
     pair, and if `out` cannot be written; ArchiveError as `open_archive` does.
@@ -112,30 +103,28 @@ def import_dataset(source: Source, archive: str | Path, out: str | Path) -> Impo
     _check_free(out, source, archive)
     with open_archive(archive, without=out) as listing:
         layout = arrange(listing, known.word, archive)
-        fresh = _fresh_folder(out)
         try:
-            left_out, copies = _write(layout, archive, fresh / "new")
-            report = _report(known, archive, out, layout, left_out, copies, fresh / "new")
-            record = {
-                "source": source,
-                "name": known.name,
-                "from": str(archive),
-                "terms": known.terms,
-                "counts": report.counts,
-                "files": _files(fresh / "new"),
-                "warnings": report.warnings,
-                "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
-            }
-            text = json.dumps(record, indent=1) + "\n"
-            (fresh / "new" / RECORD).write_text(text, encoding="utf-8")
-            _put_in_place(fresh, out)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            # Hidden, and on the same disk, so that what is complete can be renamed into place.
+            prefix = f".{out.name}-"
+            with TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as fresh:
+                new = Path(fresh, "new")
+                report = _report(known, archive, out, _write(layout, archive, new), new)
+                record = {
+                    "source": source,
+                    "name": known.name,
+                    "from": str(archive),
+                    "terms": known.terms,
+                    "counts": report.counts,
+                    "files": _files(new),
+                    "warnings": report.warnings,
+                    "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
+                }
+                (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                _put_in_place(new, out)
         except OSError as error:
-            raise SourceError(
-                f"{out}: cannot be written ({error.strerror or error}); nothing was imported. "
-                "Make room, or name another folder with --out"
-            ) from None
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            reason = f"cannot be written ({error.strerror or error}); nothing was imported"
+            raise SourceError(f"{out}: {reason}. Make room, or choose another folder with --out") from None
     return report
 
 
@@ -143,138 +132,89 @@ def _check_free(out: Path, source: str, archive: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise SourceError(f"{out}: is a file; name a new folder with --out")
+        raise SourceError(f"{out}: is a file; choose a new folder with --out")
     if archive.resolve().is_relative_to(out.resolve()):
-        raise SourceError(f"{out}: holds {archive}, which is to be imported; name another folder with --out")
+        raise SourceError(f"{out}: holds {archive}, which is to be imported; choose another --out")
     if not any(out.iterdir()):
         return
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         record = None
+    instead = "move it away, or choose a new folder with --out. Nothing in it was touched"
     if not isinstance(record, dict) or record.get("source") != source:
-        raise SourceError(
-            f"{out}: is not empty, and no earlier import of {source}; name a new folder with --out, or "
-            "move this one away. Nothing in it was touched"
-        )
+        raise SourceError(f"{out}: is not empty, and not an earlier import of {source}; {instead}")
     if record.get("files") != _files(out):
-        raise SourceError(
-            f"{out}: was changed since it was imported; move it away, or name a new folder with --out. "
-            "Nothing in it was touched"
-        )
+        raise SourceError(f"{out}: was changed since it was imported; {instead}")
 
 
 def _files(folder: Path) -> dict[str, int]:
-    """How many files each folder of an import holds; anything beside these counts too."""
-    return {
-        path.name: len(_visible(path)) if path.is_dir() else 1
-        for path in _visible(folder)
-        if path.name != RECORD
-    }
+    """How many files each folder of an import holds; anything beside these folders counts too."""
+    paths = [path for path in list_visible(folder) if path.name != RECORD]
+    return {path.name: len(list_visible(path)) if path.is_dir() else 1 for path in paths}
 
 
-def _visible(folder: Path) -> list[Path]:
-    # Some systems leave hidden files in every folder that is looked at.
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _fresh_folder(out: Path) -> Path:
-    """A hidden folder on the same disk, so that what is complete can be renamed into place."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise SourceError(
-            f"{out}: cannot be made ({error.strerror}); name another folder with --out"
-        ) from None
-
-
-def _write(layout: Layout, archive: Path, folder: Path) -> tuple[list[Fault], int]:
-    """Writes all pictures and takes those away that cannot be decoded; returns the faults, and how many copies."""
-    for place in {target.parts[0] for _, target in layout.files}:
+def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
+    """Writes all pictures, removes those that cannot be decoded, and adds what is left out to the layout."""
+    for place in {target.parent for _, target in layout.files}:
         (folder / place).mkdir(parents=True)
-    written: dict[str, Path] = {}
-    faults, copies = [], 0
+    written, origins, faults, copies = {}, {}, [], 0
     for entry, target in tqdm(layout.files, desc="reading", unit="file", disable=None, leave=False):
+        origin, path, key = archive / entry.path, folder / target, str(target).casefold()
         try:
             data = entry.read()
+            # Upper and lower case make one file on many disks.
+            first = written.get(key)
+            if first is None:
+                path.write_bytes(data)
+                written[key], origins[path] = path, origin
+            elif first.name == path.name and first.read_bytes() == data:
+                copies += 1
+            else:
+                reason = f"another file is called {first.name}; rename one"
+                faults.append(Fault(origin, "two files of one name", reason))
         except ArchiveError as error:
-            faults.append(Fault(archive / entry.path, "cannot be read", str(error).partition(": ")[2]))
-            continue
-        # Upper and lower case make one file on many disks.
-        first = written.get(str(target).casefold())
-        if first is None:
-            try:
-                (folder / target).write_bytes(data)
-            except OSError as error:
-                if error.errno not in _BAD_NAMES:
-                    raise
-                faults.append(
-                    Fault(archive / entry.path, "cannot be written", "no file can have this name; rename it")
-                )
-                continue
-            written[str(target).casefold()] = folder / target
-        elif first.name == target.name and first.read_bytes() == data:
-            copies += 1
-        else:
-            faults.append(
-                Fault(
-                    archive / entry.path,
-                    "two files of one name",
-                    f"another file is called {first.name}; rename one",
-                )
-            )
-    _, damaged = read_all(inspect_image, written.values(), "checking")
-    origin = {folder / target: archive / entry.path for entry, target in reversed(layout.files)}
-    for fault in damaged:
+            faults.append(Fault(origin, "cannot be read", str(error).partition(": ")[2]))
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
+            faults.append(Fault(origin, "cannot be written", "no file can have this name; rename it"))
+    for fault in read_all(inspect_image, origins, "checking")[1]:
         fault.path.unlink()
-    return faults + [fault._replace(path=origin[fault.path]) for fault in damaged], copies
+        faults.append(fault._replace(path=origins[fault.path]))
+    note = [f"files that were there twice, byte for byte: {copies}"] if copies else []
+    return Layout(layout.files, faults + layout.left_out, layout.notes + note)
 
 
-def _report(
-    known: Published,
-    archive: Path,
-    out: Path,
-    layout: Layout,
-    left_out: Sequence[Fault],
-    copies: int,
-    folder: Path,
-) -> ImportReport:
-    pairs = PairFolder(folder)
-    if not any(split.sketches for split in pairs.splits.values()):
-        raise SourceError(
-            f"{archive}: no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, "
-            f"ID_2.png and so on. {len(left_out)} files cannot be read"
-        )
-    counts: Counter[str] = Counter()
-    for split in SPLITS:
-        for side, what in (("B", "photos"), ("A", "sketches")):
-            there = (folder / f"{split}{side}").is_dir()
-            counts[f"{split} {what}"] = len(list_images(folder / f"{split}{side}")) if there else 0
-    for what in ("photos", "sketches"):
-        counts[f"all {what}"] = sum(counts[f"{split} {what}"] for split in SPLITS)
-    notes = list(layout.notes) + ([f"files that were there twice, byte for byte: {copies}"] if copies else [])
-    both = set.intersection(*({photo.id for photo in split.photos} for split in pairs.splits.values()))
-    if both and len(pairs.splits) == 2:
-        notes.append(
-            f"photos in both splits: {len(both)}, such as {min(both)}; a test on them proves nothing"
-        )
-    lonely = sum(
-        fault.kind == "sketch without a photo" for split in pairs.splits.values() for fault in split.faults
-    )
+def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: Path) -> ImportReport:
+    splits = PairFolder(folder).splits.values()
+    if not any(split.sketches for split in splits):
+        names = "a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
+        count = f"{len(layout.left_out)} files were left out"
+        raise SourceError(f"{archive}: no sketch belongs to a photo; {names}. {count}")
+    files, sides = _files(folder), {"photos": "B", "sketches": "A"}
+    counts = {f"{split} {what}": files.get(split + sides[what], 0) for split in SPLITS for what in sides}
+    counts |= {f"all {what}": sum(counts[f"{split} {what}"] for split in SPLITS) for what in sides}
+    notes = list(layout.notes)
+    both = set.intersection(*({photo.id for photo in split.photos} for split in splits))
+    if both and len(splits) == 2:
+        count = f"{len(both)}, such as {min(both)}"
+        notes.append(f"photos in both splits: {count}; a test on them proves nothing")
+    lonely = [f for split in splits for f in split.faults if f.kind == "sketch without a photo"]
     if lonely:
-        notes.append(f"sketches without a photo: {lonely}; data check names them")
-    return ImportReport(known, archive, out, dict(counts), (*left_out, *layout.left_out), tuple(notes))
+        notes.append(f"sketches without a photo: {len(lonely)}; data check names them")
+    return ImportReport(known, archive, out, counts, tuple(layout.left_out), tuple(notes))
 
 
-def _put_in_place(fresh: Path, out: Path) -> None:
-    (fresh / "new").chmod(0o755)
+def _put_in_place(new: Path, out: Path) -> None:
+    old = new.with_name("old")
+    new.chmod(0o755)
     try:
         if out.exists():
-            out.rename(fresh / "old")
-        (fresh / "new").rename(out)
+            out.rename(old)
+        new.rename(out)
     except BaseException:
-        # The folder of before must not go with the unfinished one.
-        if not out.exists() and (fresh / "old").exists():
-            (fresh / "old").rename(out)
+        # The earlier import must not go with the unfinished one.
+        if not out.exists() and old.exists():
+            old.rename(out)
         raise

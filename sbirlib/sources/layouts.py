@@ -8,15 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from sbirlib.data.images import EXTENSIONS, OTHER_EXTENSIONS, Fault
+from sbirlib.data.images import EXTENSIONS, OTHER_EXTENSIONS, SAVE_AS, Fault
 from sbirlib.data.pairs import SPLITS
 from sbirlib.errors import InputError
-from sbirlib.sources.archives import SUFFIXES, Entry, Listing
+from sbirlib.sources.archives import A_PICKLE, PICKLES, SUFFIXES, Entry, Listing
 
 _SPLIT_AND_SIDE = re.compile(r"(train|test)([ab])")
 _SIDE = re.compile(r"(?:.*[_ -])?(photo|sketch)(?:e?s)?(?:_png)?")
 _LIST = re.compile(r"(photo|sketch)_(train|test)(?:_name)?\.txt")
 _EXTENSION = re.compile("|".join(re.escape(e) + "$" for e in (*EXTENSIONS, *OTHER_EXTENSIONS)), re.IGNORECASE)
+_SIDE_OF = {"photo": "B", "sketch": "A"}
 _CONTENT = {"A": "sketches", "B": "photos"}
 MAX_LIST = 16 * 2**20  # bytes of a list of names
 
@@ -26,234 +27,206 @@ class SourceError(InputError):
 
 
 class Layout(NamedTuple):
-    """Which file goes where: (entry, `trainA/00001_01.png`) in reading order; the rest, and what to tell of it."""
+    """Which file goes where, as (entry, `trainA/00001_01.png`) in reading order; what is left out; notes."""
 
     files: list[tuple[Entry, PurePosixPath]]
     left_out: list[Fault]
     notes: list[str]
 
 
-class _Place(NamedTuple):
-    """What the folders around a file say: the folder above them all, which side, which split."""
+class _Placed(NamedTuple):
+    """A file, and what the folders around it say: the folder above them all, which side, which split."""
 
+    entry: Entry
     root: PurePosixPath
     side: str
     split: str | None
 
+    @property
+    def readable(self) -> bool:
+        return self.entry.path.suffix.lower() in EXTENSIONS
+
+
+# The split lists: {("photo", "train"): {"2429245009": "2429245009.png", ...}, ...}.
+_Lists = dict[tuple[str, str], dict[str, str]]
+
 
 def arrange(listing: Listing, word: str, archive: Path) -> Layout:
-    """Finds the data set in a listing, at any depth; where there are several, the one below a folder named `word`.
+    """Finds the data set in a listing, at any depth; of several, the one below a folder named `word`.
 
     Known shapes, upper or lower case, with or without a folder around them:
-    1. trainA, trainB, testA, testB (A sketches, B photos): Clothes-V1, and the copies of Chair-V2 and
-       Shoe-V2 that are trained on. Each may also be an archive of its own (trainA.zip) in a folder.
+    1. trainA, trainB, testA, testB (A sketches, B photos): Clothes-V1, and the copies of Chair-V2 and Shoe-V2
+       that are trained on. Each may also be an archive of its own (trainA.zip) in a folder.
     2. photo and sketch, or names that end so (ShoeV2_photo, ShoeV2_sketch_png), beside the lists
-       photo_train.txt, photo_test.txt and, if there, sketch_train.txt and sketch_test.txt, one name a
-       line: QMUL's own form. With photo lists alone, a sketch goes with its photo, and the reverse.
+       photo_train.txt, photo_test.txt and, if there, sketch_train.txt and sketch_test.txt, one name a line:
+       QMUL's own form. With photo lists alone, a sketch goes with its photo, and the other way round.
     3. photo/train, photo/test, sketch/train, sketch/test, or train/photo and so on: seen in the wild.
     Source: the READMEs of ARNet, DLI-Net and TCNet, and loaders of Shoe-V2 on GitHub.
 
-    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if there is no such shape, half of
-    one, or more than one that fits.
+    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if no such shape, half of one, or more
+    than one fits.
     """
-    placed = [(entry, place) for entry in listing.entries if (place := _place(entry.path))]
+    placed = [found for entry in listing.entries if (found := _place(entry))]
     root = _root(listing, placed, word, archive)
-    ours = [(entry, place) for entry, place in placed if place.root == root]
-    paired = [(entry, place) for entry, place in ours if _SPLIT_AND_SIDE.fullmatch(_folder(entry.path))]
+    files = [found for found in placed if found.root == root]
+    paired = [found for found in files if _SPLIT_AND_SIDE.fullmatch(_bare(found.entry.path.parent.name))]
     lists = _lists(listing.entries, root, archive)
-    unlisted: list[Fault] = []
-    notes: list[str] = []
-    if paired:
-        ours = paired
-    else:
-        ours = _one_folder_a_side(ours, archive)
+    layout = Layout([], [*listing.faults], [])
+    if not paired:
+        files = _one_folder_a_side(files, archive)
         if lists:
-            ours, unlisted, notes = _by_lists(ours, lists, archive)
-        elif any(place.split is None for _, place in ours):
+            files = _by_lists(files, lists, archive, layout)
+        elif not all(found.split for found in files):
             raise SourceError(
-                f"{archive}: has photos and sketches, but nothing that divides them into train and test: "
-                f"put the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or "
-                f"name the folders trainA, trainB, testA, testB{_pickles(listing)}"
+                f"{archive}: has photos and sketches, but nothing that divides them into train and test: put "
+                "the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or name the "
+                f"folders trainA, trainB, testA, testB{_pickles(listing)}"
             )
-    layout = Layout([], [*listing.faults, *unlisted], notes)
-    for entry, place in ours:
-        suffix = entry.path.suffix.lower()
-        if not entry.path.name.isprintable():
-            reason = "its name cannot be printed; rename it"
-            layout.left_out.append(Fault(archive / entry.path, "cannot be read", reason))
-        elif suffix in EXTENSIONS:
-            layout.files.append((entry, PurePosixPath(f"{place.split}{place.side}") / entry.path.name))
-        elif suffix in OTHER_EXTENSIONS:
-            layout.left_out.append(
-                Fault(archive / entry.path, "cannot be read", f"save it as one of {', '.join(EXTENSIONS)}")
-            )
+    for found in paired or files:
+        path = found.entry.path
+        if path.name.isprintable() and found.readable:
+            layout.files.append((found.entry, PurePosixPath(f"{found.split}{found.side}") / path.name))
+        elif not path.name.isprintable() or path.suffix.lower() in OTHER_EXTENSIONS:
+            reason = SAVE_AS if path.name.isprintable() else "its name cannot be printed; rename it"
+            layout.left_out.append(Fault(archive / path, "cannot be read", reason))
     _check_sides(layout, archive)
     return layout
 
 
-def _place(path: PurePosixPath) -> _Place | None:
+def _place(entry: Entry) -> _Placed | None:
     """Reads the folder names from the inside out, as long as they mean something."""
-    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+    if any(part.startswith(".") or part == "__MACOSX" for part in entry.path.parts):
         return None
     side = split = None
-    parts = list(path.parts[:-1])
+    parts = list(entry.path.parts[:-1])
     while parts:
-        name = parts[-1].casefold()
-        # Files that lie loose in trainA.zip lie in trainA.
-        if name.endswith(SUFFIXES) and side is None:
-            name = name.partition(".")[0]
+        name = parts[-1].casefold() if side else _bare(parts[-1])
         if both := _SPLIT_AND_SIDE.fullmatch(name):
             split, side = split or both[1], side or both[2].upper()
         elif one := _SIDE.fullmatch(name):
-            side = side or {"photo": "B", "sketch": "A"}[one[1]]
+            side = side or _SIDE_OF[one[1]]
         elif name in SPLITS:
             split = split or name
         else:
             break
         parts.pop()
-    # The archive's own name says nothing else: a download may come in several parts.
-    above = [part for part in parts if not part.casefold().endswith(SUFFIXES)]
-    return _Place(PurePosixPath(*above), side, split) if side else None
+    return _Placed(entry, _above(parts), side, split) if side else None
 
 
-def _folder(path: PurePosixPath) -> str:
-    """The name of the folder that holds a file, or of the archive if it lies loose in one."""
-    name = path.parent.name.casefold()
+def _bare(folder: str) -> str:
+    """A folder's name in lower case, without the suffix of an archive: files in trainA.zip lie in trainA."""
+    name = folder.casefold()
     return name.partition(".")[0] if name.endswith(SUFFIXES) else name
 
 
-def _root(
-    listing: Listing, placed: Sequence[tuple[Entry, _Place]], word: str, archive: Path
-) -> PurePosixPath:
+def _above(parts: Iterable[str]) -> PurePosixPath:
+    # Other names of archives say nothing: a download may come in several parts.
+    return PurePosixPath(*(part for part in parts if not part.casefold().endswith(SUFFIXES)))
+
+
+def _root(listing: Listing, placed: Sequence[_Placed], word: str, archive: Path) -> PurePosixPath:
     sides = defaultdict(set)
-    for entry, place in placed:
-        if entry.path.suffix.lower() in EXTENSIONS or entry.path.suffix.lower() == ".svg":
-            sides[place.root].add(place.side)
+    for found in placed:
+        if found.readable or found.entry.path.suffix.lower() == ".svg":
+            sides[found.root].add(found.side)
     whole = [root for root, found in sides.items() if len(found) == 2]
     if len(whole) > 1:
         whole = [root for root in whole if word in str(root).casefold()] or whole
     if len(whole) == 1:
         return whole[0]
     if whole:
-        raise SourceError(
-            f"{archive}: holds {len(whole)} data sets ({', '.join(map(str, sorted(whole)))}); "
-            "unpack it if it is an archive, and name one of these folders"
-        )
-    half = {side for found in sides.values() for side in found}
-    found = f"has {_CONTENT[half.pop()]} only; " if len(half) == 1 else ""
-    inner = [str(entry.path) for entry in listing.entries if entry.path.name.lower().endswith(SUFFIXES)]
-    inside = f". It holds archives ({', '.join(inner[:4])}): unpack it and name the folder" if inner else ""
-    unread = "".join(f". {fault.path}: {fault.detail}" for fault in listing.faults[:4])
+        several = f"holds {len(whole)} data sets ({_names(sorted(whole))})"
+        raise SourceError(f"{archive}: {several}; unpack it if it is packed, and import one of these folders")
+    half = set().union(*sides.values())
+    only = f"has {_CONTENT[half.pop()]} only; " if len(half) == 1 else ""
+    inner = [entry.path for entry in listing.entries if entry.path.name.lower().endswith(SUFFIXES)]
+    inside = f". It holds archives ({_names(inner[:4])}): unpack it and import the folder" if inner else ""
     raise SourceError(
-        f"{archive}: {found}needs trainA, trainB, testA, testB (A sketches, B photos), or photo and "
-        f"sketch with photo_train.txt and photo_test.txt{_pickles(listing)}{inside}{unread}"
+        f"{archive}: {only}needs trainA, trainB, testA, testB (A sketches, B photos), or photo and sketch "
+        f"with photo_train.txt and photo_test.txt{_pickles(listing)}{inside}{_unread(listing.faults)}"
     )
+
+
+def _names(paths: Iterable[PurePosixPath]) -> str:
+    return ", ".join(map(str, paths))
 
 
 def _pickles(listing: Listing) -> str:
-    names = [
-        str(entry.path)
-        for entry in listing.entries
-        if entry.path.name.endswith(("_Coordinate", ".pkl", ".pickle"))
-    ]
-    return (
-        f". {', '.join(names[:4])}: a Python pickle, which can run any program when it is opened; it was not"
-        if names
-        else ""
-    )
+    pickles = [entry.path for entry in listing.entries if entry.path.name.endswith(PICKLES)]
+    return f". {_names(pickles[:4])}: {A_PICKLE}" if pickles else ""
 
 
-def _one_folder_a_side(files: Sequence[tuple[Entry, _Place]], archive: Path) -> list[tuple[Entry, _Place]]:
+def _unread(faults: Sequence[Fault]) -> str:
+    return "".join(f". {fault.path}: {fault.detail}" for fault in faults[:4])
+
+
+def _one_folder_a_side(files: Sequence[_Placed], archive: Path) -> list[_Placed]:
     """Of ShoeV2_sketch (SVG) and ShoeV2_sketch_png, the one that can be read."""
     folders = defaultdict(lambda: defaultdict(list))
-    for entry, place in files:
-        folders[place.side, place.split][entry.path.parent].append((entry, place))
+    for found in files:
+        folders[found.side, found.split][found.entry.path.parent].append(found)
     result = []
     for (side, _), candidates in folders.items():
-        usable = {
-            folder: found
-            for folder, found in candidates.items()
-            if any(entry.path.suffix.lower() in EXTENSIONS for entry, _ in found)
-        }
+        usable = [folder for folder, inside in candidates.items() if any(found.readable for found in inside)]
         if len(usable) > 1:
-            usable = {
-                folder: found for folder, found in usable.items() if str(folder).endswith("_png")
-            } or usable
+            usable = [folder for folder in usable if str(folder).endswith("_png")] or usable
         if len(usable) > 1:
-            raise SourceError(
-                f"{archive}: has {len(usable)} folders of {_CONTENT[side]} "
-                f"({', '.join(map(str, sorted(usable)))}); keep one"
-            )
+            several = f"has {len(usable)} folders of {_CONTENT[side]}"
+            raise SourceError(f"{archive}: {several} ({_names(sorted(usable))}); keep one")
         if not usable:
             where = next(iter(candidates))
             raise SourceError(
-                f"{archive}: the {_CONTENT[side]} in {where} are not in a format that is read "
+                f"{archive}: the {_CONTENT[side]} in {where} are not in a format that can be read "
                 f"({', '.join(EXTENSIONS)}). For SVG: unpack it, run inkscape --export-type=png "
                 f"--export-background=white {where}/*.svg, and import the folder"
             )
-        result += next(iter(usable.values()))
+        result += candidates[usable[0]]
     return result
 
 
-def _lists(
-    entries: Iterable[Entry], root: PurePosixPath, archive: Path
-) -> dict[tuple[str, str], dict[str, str]]:
-    """The split lists beside the folders: {("photo", "train"): {"2429245009": "2429245009.png", ...}}."""
+def _lists(entries: Iterable[Entry], root: PurePosixPath, archive: Path) -> _Lists:
+    """The split lists beside the folders."""
     result = {}
     for entry in entries:
         match = _LIST.fullmatch(entry.path.name.casefold())
-        above = PurePosixPath(*(p for p in entry.path.parts[:-1] if not p.casefold().endswith(SUFFIXES)))
-        if not match or above != root:
+        if not match or _above(entry.path.parts[:-1]) != root:
             continue
+        where = f"{archive}, {entry.path}"
         if entry.size > MAX_LIST:
-            raise SourceError(
-                f"{archive}, {entry.path}: is larger than {MAX_LIST // 2**20} MiB; no list of names is"
-            )
+            raise SourceError(f"{where}: is larger than {MAX_LIST // 2**20} MiB; no list of names is")
         try:
             lines = entry.read().decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:
-            raise SourceError(f"{archive}, {entry.path}: is not text; a file name a line is needed") from None
+            raise SourceError(f"{where}: is not text; it needs one file name a line") from None
         names = [line.strip().replace("\\", "/").rpartition("/")[2] for line in lines]
         result[match[1], match[2]] = {_EXTENSION.sub("", name): name for name in names if name}
     return result
 
 
-def _by_lists(
-    files: Sequence[tuple[Entry, _Place]], lists: dict[tuple[str, str], dict[str, str]], archive: Path
-) -> tuple[list[tuple[Entry, _Place]], list[Fault], list[str]]:
+def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, layout: Layout) -> list[_Placed]:
     """Puts every file into the split whose list names it, or its photo, or a sketch of it."""
-    split_of = {
-        side: {stem: split for split in SPLITS for stem in lists.get((kind, split), ())}
-        for side, kind in (("A", "sketch"), ("B", "photo"))
-    }
+    split_of, listed = {}, []
+    for kind, side in _SIDE_OF.items():
+        train, test = (lists.get((kind, split), {}) for split in SPLITS)
+        split_of[side] = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+        if twice := train.keys() & test.keys():
+            found = f"{len(twice)}, such as {min(twice)}; they went to test"
+            layout.notes.append(f"names in both {kind}_train.txt and {kind}_test.txt: {found}")
     if not split_of["B"]:
         split_of["B"] = {photo: split for stem, split in split_of["A"].items() for photo in _photos_of(stem)}
-    notes, listed, left_out = [], [], []
-    for kind in ("photo", "sketch"):
-        twice = lists.get((kind, "train"), {}).keys() & lists.get((kind, "test"), {}).keys()
-        if twice:
-            notes.append(
-                f"names in both {kind}_train.txt and {kind}_test.txt: {len(twice)}, such as {min(twice)}; "
-                "they went to test"
-            )
-    for entry, place in files:
-        stem = entry.path.stem
-        known = split_of[place.side] or split_of["B"]
-        names = (stem,) if split_of[place.side] else _photos_of(stem)
-        split = next((known[name] for name in names if name in known), None)
-        if split:
-            listed.append((entry, place._replace(split=split)))
+    for found in files:
+        stem, own = found.entry.path.stem, split_of[found.side]
+        names = (stem,) if own else _photos_of(stem)
+        if split := next(filter(None, map((own or split_of["B"]).get, names)), None):
+            listed.append(found._replace(split=split))
         else:
-            left_out.append(Fault(archive / entry.path, "in no list", "no list names it"))
-    there = {side: {entry.path.stem for entry, place in files if place.side == side} for side in "AB"}
+            layout.left_out.append(Fault(archive / found.entry.path, "in no list", "no list names it"))
+    there = {(found.side, found.entry.path.stem) for found in files}
     for (kind, split), names in lists.items():
-        missing = sorted(names.keys() - there["A" if kind == "sketch" else "B"])
-        if missing:
-            notes.append(
-                f"files that {kind}_{split}.txt names and that are missing: {len(missing)} of {len(names)}, "
-                f"such as {names[missing[0]]}"
-            )
-    return listed, left_out, notes
+        if missing := sorted(stem for stem in names if (_SIDE_OF[kind], stem) not in there):
+            found = f"{len(missing)} of {len(names)}, such as {names[missing[0]]}"
+            layout.notes.append(f"files that {kind}_{split}.txt names but that are missing: {found}")
+    return listed
 
 
 def _photos_of(sketch: str) -> tuple[str, ...]:
@@ -263,14 +236,11 @@ def _photos_of(sketch: str) -> tuple[str, ...]:
 
 
 def _check_sides(layout: Layout, archive: Path) -> None:
+    if not layout.files:
+        raise SourceError(f"{archive}: holds no picture that can be read ({', '.join(EXTENSIONS)})")
     for split in SPLITS:
         sides = {target.parts[0][-1] for _, target in layout.files if target.parts[0].startswith(split)}
         if len(sides) == 1:
             have, lack = ("A", "B") if "A" in sides else ("B", "A")
-            unread = "".join(f". {fault.path}: {fault.detail}" for fault in layout.left_out[:4])
-            raise SourceError(
-                f"{archive}: the {split} split has {_CONTENT[have]} but no {_CONTENT[lack]} "
-                f"({split}{lack}); bring in both{unread}"
-            )
-    if not layout.files:
-        raise SourceError(f"{archive}: holds no picture in a format that is read ({', '.join(EXTENSIONS)})")
+            half = f"the {split} split has {_CONTENT[have]} but no {_CONTENT[lack]} ({split}{lack})"
+            raise SourceError(f"{archive}: {half}; import both{_unread(layout.left_out)}")

@@ -2,11 +2,21 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tools.hostile_files import claim
 
 from sbirlib.data import images
-from sbirlib.data.images import ImageError, inspect_image, list_images, list_unread, printable, read_image
+from sbirlib.data.images import (
+    ImageError,
+    as_pixels,
+    inspect_image,
+    list_images,
+    list_unread,
+    printable,
+    read_image,
+    read_pixels,
+)
 
 
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
@@ -14,6 +24,18 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "grey16.png")
     pixels = np.asarray(read_image(tmp_path / "grey16.png"))[..., 0]
     np.testing.assert_allclose(pixels, ramp / 257, atol=1)
+
+
+def test_pixels_have_the_channels_first_and_share_no_memory(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "noise.png")
+    pixels, before = as_pixels(array), array.copy()
+    assert (pixels.shape, pixels.dtype) == ((3, 9, 12), torch.uint8)
+    assert all(np.array_equal(pixels[channel], array[..., channel]) for channel in range(3))
+    assert torch.equal(read_pixels(tmp_path / "noise.png"), pixels)
+    assert torch.equal(as_pixels(Image.fromarray(array)), pixels)
+    pixels.zero_()
+    assert np.array_equal(array, before)
 
 
 def test_transparency_is_white_paper(tmp_path):

@@ -2,12 +2,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from tools.batches import batch_of, loss_of
 
 from sbirlib import ARNet
-from sbirlib.config.methods import LossConfig
 from sbirlib.data.transforms import fit_square
 from sbirlib.layers.backbone import Backbone, BackboneError
-from sbirlib.methods.arnet import arnet_loss
 
 
 @pytest.mark.parametrize(
@@ -195,8 +194,7 @@ def one_training_step(name, size, mstr):
     model = ARNet(name, image_size=size, embed_dim=32, mstr=mstr)
     before = {key: value.clone() for key, value in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    output = model(*torch.rand(4, 3, 3, size, size))
-    loss = arnet_loss(output, torch.arange(3), LossConfig()).total
+    loss = loss_of(model, batch_of(torch.rand(4, 3, 3, size, size)))
     loss.backward()
     assert [key for key, value in model.named_parameters() if value.grad is None] == []
     optimizer.step()
@@ -207,7 +205,7 @@ def one_training_step(name, size, mstr):
         key for key in before if not key.startswith(("sketch_encoder.backbone", "photo_encoder.backbone"))
     } <= moved
     assert loss.isfinite()
-    assert (output.photo.cells is None) == (mstr is None)
+    assert (model.photo_encoder.mstr is None) == (mstr is None)
 
 
 @pytest.mark.parametrize("recycle", [False, True], ids=["basic", "with MSTR"])

@@ -8,10 +8,7 @@ import pytest
 import torch
 from golden.formula import uniform
 
-from sbirlib.config.methods import LossConfig
-from sbirlib.layers.backbone import Tokens
-from sbirlib.layers.losses import info_nce
-from sbirlib.methods.arnet import ARNetOutput, Encoded, LossTerms, arnet_loss
+from sbirlib.layers.losses import info_nce, other_photos
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden.json").read_text())["losses"]
 
@@ -92,38 +89,30 @@ def test_refuses_other_shapes(a, b):
         info_nce(torch.zeros(a), torch.zeros(b))
 
 
-def encoded(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return Encoded(
-        torch.randn(4, 6, generator=generator),
-        torch.randn(4, 5, generator=generator),
-        torch.zeros(4, 9, 5),
-        None,
-    )
+def test_another_photo_is_never_ones_own_and_every_other_is_chosen_evenly():
+    ids = torch.tensor([0, 1, 2, 0, 3, 3])
+    seen = torch.zeros(6, 6)
+    for seed in range(500):
+        numbers = torch.rand(6, generator=torch.Generator().manual_seed(seed))
+        chosen, there = other_photos(ids, numbers)
+        assert there.all()
+        assert (ids[chosen] != ids).all()
+        seen[torch.arange(6), chosen] += 1
+    candidates = ids[:, None] != ids[None, :]
+    share = seen / 500 * candidates.sum(dim=1, keepdim=True)
+    assert (share[candidates] > 0.7).all()
+    assert (share[candidates] < 1.3).all()
 
 
-def second(seed):
-    return Tokens(torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)), torch.zeros(4, 9, 5))
+def test_another_photo_depends_on_a_rows_own_number_alone():
+    ids, numbers = torch.tensor([0, 1, 2, 3]), torch.tensor([0.1, 0.5, 0.9, 0.99999994])
+    chosen, _ = other_photos(ids, numbers)
+    numbers[0] = 0.7
+    again, _ = other_photos(ids, numbers)
+    assert chosen[1:].tolist() == again[1:].tolist()
+    assert chosen[3] == 2  # the last of its candidates, however near 1 the number is
 
 
-def test_arnet_loss_is_the_weighted_sum_of_its_terms():
-    recyc = torch.tensor(0.25), torch.tensor(0.5)
-    output, ids = (
-        ARNetOutput(encoded(0), second(1), encoded(2), second(3), *recyc),
-        torch.tensor([0, 1, 2, 0]),
-    )
-    config = LossConfig(
-        multi=1.0, inter=2.0, intra_sketch=3.0, intra_photo=4.0, recyc_sketch=5.0, recyc_photo=6.0
-    )
-    loss = arnet_loss(output, ids, config)
-    assert loss.multi == info_nce(output.sketch.embedding, output.photo.embedding, photo_ids=ids)
-    assert loss.inter == info_nce(output.sketch.cls, output.photo.cls, photo_ids=ids)
-    assert loss.intra_sketch == info_nce(output.sketch.cls, output.sketch_second.cls, photo_ids=ids)
-    assert loss.intra_photo == info_nce(output.photo.cls, output.photo_second.cls, photo_ids=ids)
-    torch.testing.assert_close(
-        loss.total, sum(w * t for w, t in zip((1, 2, 3, 4, 5, 6), loss[1:], strict=True))
-    )
-    assert loss[5:] == recyc
-    unmasked = arnet_loss(output, ids, LossConfig(mask_duplicates=False))
-    assert unmasked.multi == info_nce(output.sketch.embedding, output.photo.embedding)
-    assert LossTerms._fields[0] == "total"
+def test_where_all_rows_show_one_photo_there_is_no_other():
+    _, there = other_photos(torch.zeros(3, dtype=torch.int64), torch.rand(3))
+    assert not there.any()

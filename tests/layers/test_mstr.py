@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 from golden.formula import fill, uniform
+from tools.batches import batch_of, loss_of
 
 from sbirlib import ARNet, Config
 from sbirlib.config.config import RELEASED
-from sbirlib.config.methods import LossConfig
 from sbirlib.layers.mstr import MSTR, MSTRError, contrast_map, pool
-from sbirlib.layers.released import slipped_contrast_map
-from sbirlib.methods.arnet import arnet_loss
+from sbirlib.layers.released import ReleasedMSTR, pool_strips, slipped_contrast_map
+from sbirlib.methods.arnet import PAPER_MSTR
 from sbirlib.methods.base import fingerprint
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "golden_mstr_released.npz")
 RELEASED_MSTR = {
     name.partition(".")[2]: value for name, value in RELEASED.items() if name.startswith("mstr.")
 }
+UNREGISTERED = PAPER_MSTR | {"registered": False}
 SMALL = {"scales": (1, 2), "heads": 4, "feedforward": 32, "channels": 8}
 
 
@@ -34,7 +35,7 @@ def tokens(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def released():
-    mstr = MSTR(768, (14, 14), **RELEASED_MSTR)
+    mstr = ReleasedMSTR(768, (14, 14), **RELEASED_MSTR)
     for i, transformer in enumerate(mstr.transformers):
         fill_by_name(transformer.eval(), f"transformer_models.{i}.")
     fill_by_name(mstr.mix, "fc.")
@@ -68,7 +69,7 @@ def test_each_released_option_alone_changes_what_it_is_about(golden_tokens):
     state = default.state_dict()
 
     def result(**options):
-        mstr = MSTR(768, (14, 14), **options).eval()
+        mstr = ReleasedMSTR(768, (14, 14), **(PAPER_MSTR | options)).eval()
         if options.get("registered", True):
             mstr.load_state_dict(state)
         fused, cells = mstr(*golden_tokens)
@@ -76,6 +77,9 @@ def test_each_released_option_alone_changes_what_it_is_about(golden_tokens):
 
     with torch.inference_mode():
         fused, loss = result()
+        own_fused, own_cells = default(*golden_tokens)
+        torch.testing.assert_close(own_fused, fused, atol=1e-5, rtol=0)
+        torch.testing.assert_close(default.loss(own_cells), loss, atol=1e-6, rtol=0)
         for name in ("attention", "pooling"):
             assert not torch.allclose(result(**{name: RELEASED_MSTR[name]})[0], fused, atol=1e-4)
         for name in ("contrast", "similarity"):
@@ -97,7 +101,7 @@ def test_an_image_does_not_depend_on_its_batch_or_on_a_second_pass():
 
 
 def test_attention_over_the_batch_does_depend_on_it():
-    mstr = MSTR(64, (4, 4), **SMALL, attention="batch").eval()
+    mstr = ReleasedMSTR(64, (4, 4), **SMALL, **(PAPER_MSTR | {"attention": "batch"})).eval()
     cls, patches = tokens(5, 64), tokens(5, 16, 64, seed=1)
     with torch.no_grad():
         difference = mstr(cls, patches).fused[:1] - mstr(cls[:1], patches[:1]).fused
@@ -141,7 +145,7 @@ def test_contrast_map_is_symmetric_with_ones_on_the_diagonal(grid, scales):
 def test_the_slips_of_the_released_map():
     slipped = slipped_contrast_map((14, 14), (1, 2, 7))
     assert (slipped != slipped.T).sum() == 110
-    assert contrast_map((14, 14), (1, 2, 7), "strips").ne(slipped).sum() == 61
+    assert contrast_map((14, 14), (1, 2, 7), pool_strips).ne(slipped).sum() == 61
 
 
 def test_the_map_is_a_buffer_that_is_not_saved():
@@ -160,7 +164,7 @@ def test_windows_are_squares_and_strips_are_not():
         (8 + 9 + 12 + 13) / 4,
         (10 + 11 + 14 + 15) / 4,
     ]
-    assert pool(places, (4, 4), 2, "strips").flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
+    assert pool_strips(places, (4, 4), 2).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     wide = pool(torch.arange(8.0).reshape(1, 8, 1), (2, 4), 2)
     assert wide.flatten().tolist() == [(0 + 1 + 4 + 5) / 4, (2 + 3 + 6 + 7) / 4]
 
@@ -191,7 +195,7 @@ def test_the_share_can_be_learned():
 
 
 def test_transformers_in_a_plain_list_are_hidden_from_torch():
-    hidden = MSTR(64, (4, 4), **SMALL, registered=False)
+    hidden = ReleasedMSTR(64, (4, 4), **SMALL, **UNREGISTERED)
     assert sum(p.numel() for p in hidden.parameters()) == 16 + 4 + 1
     assert list(hidden.state_dict()) == ["mix.weight", "mix.bias"]
     assert all(t.training for t in hidden.eval().transformers)
@@ -230,7 +234,7 @@ def small_full():
 
 def test_every_parameter_of_full_gets_a_gradient_and_is_saved(small_full):
     views = torch.rand(4, 3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    arnet_loss(small_full(*views), torch.arange(3), LossConfig()).total.backward()
+    loss_of(small_full, batch_of(views)).backward()
     parameters = dict(small_full.named_parameters())
     assert [name for name, p in parameters.items() if p.grad is None or not p.grad.any()] == []
     assert parameters.keys() == small_full.state_dict().keys()
@@ -247,12 +251,14 @@ def test_an_embedding_of_full_does_not_depend_on_its_batch(small_full):
 
 
 def test_the_second_view_is_not_recycled(small_full):
-    views = torch.rand(4, 1, 3, 224, 224)
+    first, second = torch.rand(2, 1, 3, 224, 224)
     with torch.no_grad():
-        output = small_full.eval()(*views)
-    assert output.sketch.cells.shape == (1, 196 + 49 + 4, 192)
-    assert output.sketch_second._fields == ("cls", "patches")
-    assert output.recyc_photo == small_full.photo_encoder.mstr.loss(output.photo.cells)
+        encoder = small_full.eval().photo_encoder
+        recycled, plain = encoder.two_views(first, second)
+        rows = small_full.encode(batch_of([first, second, first, second]))
+    assert recycled.cells.shape == (1, 196 + 49 + 4, 192)
+    assert plain._fields == ("cls", "patches")
+    torch.testing.assert_close(rows["recyc_photo"], encoder.mstr.loss(recycled.cells))
 
 
 def test_bf16_computes_the_loss_in_full_precision():
@@ -265,6 +271,6 @@ def test_bf16_computes_the_loss_in_full_precision():
 
 
 def test_hidden_transformers_count_for_a_fingerprint():
-    models = [MSTR(64, (4, 4), **SMALL, registered=False) for _ in range(2)]
+    models = [ReleasedMSTR(64, (4, 4), **SMALL, **UNREGISTERED) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     assert fingerprint(models[0]) != fingerprint(models[1])

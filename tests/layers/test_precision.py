@@ -98,9 +98,9 @@ def test_both_kernels_give_the_same_embeddings(processor, model):
     processor("avx512_bf16")
     images = torch.rand(3, 3, model.image_size, model.image_size)
     with torch.no_grad():
-        expected = model.embed_photos(images, normalise=False)
+        expected = model.photo_encoder(images)
         choose_attention(model, CPU, bf16=True)
-        found = model.embed_photos(images, normalise=False)
+        found = model.photo_encoder(images)
     assert fused(model) == {False}
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
 
@@ -109,9 +109,9 @@ def test_bf16_embeddings_are_within_a_hundredth(processor, model):
     processor("avx512_bf16")
     images = torch.rand(3, 3, model.image_size, model.image_size)
     with torch.no_grad():
-        expected = model.embed_photos(images, normalise=False)
+        expected = model.photo_encoder(images)
         with forward_in("bf16", model):
-            found = model.embed_photos(images, normalise=False)
+            found = model.photo_encoder(images)
     error = ((found.float() - expected).norm(dim=1) / expected.norm(dim=1)).max()
     assert 0 < error < 1e-2  # 0 would be fp32 again
     assert fused(model) == {True}

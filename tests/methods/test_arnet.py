@@ -1,10 +1,14 @@
+"""ARNet: what each encoder sees, what the loss adds up, what may and may not depend on a batch."""
+
 import pytest
 import torch
+from tools.batches import batch_of, images, loss_of
 
 from sbirlib import ARNet, Config
 from sbirlib.config.methods import LossConfig
-from sbirlib.data.transforms import edge_map
-from sbirlib.methods.arnet import arnet_loss
+from sbirlib.data.transforms import edge_map, fit_square
+from sbirlib.errors import ConfigError
+from sbirlib.layers.losses import info_nce
 
 
 @pytest.fixture(scope="module")
@@ -14,32 +18,66 @@ def model():
     return ARNet("sbir_mini", image_size=48, embed_dim=16, pool="mean", same_start=False).eval()
 
 
-def test_forward_encodes_each_view_as_if_alone(model):
-    views = torch.rand(4, 3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    output = model(*views)
-    encoders = [model.sketch_encoder, model.sketch_encoder, model.photo_encoder, model.photo_encoder]
-    for view, encoder, encoded in zip(views, encoders, output[:4], strict=True):
-        for name, value in encoded._asdict().items():
-            alone = getattr(encoder(view), name)
-            torch.testing.assert_close(value, alone, atol=1e-5, rtol=1e-4)
-    assert (output.recyc_sketch, output.recyc_photo) == (0, 0)
+def test_every_view_is_encoded_as_if_alone(model):
+    batch = batch_of(images(4, 3, 3, 48, 48))
+    rows = model.encode(batch)
+    for domain, encoder in (("sketch", model.sketch_encoder), ("photo", model.photo_encoder)):
+        first, second = getattr(batch, domain), getattr(batch, f"{domain}_second")
+        expected = {
+            domain: encoder(first),
+            f"{domain}_cls": encoder.backbone(first).cls,
+            f"{domain}_second_cls": encoder.backbone(second).cls,
+        }
+        for name, alone in expected.items():
+            torch.testing.assert_close(rows[name], alone, atol=1e-5, rtol=1e-4)
+        assert rows[f"recyc_{domain}"] == 0
 
 
-def test_embeddings_have_unit_length_unless_asked(model):
-    images = torch.rand(2, 3, 60, 30)
-    assert model.embed_sketches(images).norm(dim=-1).tolist() == pytest.approx([1, 1])
-    raw = model.embed_photos(images, normalise=False)
+def test_the_loss_is_the_weighted_sum_of_its_terms(model):
+    weights = {"multi": 1.0, "inter": 2.0, "intra_sketch": 3.0, "intra_photo": 4.0, "recyc_sketch": 5.0,
+               "recyc_photo": 6.0}  # fmt: skip
+    weighted = ARNet("sbir_mini", image_size=48, embed_dim=16, loss=LossConfig(**weights))
+    ids = torch.tensor([0, 1, 2, 0])
+    batch = batch_of([None if k else torch.zeros(4) for k in range(4)], ids)
+    pairs = {
+        "multi": ("sketch", "photo"),
+        "inter": ("sketch_cls", "photo_cls"),
+        "intra_sketch": ("sketch_cls", "sketch_second_cls"),
+        "intra_photo": ("photo_cls", "photo_second_cls"),
+    }
+    names = sorted({name for pair in pairs.values() for name in pair})
+    rows = {name: images(4, 6, seed=seed) - 0.5 for seed, name in enumerate(names)}
+    rows |= {"recyc_sketch": torch.tensor(0.25), "recyc_photo": torch.tensor(0.5)}
+    terms = weighted.compare(rows, batch)
+    assert tuple(terms) == ARNet.terms
+    for name, (first, second) in pairs.items():
+        assert terms[name] == info_nce(rows[first], rows[second], photo_ids=ids)
+    assert (terms["recyc_sketch"], terms["recyc_photo"]) == (0.25, 0.5)
+    torch.testing.assert_close(terms["total"], sum(w * terms[name] for name, w in weights.items()))
+    weighted.loss = LossConfig(mask_duplicates=False)
+    assert weighted.compare(rows, batch)["multi"] == info_nce(rows["sketch"], rows["photo"])
+
+
+def test_a_loss_without_anything_to_learn_is_refused():
+    with pytest.raises(ConfigError, match="are all 0: nothing to learn"):
+        ARNet("sbir_mini", image_size=48, loss=LossConfig(multi=0, inter=0, intra_sketch=0, intra_photo=0))
+
+
+def test_embeddings_have_unit_length(model):
+    pictures = images(2, 3, 60, 30)
+    assert model.embed_sketches(pictures).norm(dim=-1).tolist() == pytest.approx([1, 1])
+    raw = model.photo_encoder(fit_square(pictures, 48, "pad"))
     assert raw.shape == (2, 16)
-    torch.testing.assert_close(torch.nn.functional.normalize(raw, dim=-1), model.embed_photos(images))
+    torch.testing.assert_close(torch.nn.functional.normalize(raw, dim=-1), model.embed_photos(pictures))
 
 
 def test_two_encoders_begin_alike_unless_told_otherwise(model):
-    images, alike = torch.rand(1, 3, 48, 48), ARNet("sbir_mini", image_size=48, embed_dim=16).eval()
-    assert torch.equal(alike.embed_sketches(images), alike.embed_photos(images))
+    picture, alike = images(1, 3, 48, 48), ARNet("sbir_mini", image_size=48, embed_dim=16).eval()
+    assert torch.equal(alike.embed_sketches(picture), alike.embed_photos(picture))
     assert not {id(p) for p in alike.sketch_encoder.parameters()} & {
         id(p) for p in alike.photo_encoder.parameters()
     }
-    assert not torch.allclose(model.embed_sketches(images), model.embed_photos(images))
+    assert not torch.allclose(model.embed_sketches(picture), model.embed_photos(picture))
 
 
 def test_shared_encoders_are_one(model):
@@ -54,35 +92,34 @@ def test_edge_maps_are_for_photos_only(share):
     plain = ARNet("sbir_mini", image_size=48, embed_dim=16, share_encoders=share).eval()
     edges = ARNet("sbir_mini", image_size=48, embed_dim=16, share_encoders=share, photo_edges=True).eval()
     edges.load_state_dict(plain.state_dict())
-    images = torch.rand(2, 3, 48, 48)
-    assert torch.equal(edges.embed_photos(images), plain.embed_photos(edge_map(images)))
-    assert torch.equal(edges.embed_sketches(images), plain.embed_sketches(images))
-    torch.testing.assert_close(
-        edges(*[images] * 4).photo_second.cls, edges.photo_encoder.backbone(images).cls
-    )
+    pictures = images(2, 3, 48, 48)
+    assert torch.equal(edges.embed_photos(pictures), plain.embed_photos(edge_map(pictures)))
+    assert torch.equal(edges.embed_sketches(pictures), plain.embed_sketches(pictures))
+    rows = edges.encode(batch_of([pictures] * 4))
+    torch.testing.assert_close(rows["photo_second_cls"], edges.photo_encoder.backbone(pictures).cls)
     assert sum(p.numel() for p in edges.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
 def test_an_embedding_does_not_depend_on_its_batch(model):
-    images = torch.rand(5, 3, 48, 48)
-    together = model.embed_photos(images)
-    alone = torch.cat([model.embed_photos(image[None]) for image in images])
+    pictures = images(5, 3, 48, 48)
+    together = model.embed_photos(pictures)
+    alone = torch.cat([model.embed_photos(picture[None]) for picture in pictures])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 def test_every_parameter_learns():
     model = ARNet("sbir_mini", image_size=48, embed_dim=16)
-    output = model(*torch.rand(4, 4, 3, 48, 48))
-    arnet_loss(output, torch.arange(4), LossConfig()).total.backward()
+    loss_of(model, batch_of(images(4, 4, 3, 48, 48))).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @pytest.mark.parametrize(
-    "images", [torch.rand(3, 48, 48), torch.rand(1, 1, 48, 48), torch.zeros(1, 3, 48, 48, dtype=torch.uint8)]
+    "pictures",
+    [torch.rand(3, 48, 48), torch.rand(1, 1, 48, 48), torch.zeros(1, 3, 48, 48, dtype=torch.uint8)],
 )
-def test_other_shapes_and_types_are_refused(model, images):
+def test_other_shapes_and_types_are_refused(model, pictures):
     with pytest.raises(ValueError, match="expected float images"):
-        model.embed_photos(images)
+        model.embed_photos(pictures)
 
 
 def test_from_config_follows_the_config():

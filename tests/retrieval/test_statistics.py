@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sbirlib.experiments.published import results, training_curve
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap, simulate_selection
 from sbirlib.retrieval.scores import accuracy_at
 
@@ -127,29 +126,3 @@ def test_epochs_move_as_much_as_was_asked_for():
 def test_what_cannot_be_simulated_is_refused(accuracy, spread):
     with pytest.raises(ValueError, match="is not possible"):
         simulate_selection(accuracy, spread, 281, 10)
-
-
-def test_published_numbers():
-    table = {row.method: row for row in results("ChairV2")}
-    assert (table["ARNet+MSTR"].acc1, table["ARNet+MSTR"].venue) == (75.45, "AAAI 2025")
-    assert np.isnan(table["Adpt-SBIR"].acc1)
-    curve = training_curve("ChairV2")
-    assert len(curve.epoch) == 500
-    assert curve.test_acc1.max() == pytest.approx(75.445)
-    assert curve.test_acc1[-50:].mean() == pytest.approx(70.3, abs=0.05)
-    # Every value is a number of hits among 281.
-    hits = curve.test_acc1 * 281 / 100
-    np.testing.assert_allclose(hits, hits.round(), atol=0.01)
-
-
-def test_what_is_not_published_is_refused_with_what_is():
-    with pytest.raises(ValueError, match=r"'ShoeV3'; known: ChairV2, ClothesV1, ShoeV2"):
-        results("ShoeV3")
-    with pytest.raises(ValueError, match=r"known: .*ShoeV2 ARNet basic"):
-        training_curve("ShoeV2", "ARNet")
-
-
-def test_a_clone_without_the_numbers_says_where_they_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr("sbirlib.experiments.published.FOLDER", tmp_path)
-    with pytest.raises(ValueError, match=r"results.csv: not found; .*clone"):
-        results("ChairV2")

@@ -3,28 +3,32 @@ import math
 import pytest
 
 from sbirlib import Config
+from sbirlib.config.config import differing_settings
 from sbirlib.figures.curves import training_curves
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.history import differences, find_runs, read_config, read_history, short_names
+from sbirlib.runs.folder import Run, find_runs, short_names
 
 
-def test_a_runs_curves_are_read_back(run, tiny):
-    history = read_history(run)
+def test_a_run_is_read_back(run, tiny):
+    read = Run(run)
+    history = read.history()
     assert history["epoch"] == [1, 2]
     assert history["selected_on"] == ["held-out photos"] * 2
     assert 0 <= history["val_acc@1"][0] <= 100
     assert len(training_curves(history).axes) == 2
-    assert read_config(run) == read_config(run / "best")
-    assert read_config(run).run.epochs == tiny.run.epochs
-    assert find_runs(run.parent) == [run]
+    assert read.epochs == 2
+    assert read.config() == Run(run / "best").config()
+    assert read.config().run.epochs == tiny.run.epochs
+    assert read.start()["method"] == "arnet"
+    assert [found.path for found in find_runs(run.parent)] == [run]
 
 
 def test_epochs_that_measured_nothing_are_nan(tmp_path):
-    (tmp_path / "history.csv").write_text(
-        "epoch,val_acc@1,selected_on\n1,,held-out photos\n2,5.5,held-out photos\n"
-    )
-    assert math.isnan(read_history(tmp_path)["val_acc@1"][0])
-    assert read_history(tmp_path)["val_acc@1"][1] == 5.5
+    text = "epoch,val_acc@1,selected_on\n1,,held-out photos\n2,5.5,held-out photos\n"
+    (tmp_path / "history.csv").write_text(text)
+    history = Run(tmp_path).history()
+    assert math.isnan(history["val_acc@1"][0])
+    assert history["val_acc@1"][1] == 5.5
 
 
 @pytest.mark.parametrize(
@@ -34,23 +38,28 @@ def test_what_cannot_be_read_is_named(tmp_path, text, reason):
     if text is not None:
         (tmp_path / "history.csv").write_text(text)
     with pytest.raises(RunError, match=f"history.csv: {reason}"):
-        read_history(tmp_path)
-    with pytest.raises(RunError, match="is not a run: it has no config.yaml"):
-        read_config(tmp_path)
+        Run(tmp_path).history()
+    with pytest.raises(RunError, match=r"is not a run: it has no config\.yaml"):
+        Run(tmp_path).config()
 
 
 def test_only_fields_that_differ_are_listed():
     mini = Config.preset("mini").updated({"optim.lr": 2e-3})
     changed = mini.updated({"optim.lr": 1e-4, "mstr.scales": (1,)})
-    assert differences({"a": mini, "b": changed, "c": mini}) == {
-        "mstr.scales": {"a": (1, 2, 4), "b": (1,), "c": (1, 2, 4)},
-        "optim.lr": {"a": 2e-3, "b": 1e-4, "c": 2e-3},
+    assert differing_settings([mini, changed, mini]) == {
+        "mstr.scales": [(1, 2, 4), (1,), (1, 2, 4)],
+        "optim.lr": [2e-3, 1e-4, 2e-3],
     }
-    assert differences({"a": mini, "b": mini}) == {}
+    assert differing_settings([mini, mini]) == {}
+    other = differing_settings([mini, mini.updated({"method": "b_siamese"})])
+    assert other["method"] == ["arnet", "b_siamese"]
+    assert other["mstr.enabled"] == [False, None]
+    assert other["b_siamese.margin"] == [None, 0.3]
 
 
 def test_names_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path):
-    runs = [tmp_path / "one" / "run-01", tmp_path / "two" / "run-01", tmp_path / "two" / "run-02"]
+    paths = [tmp_path / "one" / "run-01", tmp_path / "two" / "run-01", tmp_path / "two" / "run-02"]
+    runs = [Run(path) for path in paths]
     assert short_names(runs) == dict(zip(("one/run-01", "two/run-01", "two/run-02"), runs, strict=True))
     assert list(short_names(runs[1:])) == ["run-01", "run-02"]
     assert short_names([]) == {}

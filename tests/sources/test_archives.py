@@ -162,19 +162,19 @@ def test_one_damaged_file_spoils_nothing_else(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"twelve bytes", b"twelve bitez"))
     with open_archive(path) as listing:
         assert listing.entries[0].read() == b"good"
-        with pytest.raises(ArchiveError, match=r"a.zip, bad.png: is damaged or not complete .Bad CRC"):
+        with pytest.raises(ArchiveError, match=r"a.zip, bad.png: is damaged or incomplete .Bad CRC"):
             listing.entries[1].read()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "is empty .0 bytes.; get it again"),
-        (b"Rar!\x1a\x07", "is no .zip"),
-        (b"\xfd7zXZ\0", "is no .zip"),
-        (b"PK\x03\x04", "is damaged or not complete; get it again"),
-        (b"\x1f\x8b\x08", "is damaged or not complete"),
-        (b"\x80\x04\x95", "is a Python pickle, which can run any program when it is opened; it was not"),
+        (b"", "is empty .0 bytes.; download it again"),
+        (b"Rar!\x1a\x07", "is not a .zip"),
+        (b"\xfd7zXZ\0", "is not a .zip"),
+        (b"PK\x03\x04", "is damaged or incomplete; download it again"),
+        (b"\x1f\x8b\x08", "is damaged or incomplete"),
+        (b"\x80\x04\x95", "is a Python pickle; opening one can run any program, so it was not opened"),
     ],
 )
 def test_other_files_are_named_for_what_they_are(data, words, tmp_path):
@@ -198,7 +198,7 @@ NAMES = st.text(st.sampled_from("ab.:/\\~ \n\x1b\u0301é"), min_size=1, max_size
 
 
 def attempt(work):
-    """What `work` gives, and the message of the ArchiveError if it raises that; anything else fails the test."""
+    """What `work` gives, and the message if it raises ArchiveError; any other error fails the test."""
     try:
         return work(), ""
     except ArchiveError as error:

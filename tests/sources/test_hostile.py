@@ -1,6 +1,6 @@
-"""Hostile input through the real command line: what is said, the exit code, and that nothing is lost.
+"""Hostile input through the real command line: the message, the exit code, and that nothing is lost.
 
-`python tests/test_hostile.py` prints the table of all kinds as Markdown.
+`PYTHONPATH=tests python tests/sources/test_hostile.py` prints the table of all kinds as Markdown.
 """
 
 import json
@@ -213,10 +213,14 @@ CASES = [
         "a.zip: holds more than 500 files",
     ),
     download(
-        "zip cut short", "a.zip", lambda path: cut(zipped(path, GOOD)), 2, "a.zip: is damaged or not complete"
+        "zip cut short", "a.zip", lambda path: cut(zipped(path, GOOD)), 2, "a.zip: is damaged or incomplete"
     ),
     download(
-        "tar.gz cut short", "a.tar.gz", lambda path: cut(tarred(path, GOOD)), 2, "a.tar.gz: is damaged or not"
+        "tar.gz cut short",
+        "a.tar.gz",
+        lambda path: cut(tarred(path, GOOD)),
+        2,
+        "a.tar.gz: is damaged or incomplete",
     ),
     download("encrypted zip", "a.zip", encrypted, 2, "a.zip: is encrypted; unpack it yourself"),
     download(
@@ -224,14 +228,14 @@ CASES = [
         "a.zip",
         lambda path: path.write_bytes(b""),
         2,
-        "a.zip: is empty .0 bytes.; get it again",
+        "a.zip: is empty .0 bytes.; download it again",
     ),
     download(
         "archive of another format",
         "a.rar",
         lambda path: path.write_bytes(b"Rar!\x1a"),
         2,
-        "a.rar: is no .zip",
+        "a.rar: is not a .zip",
     ),
     download(
         "zip in a zip", "a.zip", lambda path: zipped(path, {"b.zip": b"PK"}), 2, "It holds archives .b.zip."
@@ -244,7 +248,7 @@ CASES = [
         "ChairV2_Coordinate",
         lambda path: evil_pickle(path, path.parent / "owned"),
         2,
-        "ChairV2_Coordinate: is a Python pickle, which can run any program when it is opened; it was not",
+        "ChairV2_Coordinate: is a Python pickle; opening one can run any program, so it was not opened",
     ),
     download(
         "zip: one picture damaged",

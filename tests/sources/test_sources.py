@@ -152,7 +152,7 @@ def test_lists_that_do_not_fit_are_told(tmp_path):
     report = import_dataset("chairv2", write(tmp_path / "a.zip", files), tmp_path / "out")
     assert report.notes[:2] == (
         "names in both photo_train.txt and photo_test.txt: 1, such as 1031000079; they went to test",
-        "files that photo_test.txt names and that are missing: 1 of 3, such as 9999999999.png",
+        "files that photo_test.txt names but that are missing: 1 of 3, such as 9999999999.png",
     )
     assert [(fault.path.name, fault.detail) for fault in report.left_out] == [
         ("2429245009_3.png", "no list names it")
@@ -172,7 +172,7 @@ def test_lists_that_do_not_fit_are_told(tmp_path):
         ),
         (
             lambda files: {"ChairV2_Coordinate": b"\x80\x04", "photo/1.png": png()},
-            "Python pickle, which can run any",
+            "Python pickle; opening one can run any",
         ),
         (lambda files: {"notes.txt": b""}, "needs trainA, trainB, testA, testB"),
         (lambda files: {"inner.zip": b"PK"}, "It holds archives .inner.zip.: unpack it"),
@@ -202,7 +202,7 @@ def test_a_pickle_of_coordinates_is_never_opened(tmp_path):
     files = {name: data for name, data in qmul().items() if not name.endswith("txt")}
     archive = write(tmp_path / "ChairV2", files | {"ChairV2_Coordinate": b"\x80\x04cos\nsystem\n."})
     with pytest.raises(
-        SourceError, match=r"ChairV2_Coordinate: a Python pickle, which can run .* it was not"
+        SourceError, match=r"ChairV2_Coordinate: a Python pickle; opening one can run .* it was not opened"
     ):
         import_dataset("chairv2", archive, tmp_path / "out")
 
@@ -262,14 +262,14 @@ def test_an_earlier_import_is_replaced_and_nothing_else(tmp_path):
         "clothesv1", write(tmp_path / "b.zip", clothes() | {"ClothesV1/trainA/00000_07.png": png()}), out
     )
     assert found(out) == CLOTHES | {"trainA": 7}
-    with pytest.raises(SourceError, match="is not empty, and no earlier import of chairv2"):
+    with pytest.raises(SourceError, match="is not empty, and not an earlier import of chairv2"):
         import_dataset("chairv2", archive, out)
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(SourceError, match="was changed since it was imported"):
         import_dataset("clothesv1", archive, out)
     with pytest.raises(SourceError, match="holds .*out, which is to be imported"):
         import_dataset("clothesv1", out, out)
-    with pytest.raises(SourceError, match="is a file; name a new folder"):
+    with pytest.raises(SourceError, match="is a file; choose a new folder"):
         import_dataset("clothesv1", archive, archive)
     assert (out / "thesis.tex").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip", "out"]

@@ -1,6 +1,6 @@
 """Breaks a short training in every way that a machine does, many times, and counts what was lost.
 
-`python tests/faults.py` prints the table as Markdown; `make test-slow` asserts that nothing was lost.
+`python tests/tools/faults.py` prints the table as Markdown; `make test-slow` asserts that nothing was lost.
 Children are forked, so that a hundred of them take minutes.
 """
 
@@ -27,7 +27,8 @@ from safetensors.torch import load_file
 from sbirlib import Config, train
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.state import CheckpointWarning, checkpoints
+from sbirlib.runs.folder import Run
+from sbirlib.runs.state import CheckpointWarning
 from sbirlib.training.trainer import TrainingError
 
 TIMING = ("seconds", "views_per_second")
@@ -85,7 +86,7 @@ def history(run: Path) -> list[dict[str, str]]:
 def work(config: Config, out: Path) -> None:
     """What a child does: trains, or goes on; exit code BROKEN if the kit refuses."""
     torch.set_num_threads(1)
-    begun = bool(checkpoints(out))
+    begun = bool(Run(out).checkpoints)
     try:
         for _ in train(config.data.root, config, out=out, resume=begun, overwrite=not begun):
             pass
@@ -126,7 +127,7 @@ def signalled(
             if child.is_alive():
                 raise RuntimeError(f"{out}: still running a minute after {kind}")
             # Hit before its first checkpoint, a run has nothing to go on from and begins again.
-            resumed += hit and bool(checkpoints(out))
+            resumed += hit and bool(Run(out).checkpoints)
         until_done(config, out)
         different += not same(whole, out)
     return Fault(kind, sent, resumed, sent - resumed, different)
@@ -149,7 +150,7 @@ def damaged(
     for number in range(tries):
         out = folder / f"{kind.split()[0]}-{number}"
         shutil.copytree(half, out)
-        path = checkpoints(out)[-1] / chance.choice(["model.safetensors", "trainer.pt"])
+        path = Run(out).checkpoints[-1] / chance.choice(["model.safetensors", "trainer.pt"])
         path.write_bytes(damage(path.read_bytes(), chance))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CheckpointWarning)
@@ -210,7 +211,7 @@ def dead_process(config: Config, folder: Path, tries: int) -> Fault:
             [*start, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
         )
         deadline = time.monotonic() + 120
-        while not checkpoints(out) and time.monotonic() < deadline:
+        while not Run(out).checkpoints and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.5))
         workers = subprocess.run(
@@ -220,7 +221,7 @@ def dead_process(config: Config, folder: Path, tries: int) -> Fault:
             os.kill(int(workers[-1]), signal.SIGKILL)
             killed += 1
         launcher.wait(120)
-        resumed += bool(workers) and bool(checkpoints(out))
+        resumed += bool(workers) and bool(Run(out).checkpoints)
         subprocess.run([*start, str(out)], check=True, capture_output=True, env=env, timeout=300)
         different += not same(folder / "whole", out)
     return Fault("one of two processes killed", killed, resumed, 0, different)

@@ -1,4 +1,7 @@
-"""Prints how far the gradient of a step is from that of the whole batch in one process, for each way to split it."""
+"""How far a step's gradient is from that of the whole batch in one process, for each way to split it.
+
+`PYTHONPATH=tests python -m tools.gradients` prints the table as Markdown.
+"""
 
 from __future__ import annotations
 

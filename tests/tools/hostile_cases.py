@@ -33,7 +33,7 @@ GOOD = {
 
 
 class Bench(NamedTuple):
-    """Where a case is built: `root` is its own folder, `run` a trained model, `mark` what evil code would make."""
+    """Where a case is built: its folder `root`, a trained model `run`, and the `mark` of evil code."""
 
     root: Path
     run: Path
@@ -52,14 +52,14 @@ class Bench(NamedTuple):
         return self.root / "data"
 
     def evaluate(self, change: Callable[[Path], object]):
-        """Scores a copy of the run whose `best` folder `change` has been at."""
+        """Scores a copy of the run after `change` has changed its `best` folder."""
         shutil.copytree(self.run / "best", self.root / "run" / "best")
         change(self.root / "run" / "best")
         return ["evaluate", "--run", f"{self.root}/run", "--data.root", str(self.data())]
 
 
 class Case(NamedTuple):
-    """One kind of hostile input: `build` makes it and returns the command (or a call), `words` must be said."""
+    """One kind of hostile input: `build` makes it and returns the command or call; `words` are said."""
 
     kind: str
     build: Callable
@@ -168,7 +168,7 @@ def call(kind, name, make, read, words):
 
 
 def gallery(kind, content, words, *, rows=2, own=True):
-    """A saved gallery: its bytes, or the JSON of photo names in a file that is otherwise as `Gallery.save` writes it.
+    """A saved gallery: its bytes, or the JSON of photo names in a file otherwise like that of `Gallery.save`.
 
     `own`: it says that it is of the model with which it is read.
     """

@@ -5,10 +5,11 @@ import sys
 import torch
 from accelerate import Accelerator
 
-from sbirlib import ARNet, Config, PairFolder
+from sbirlib import Config, PairFolder
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import Epoch
 from sbirlib.data.loading import load_split
+from sbirlib.methods import build
 from sbirlib.training.steps import backward
 
 
@@ -16,16 +17,14 @@ def main(config_file: str, chunk: str, out: str) -> None:
     """Takes the first 16 sketches, an equal part in each process."""
     config, accelerator = Config.from_yaml(config_file), Accelerator(cpu=True)
     torch.manual_seed(0)
-    model = accelerator.prepare(ARNet.from_config(config)).train()
+    model = accelerator.prepare(build(config)).train()
     data = load_split(
         PairFolder(config.data.root).split("train"),
         DataConfig(root=config.data.root),
         config.model.image_size,
     )
     rows = torch.arange(16).chunk(accelerator.num_processes)[accelerator.process_index]
-    terms = backward(
-        accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, config.loss, int(chunk)
-    )
+    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, int(chunk))
     if accelerator.is_main_process:
         gradient = torch.cat([weights.grad.flatten() for weights in model.parameters()])
         torch.save({"terms": terms, "gradient": gradient}, out)

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from sbirlib import ARNet
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import Epoch
 from sbirlib.data.loading import load_split
+from sbirlib.methods import build
 from sbirlib.training.steps import backward
 
 # Two processes add up in another order than one, and dropout differs between them: without it, in full precision.
@@ -23,10 +23,10 @@ def gradients(config, pairs, rows, chunk, *, seed=0):
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
-    model = accelerator.prepare(ARNet.from_config(config)).train()
+    model = accelerator.prepare(build(config)).train()
     data = load_split(pairs.split("train"), DataConfig(root=str(pairs.root)), config.model.image_size)
     torch.manual_seed(seed)
-    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, config.loss, chunk)
+    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, chunk)
     flat = torch.cat([weights.grad.flatten() for weights in model.parameters()])
     return terms, flat, torch.get_rng_state()
 

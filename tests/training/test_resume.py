@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -21,7 +20,9 @@ from sbirlib import Config, load_run, train
 from sbirlib.cli.app import main
 from sbirlib.errors import ConfigError
 from sbirlib.runs.atomic import RunError, replacing, settled
-from sbirlib.runs.state import CheckpointWarning, Progress, checkpoints, load_state, saved_config
+from sbirlib.runs.folder import Run
+from sbirlib.runs.state import CheckpointWarning, Progress
+from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import Trainer
 
 TIMING = ("seconds", "views_per_second")
@@ -66,7 +67,10 @@ def assert_same_run(one, other):
         assert all(torch.equal(first[key], second[key]) for key in first)
     assert history(one) == history(other)
     assert_equal(
-        *(torch.load(checkpoints(run)[-1] / "trainer.pt", weights_only=True)["rest"] for run in (one, other))
+        *(
+            torch.load(Run(run).checkpoints[-1] / "trainer.pt", weights_only=True)["rest"]
+            for run in (one, other)
+        )
     )
 
 
@@ -102,9 +106,9 @@ def stop_after(monkeypatch, steps, action):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
 def test_a_run_stopped_at_any_step_goes_on_exactly(whole, config, pairs, tmp_path, monkeypatch, steps):
-    stop, out = threading.Event(), tmp_path / "run"
+    stop, out = Stop(), tmp_path / "run"
     with monkeypatch.context() as patch:
-        stop_after(patch, steps, stop.set)
+        stop_after(patch, steps, lambda: stop.ask(now=True))
         # The step under way is finished; at the end of an epoch so is the epoch.
         assert len(list(train(pairs, config, out=out, stop=stop))) == steps // 3
     # Whatever happened to the random numbers in between does not matter.
@@ -118,7 +122,7 @@ def test_an_iteration_that_is_closed_between_epochs_goes_on_exactly(whole, confi
     records = train(pairs, config.updated({"run.save_minutes": 60}), out=tmp_path / "run")
     next(records)
     records.close()
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["000002-000000"]
+    assert [path.name for path in Run(tmp_path / "run").checkpoints] == ["000002-000000"]
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")
 
@@ -132,7 +136,7 @@ def test_an_interrupt_waits_for_the_step_leaves_a_checkpoint_and_comes_through(
         with pytest.raises(KeyboardInterrupt):
             list(train(pairs, config, out=tmp_path / "run"))
     assert signal.getsignal(signal.SIGINT) is before
-    assert checkpoints(tmp_path / "run")[-1].name == "000002-000002"
+    assert Run(tmp_path / "run").checkpoints[-1].name == "000002-000002"
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")
 
@@ -151,16 +155,16 @@ def test_a_second_interrupt_does_not_wait_and_spoils_no_checkpoint(
         stop_after(patch, steps, twice)
         with pytest.raises(KeyboardInterrupt):
             list(train(pairs, config, out=tmp_path / "run"))
-    assert checkpoints(tmp_path / "run")[-1].name == {2: "000001-000001", 4: "000002-000000"}[steps]
+    assert Run(tmp_path / "run").checkpoints[-1].name == {2: "000001-000001", 4: "000002-000000"}[steps]
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")
 
 
 def test_a_run_stopped_before_its_first_step_goes_on(whole, config, pairs, tmp_path):
-    stop = threading.Event()
-    stop.set()
+    stop = Stop()
+    stop.ask(now=True)
     assert list(train(pairs, config, out=tmp_path / "run", stop=stop)) == []
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["000001-000000"]
+    assert [path.name for path in Run(tmp_path / "run").checkpoints] == ["000001-000000"]
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")
 
@@ -170,7 +174,7 @@ def test_what_a_run_began_from_is_written_once(config, pairs, tmp_path, monkeypa
     next(records)
     records.close()
     before = (tmp_path / "run" / "start.yaml").read_bytes()
-    monkeypatch.setattr("sbirlib.runs.folder.write_beginning", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr("sbirlib.training.files.write_beginning", lambda *_: pytest.fail("written again"))
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert (tmp_path / "run" / "start.yaml").read_bytes() == before
 
@@ -188,7 +192,7 @@ def test_a_disk_that_is_full_while_an_epoch_is_kept_leaves_it_to_be_done_again(
         with pytest.raises(RunError, match="last cannot be written"):
             next(records)
     # The epoch is not done before its model is on the disk.
-    assert checkpoints(tmp_path / "run")[-1].name == "000002-000003"
+    assert Run(tmp_path / "run").checkpoints[-1].name == "000002-000003"
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")
 
@@ -215,18 +219,18 @@ def cut(path):
 @pytest.mark.parametrize("damage", [flip, cut, os.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_checkpoint_is_passed_over_and_named(whole, config, pairs, tmp_path, name, damage):
     shutil.copytree(whole, tmp_path / "run")
-    newest, older = checkpoints(tmp_path / "run")[::-1][:2]
+    newest, older = Run(tmp_path / "run").checkpoints[::-1][:2]
     damage(newest / name)
     trainer = Trainer(pairs, config, tmp_path / "run")
     with pytest.warns(CheckpointWarning, match=f"{newest} is damaged.*going on from {older}"):
-        progress, _ = load_state(tmp_path / "run", config, trainer.model)
+        progress, _ = Run(tmp_path / "run").load_state(config, trainer.model)
     assert progress.epoch == 3
     assert len(progress.rows) == 2
 
 
 def test_a_run_goes_on_exactly_from_the_older_checkpoint(whole, config, pairs, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
-    cut(checkpoints(tmp_path / "run")[-1] / "trainer.pt")
+    cut(Run(tmp_path / "run").checkpoints[-1] / "trainer.pt")
     with pytest.warns(CheckpointWarning):
         list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")
@@ -234,12 +238,12 @@ def test_a_run_goes_on_exactly_from_the_older_checkpoint(whole, config, pairs, t
 
 def test_without_a_usable_checkpoint_a_run_is_refused_and_kept(whole, config, pairs, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
-    for folder in checkpoints(tmp_path / "run"):
+    for folder in Run(tmp_path / "run").checkpoints:
         flip(folder / "trainer.pt")
     with pytest.raises(RunError, match=r"cannot be resumed: .* is damaged .*; .* is damaged.*overwrite"):
         train(pairs, config, out=tmp_path / "run", resume=True)
     with pytest.raises(RunError, match="its checkpoints are damaged"):
-        saved_config(tmp_path / "run")
+        Run(tmp_path / "run").saved_config()
     assert load_run(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "state")
     with pytest.raises(RunError, match="it holds no checkpoint"):
@@ -254,7 +258,7 @@ def test_nothing_in_a_checkpoint_is_executed(whole, config, pairs, tmp_path):
             return os.mkdir, (str(tmp_path / "harm"),)
 
     shutil.copytree(whole, tmp_path / "run")
-    for folder in checkpoints(tmp_path / "run"):
+    for folder in Run(tmp_path / "run").checkpoints:
         torch.save({"progress": Malice()}, folder / "trainer.pt")
         sums = {
             name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -314,7 +318,7 @@ def test_a_full_disk_keeps_what_was_saved_and_the_run_goes_on(
         patch.setattr("sbirlib.runs.state.save_model" if where == "save_model" else "torch.save", full)
         with pytest.raises(RunError, match=r"000002-000001 cannot be written \(.*No space left.*resume"):
             next(records)
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["000001-000003", "000002-000000"]
+    assert [path.name for path in Run(tmp_path / "run").checkpoints] == ["000001-000003", "000002-000000"]
     assert not list((tmp_path / "run" / "state").glob(".*"))
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert_same_run(whole, tmp_path / "run")

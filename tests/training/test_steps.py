@@ -10,10 +10,11 @@ from einops import rearrange
 from safetensors.torch import load_file
 from tools.steps import EXACT, gradients, launch
 
-from sbirlib import ARNet, evaluate, load_run
+from sbirlib import evaluate, load_run
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import Epoch
 from sbirlib.data.loading import load_split
+from sbirlib.methods import build
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +56,19 @@ def test_dropout_is_repeated_exactly(config, pairs):
 
 def two_chunks_by_hand(config, pairs, seed):
     """Both chunks with their graph at once: what caching must equal, dropout included."""
-    from sbirlib.methods.arnet import arnet_loss
-
     torch.manual_seed(0)
-    model = ARNet.from_config(config).train()
+    model = build(config).train()
     data = load_split(pairs.split("train"), DataConfig(root=str(pairs.root)), config.model.image_size)
     plan = Epoch(data, config.data, seed=0, epoch=1)
     torch.manual_seed(seed)
-    views = [plan.views(rows, "cpu") for rows in (torch.arange(4), torch.arange(4, 6))]
-    first, second = (model(*part[:-1]) for part in views)
-    joined = first._replace(
-        **{
-            name: type(getattr(first, name))(
-                *(
-                    None if one is None else torch.cat([one, other])
-                    for one, other in zip(getattr(first, name), getattr(second, name), strict=True)
-                )
-            )
-            for name in ("sketch", "photo", "sketch_second", "photo_second")
-        }
-    )
-    joined = joined._replace(
-        recyc_sketch=(4 * first.recyc_sketch + 2 * second.recyc_sketch) / 6,
-        recyc_photo=(4 * first.recyc_photo + 2 * second.recyc_photo) / 6,
-    )
-    arnet_loss(joined, torch.cat([part.photo_ids for part in views]), config.loss).total.backward()
+    batches = [plan.batch(rows, "cpu") for rows in (torch.arange(4), torch.arange(4, 6))]
+    first, second = (model(batch) for batch in batches)
+    rows = {
+        name: torch.cat([value, second[name]]) if value.ndim else (4 * value + 2 * second[name]) / 6
+        for name, value in first.items()
+    }
+    ids = torch.cat([batch.photo_ids for batch in batches])
+    model.compare(rows, batches[0]._replace(photo_ids=ids))["total"].backward()
     return torch.cat([weights.grad.flatten() for weights in model.parameters()])
 
 

@@ -74,7 +74,7 @@ def test_cells_are_outlined_and_those_of_the_chosen_patches_coloured():
         coloured = tint[..., 3] > 0
         np.testing.assert_array_equal(coloured, np.isin(numbers, (0, 3)))
         assert (tint[0, 0] != tint[3, 3]).any()
-    # Windows are cut once each way, along four patches; strips have three lines down the page and none across.
+    # Windows are cut once each way, along four patches; strips have three lines down the page, none across.
     sides = [[len(lines.get_segments()) for lines in axes.collections] for axes in (first, second)]
     assert sides == [[4, 4], [0, 12]]
 

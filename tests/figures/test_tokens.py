@@ -9,8 +9,8 @@ from sbirlib.errors import InputError
 from sbirlib.figures.style import TRUE_COLOUR, png_bytes
 from sbirlib.figures.tokens import (
     EVEN_REACH,
-    attention_distance,
     discard_card,
+    distance_by_layer,
     similarity_heatmaps,
     token_overlay,
 )
@@ -148,12 +148,12 @@ def test_maps_that_do_not_fit_are_refused(maps, titles, query, words):
     assert words in str(error.value)
 
 
-def test_attention_distance_shows_every_head_their_mean_and_their_variance():
+def test_distances_by_layer_show_every_head_their_mean_and_their_variance():
     distances = {
         "with": np.array([[10.0, 20.0], [30.0, 60.0]]),
         "without": np.array([[5.0, 5.0], [6.0, 8.0]]),
     }
-    figure = attention_distance(distances, pixels=100)
+    figure = distance_by_layer(distances, pixels=100)
     figure.canvas.draw()
     left, right = figure.axes
     heads, mean, _, other_mean, even = left.lines
@@ -186,7 +186,7 @@ def test_even_attention_reaches_about_half_the_side():
 
 def test_distances_without_heads_are_refused():
     with pytest.raises(InputError, match="with: distances of shape"):
-        attention_distance({"with": np.ones(3)}, pixels=224)
+        distance_by_layer({"with": np.ones(3)}, pixels=224)
 
 
 def test_similarity_matrices_share_one_scale_and_one_bar_and_name_their_variance():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sbirlib.miniclothes.dataset import differences, draw_miniclothes
+from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.shapes import layout
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
-from sbirlib.miniclothes.wardrobe import Garment, wardrobe
+from sbirlib.miniclothes.wardrobe import Garment, detail_differences, wardrobe
 
 CLOTHES = wardrobe(0)
 SMALL = dict(photos=(12, 6), sketches=(24, 12), size=64)
@@ -73,20 +73,20 @@ def test_a_quarter_of_a_split_are_twins_in_one_or_two_details(split):
         assert one.twin_of == other.photo
         assert other.twin_of == one.photo
         assert one.family == other.family
-        assert 1 <= len(differences(one, other)) <= 2
+        assert 1 <= len(detail_differences(one, other)) <= 2
 
 
 def test_differences_name_drawable_fields_only():
     garment = CLOTHES.test[0]
-    assert differences(garment, replace(garment, colour=(1, 2, 3), photo="99999", twin_of=None)) == ()
-    assert differences(garment, replace(garment, length=2.0, belt="rope")) == ("length", "belt")
+    assert detail_differences(garment, replace(garment, colour=(1, 2, 3), photo="99999", twin_of=None)) == ()
+    assert detail_differences(garment, replace(garment, length=2.0, belt="rope")) == ("length", "belt")
 
 
 def test_every_designer_shows_what_twins_differ_in():
     for one, other in twin_pairs(CLOTHES.test):
         drawn = [ink(render_sketch(g, PLAIN_HAND, seed=3, size=192)) for g in (one, other)]
         strokes = (np.abs(drawn[0] - drawn[1]) > 0.3).sum()
-        assert strokes >= 25, (one.photo, other.photo, differences(one, other), strokes)
+        assert strokes >= 25, (one.photo, other.photo, detail_differences(one, other), strokes)
 
 
 def test_twins_drawn_by_the_same_hand_and_seed_differ():

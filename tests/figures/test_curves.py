@@ -1,0 +1,80 @@
+"""Curves of runs: what is drawn is what was handed over."""
+
+import numpy as np
+import pytest
+
+from sbirlib.errors import InputError
+from sbirlib.figures.curves import accuracy_by_epoch, discard_curves
+from sbirlib.retrieval.scores import accuracy_of
+
+
+def legend(figure):
+    """Text by entry of the figure's legend, laid out and rendered."""
+    figure.canvas.draw()
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_runs_are_drawn_where_they_were_measured_and_the_kept_epoch_is_marked():
+    nan = float("nan")
+    one = {
+        "epoch": [1, 2, 3, 4],
+        "val_acc@1": [10.0, nan, 30.0, 20.0],
+        "best": [1, 0, 1, 0],
+        "selected_on": ["held-out photos"] * 4,
+    }
+    two = {"epoch": [1, 2], "val_acc@1": [5.0, 7.5], "val_acc@5": [20.0, 40.0]}
+    figure = accuracy_by_epoch({"with": one, "without": two})
+    assert legend(figure) == ["with: kept epoch 3, 30.0 %", "without"]
+    (axes,) = figure.axes
+    first, star, second = axes.lines
+    assert first.get_xydata().tolist() == [[1, 10], [3, 30], [4, 20]]
+    assert star.get_xydata().tolist() == [[3, 30]]
+    assert star.get_marker() == "*"
+    assert second.get_xydata().tolist() == [[1, 5], [2, 7.5]]
+    assert all(
+        first_ != second_
+        for first_, second_ in (
+            (first.get_color(), second.get_color()),
+            (first.get_marker(), second.get_marker()),
+            (first.get_linestyle(), second.get_linestyle()),
+        )
+    )
+    assert "held-out photos" in axes.get_title(loc="left")
+    assert axes.get_xlabel() == "epoch"
+    assert axes.get_ylabel() == "Acc@1 (% of queries)"
+
+
+def test_another_k_reads_another_column_or_says_which_there_are():
+    history = {"epoch": [1, 2], "val_acc@5": [20.0, 40.0]}
+    (axes,) = accuracy_by_epoch({"run": history}, k=5).axes
+    assert axes.lines[0].get_ydata().tolist() == [20, 40]
+    assert axes.get_ylabel().startswith("Acc@5")
+    with pytest.raises(InputError, match="run: .*val_acc@1.*there are: epoch, val_acc@5"):
+        accuracy_by_epoch({"run": history})
+
+
+def test_a_long_run_does_not_drown_in_markers():
+    (axes,) = accuracy_by_epoch({"run": {"epoch": range(500), "val_acc@1": np.linspace(0, 80, 500)}}).axes
+    assert 500 / axes.lines[0].get_markevery() <= 30
+
+
+def test_curves_run_through_their_accuracies_with_the_interval_around_them():
+    falling = [accuracy_of(hits, 20) for hits in (16, 10, 4)]
+    figure = discard_curves([100, 50, 25], {"least attended": falling, "random": falling[::-1]})
+    assert legend(figure) == ["least attended", "random"]
+    (axes,) = figure.axes
+    assert axes.lines[0].get_xydata().tolist() == [[25, 20], [50, 50], [100, 80]]
+    band = axes.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose(band[:, 1].min(), falling[2].low)
+    np.testing.assert_allclose(band[:, 1].max(), falling[0].high)
+    assert axes.lines[0].get_marker() != axes.lines[1].get_marker()
+    assert "%" in axes.get_xlabel()
+    assert "% of queries" in axes.get_ylabel()
+
+
+def test_curves_refuse_fractions_and_missing_values():
+    points = [accuracy_of(1, 2)] * 2
+    with pytest.raises(InputError, match="percent"):
+        discard_curves([1.0, 0.5], {"random": points})
+    with pytest.raises(InputError, match="random: 2 accuracies for 3"):
+        discard_curves([100, 50, 25], {"random": points})

@@ -1,0 +1,24 @@
+"""A batch made by hand, for tests of methods."""
+
+import torch
+
+from sbirlib.data.batches import DRAWS, Batch
+
+
+def batch_of(views, photo_ids=None, seed=0):
+    """Views (4, b, 3, s, s): sketch, its second view, photo, its second view; by default each pair another photo."""
+    sketch, sketch_second, photo, photo_second = views
+    count = len(sketch)
+    numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))
+    ids = torch.arange(count) if photo_ids is None else torch.as_tensor(photo_ids)
+    return Batch(sketch, photo, sketch_second, photo_second, ids, numbers)
+
+
+def images(*shape, seed=0):
+    """Random pictures (..., 3, s, s) in [0, 1]."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def loss_of(model, batch):
+    """What a method minimises for a batch, from the pictures to the scalar."""
+    return model.compare(model.encode(batch), batch)["total"]
