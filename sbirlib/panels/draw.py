@@ -41,12 +41,12 @@ class Sheet(NamedTuple):
     paper: np.ndarray | None = None
     strokes: tuple[Stroke, ...] = ()
 
-    def page(self, size: int) -> np.ndarray:
+    def page(self, size: int = SIZE) -> np.ndarray:
         """The canvas (size, size, 3) as it looks."""
         drawn = render_strokes(self.strokes, size)
         return drawn if self.paper is None else np.minimum(drawn, self.paper)
 
-    def query(self, size: int) -> np.ndarray:
+    def query(self, size: int = SIZE) -> np.ndarray:
         """What is searched with, (size, size, 3): the strokes framed, unless a picture lies under them."""
         # A picture was framed when it was loaded: strokes must stay where they were drawn on it.
         if self.paper is not None:
