@@ -9,13 +9,10 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ipywidgets import HTML, Checkbox, Dropdown, Image, IntSlider, Layout, VBox, Widget
 
-from sbirlib.data.images import read_image
 from sbirlib.figures.style import png_bytes
 
 ALL = "all"
@@ -90,8 +87,3 @@ def offer(control: Dropdown, choices: list[str]) -> None:
         kept = control.value
         control.options = choices
         control.value = kept if kept in choices else next(iter(choices), None)
-
-
-def read_pictures(paths: Iterable[Path]) -> list[np.ndarray]:
-    """Picture files as figures take them, (h, w, 3) each."""
-    return [np.asarray(read_image(path)) for path in paths]

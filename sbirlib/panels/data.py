@@ -12,12 +12,12 @@ from sbirlib.analysis.pictures import picture
 from sbirlib.config.config import Config, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.batches import draws
-from sbirlib.data.images import read_pixels
+from sbirlib.data.images import read_image, read_pixels
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import fit_square, make_view, to_float
 from sbirlib.figures.photos import image_grid
 from sbirlib.figures.style import message
-from sbirlib.panels.base import ALL, Panel, offer, read_pictures, slider
+from sbirlib.panels.base import ALL, Panel, offer, slider
 
 VIEW_KNOBS = ("data.rotation", "data.enlarge", "data.flip", "data.crop", "data.jitter", "data.hue")
 
@@ -52,7 +52,7 @@ class PairBrowser(Panel):
         sketches = [s for s in split.sketches if s.photo_id == photo and designer in (ALL, s.designer)]
         paths = [*(p.path for p in split.photos if p.id == photo), *(s.path for s in sketches)]
         hands = [f"by designer {s.designer}" if s.designer else "sketch" for s in sketches]
-        return image_grid(read_pictures(paths), [f"photo {photo}", *hands], columns=5, side=1.9)
+        return image_grid(list(map(read_image, paths)), [f"photo {photo}", *hands], columns=5, side=1.9)
 
 
 class ViewExplorer(Panel):

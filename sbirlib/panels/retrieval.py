@@ -7,11 +7,12 @@ import math
 from ipywidgets import Dropdown, HBox, IntSlider
 from matplotlib.figure import Figure
 
+from sbirlib.data.images import read_image
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import ALL, WIDE, Panel, checkbox, read_pictures
+from sbirlib.panels.base import ALL, WIDE, Panel, checkbox
 from sbirlib.retrieval.rows import embed_split
 from sbirlib.retrieval.scores import Scores
 from sbirlib.retrieval.search import score_all
@@ -54,6 +55,6 @@ class RetrievalBrowser(Panel):
             f"{sketch.path.stem}: the true photo has rank {rank} of {self.scores.gallery} "
             f"(query {self.rows.index(row) + 1} of {len(self.rows)})"
         )
-        query, *photos = read_pictures([sketch.path, *(self.split.photos[photo].path for photo in shown)])
+        query, *photos = map(read_image, (sketch.path, *(self.split.photos[photo].path for photo in shown)))
         place, width = shown.index(true), math.ceil(len(shown) / 2)
         return retrieval_card(query, photos, titles, true_place=place, heading=heading, columns=width)
