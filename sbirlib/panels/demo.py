@@ -14,9 +14,9 @@ from sbirlib.training.trainer import train
 
 
 def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:
-    """The best model of run `out`; where `out` holds none yet, it is trained first, a line an epoch.
+    """The best model of run `out`; where there is none yet, it is trained first, and each epoch printed.
 
-    A run that was stopped early is taken as it is, and said to be. An unfinished run without `best/` is
+    A run that was stopped early is used as it is, with a message. An unfinished run without `best/` is
     replaced. Raises what `train` and `load_run` raise.
     """
     run = Run(out)
@@ -40,9 +40,8 @@ def fast() -> bool:
 def demo_pairs(folder: str | Path = "../data") -> PairFolder:
     """MiniClothes, drawn into `folder` on first use; an eighth of it if `fast()`."""
     small = {"photos": (60, 20), "sketches": (120, 40)} if fast() else {}
-    return PairFolder(
-        draw_miniclothes(Path(folder) / ("MiniClothes-fast" if small else "MiniClothes"), **small)
-    )
+    name = "MiniClothes-fast" if small else "MiniClothes"
+    return PairFolder(draw_miniclothes(Path(folder) / name, **small))
 
 
 def demo_config(epochs: int | None = None, preset: str = "mini_full") -> Config:

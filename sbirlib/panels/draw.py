@@ -152,9 +152,9 @@ class DrawPanel(Panel):
         """The query picture beside its photos."""
         if not self.hits:
             return message(HINT)
-        count, width = len(self.hits), math.ceil(len(self.hits) / 2)
-        heading = f"the {count} most similar of {len(self.gallery.paths)} photos: rank and cosine similarity"
-        return retrieval_card(self.query, *self._shown(), heading=heading, columns=width)
+        count, total = len(self.hits), len(self.gallery.paths)
+        heading = f"the {count} most similar of {total} photos: rank and cosine similarity"
+        return retrieval_card(self.query, *self._shown(), heading=heading, columns=math.ceil(count / 2))
 
     def refresh(self, _change: object = None) -> None:
         """Draws the photos again; the canvas beside them shows the query already."""

@@ -199,24 +199,18 @@ class TrainPanel(Panel):
 def _control(knob: Knob) -> Widget:
     """The control that fits a hyper-parameter's kind and limits."""
     label, size = knob.name.rpartition(".")[2], Layout(width="22em")
-    common = {
-        "value": knob.default,
-        "description": label,
-        "tooltip": knob.help,
-        "style": STYLE,
-        "layout": size,
-    }
+    common = dict(value=knob.default, description=label, tooltip=knob.help, style=STYLE, layout=size)
+    limits = {"min": -1e9 if knob.low is None else knob.low, "max": 1e9 if knob.high is None else knob.high}
     if knob.choices:
         return ipywidgets.Dropdown(options=knob.choices, **common)
     if knob.kind is bool:
         return ipywidgets.Checkbox(**common)
-    if isinstance(knob.default, tuple):
-        return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
-    limits = {"min": -1e9 if knob.low is None else knob.low, "max": 1e9 if knob.high is None else knob.high}
     if knob.kind is int:
         return ipywidgets.BoundedIntText(**common, **limits)
     if knob.kind is float:
         return ipywidgets.BoundedFloatText(**common, **limits, step=None)
+    if isinstance(knob.default, tuple):
+        return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
     return ipywidgets.Text(**common)
 
 
