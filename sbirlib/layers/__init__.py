@@ -4,7 +4,7 @@ from sbirlib.layers.backbone import Backbone, BackboneError, Tokens
 from sbirlib.layers.losses import info_nce
 from sbirlib.layers.mini_vit import ConvStem
 from sbirlib.layers.mstr import MSTR, MSTRError, contrast_map, pool
-from sbirlib.layers.released import slipped_contrast_map
+from sbirlib.layers.released import ReleasedMSTR, slipped_contrast_map
 
 __all__ = [
     "MSTR",
@@ -12,6 +12,7 @@ __all__ = [
     "BackboneError",
     "ConvStem",
     "MSTRError",
+    "ReleasedMSTR",
     "Tokens",
     "contrast_map",
     "info_nce",

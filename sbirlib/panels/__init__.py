@@ -3,25 +3,13 @@
 from sbirlib.panels.base import Panel
 from sbirlib.panels.data import PairBrowser, ViewExplorer
 from sbirlib.panels.demo import demo_config, demo_pairs, fast, load_or_train
-from sbirlib.panels.draw import DrawPanel, search_picture
+from sbirlib.panels.draw import DrawPanel, Sheet, search_picture
 from sbirlib.panels.retrieval import RetrievalBrowser
 from sbirlib.panels.tokens import AttentionExplorer, TokenDiscardExplorer
 from sbirlib.panels.training import InfoNCEPanel, RunComparer, TrainPanel
 
 __all__ = [
-    "AttentionExplorer",
-    "DrawPanel",
-    "InfoNCEPanel",
-    "PairBrowser",
-    "Panel",
-    "RetrievalBrowser",
-    "RunComparer",
-    "TokenDiscardExplorer",
-    "TrainPanel",
-    "ViewExplorer",
-    "demo_config",
-    "demo_pairs",
-    "fast",
-    "load_or_train",
-    "search_picture",
-]
+    "AttentionExplorer", "DrawPanel", "InfoNCEPanel", "PairBrowser", "Panel", "RetrievalBrowser",
+    "RunComparer", "Sheet", "TokenDiscardExplorer", "TrainPanel", "ViewExplorer", "demo_config", "demo_pairs",
+    "fast", "load_or_train", "search_picture",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Panels for notebooks: controls above a picture, and the picture alone where no widgets run.
+"""What every panel is made of: controls above a picture, and the picture alone where no widgets run.
 
 A panel only passes the values of its controls to functions of this package; whatever it shows, a
 script can make without it. Every panel's picture is a PNG that is drawn anew when a control moves.
@@ -9,28 +9,30 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import ipywidgets
-import numpy as np
-from ipywidgets import Layout
+from ipywidgets import HTML, Checkbox, Dropdown, Image, IntSlider, Layout, VBox, Widget
 
-from sbirlib.data.images import read_image
 from sbirlib.figures.style import png_bytes
 
 ALL = "all"
 STYLE = {"description_width": "8.5em"}
 WIDE = Layout(width="30em")
+BORDER = "1px solid #999"
 
 
-class Panel(ipywidgets.VBox):
-    """Controls above a picture: each kind of panel has a `figure()`, which draws what its controls ask for."""
+class Panel(VBox):
+    """Rows of widgets above a picture, which is drawn anew when one of the `controls` among them changes.
 
-    def __init__(self, *rows: ipywidgets.Widget) -> None:
-        self.picture = ipywidgets.Image(format="png", layout=Layout(max_width="100%", object_fit="contain"))
+    Each kind of panel has a `figure()`, which draws what its controls ask for.
+    """
+
+    def __init__(self, *rows: Widget, controls: Iterable[Widget] = ()) -> None:
+        self.picture = Image(format="png", layout=Layout(max_width="100%", object_fit="contain"))
         super().__init__([*rows, self.picture], layout=Layout(align_items="flex-start"))
         self.refresh()
+        for control in controls:
+            control.observe(self.refresh, "value")
 
     @property
     def png(self) -> bytes:
@@ -39,12 +41,11 @@ class Panel(ipywidgets.VBox):
 
     def refresh(self, _change: object = None) -> None:
         """Draws the picture again."""
+        self.refill()
         self.picture.value = png_bytes(self.figure())
 
-    def follow(self, *controls: ipywidgets.Widget) -> None:
-        """Redraws whenever one of these changes."""
-        for control in controls:
-            control.observe(self.refresh, "value")
+    def refill(self) -> None:
+        """Limits each control to what the other controls leave to choose from."""
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
         # JupyterLab takes the live view; a static page takes the picture.
@@ -54,21 +55,35 @@ class Panel(ipywidgets.VBox):
         }
 
 
-def notice(text: str, *, alert: bool = False) -> str:
-    """A line of text for a panel's status, as HTML; `alert` for what went wrong."""
-    style = "white-space: pre-wrap; line-height: 1.4; " + (
-        "color: #b00020; font-weight: bold" if alert else ""
-    )
-    return f'<div style="{style}">{html.escape(text)}</div>'
+class Status(HTML):
+    """A line of text that says what a panel is doing."""
+
+    def say(self, text: str, *, alert: bool = False) -> None:
+        """Shows this text; with `alert` in red, for what went wrong."""
+        style = "white-space: pre-wrap; line-height: 1.4; "
+        style += "color: #b00020; font-weight: bold" if alert else ""
+        self.value = f'<div style="{style}">{html.escape(text)}</div>'
 
 
-def _offer(control: ipywidgets.Dropdown, options: list[str]) -> None:
-    """Changes the options; keeps the value where it is still one of them, else takes the first."""
-    if list(control.options) != options:
+def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> Widget:
+    """A wide slider; one of whole numbers begins at 0."""
+    return kind(description=description, style=STYLE, layout=WIDE, **options)
+
+
+def dropdown(description: str, choices: Iterable[Any], **options: Any) -> Dropdown:
+    """A choice of one of these, the first unless `value` names another."""
+    return Dropdown(options=list(choices), description=description, style=STYLE, **options)
+
+
+def checkbox(description: str, *, width: str | None = None, **options: Any) -> Checkbox:
+    """A box to tick, with its text right beside it."""
+    layout = Layout(width=width, margin="2px 0 0 2em")
+    return Checkbox(description=description, indent=False, layout=layout, **options)
+
+
+def offer(control: Dropdown, choices: list[str]) -> None:
+    """Changes what there is to choose from; keeps the value where it is still there, else takes the first."""
+    if list(control.options) != choices:
         kept = control.value
-        control.options = options
-        control.value = kept if kept in options else next(iter(options), None)
-
-
-def _read(paths: Iterable[Path]) -> list[np.ndarray]:
-    return [np.asarray(read_image(path)) for path in paths]
+        control.options = choices
+        control.value = kept if kept in choices else next(iter(choices), None)

@@ -1,26 +1,23 @@
-"""Panels for notebooks: controls above a picture, and the picture alone where no widgets run.
-
-A panel only passes the values of its controls to functions of this package; whatever it shows, a
-script can make without it. Every panel's picture is a PNG that is drawn anew when a control moves.
-"""
+"""Panels that show data before anything is trained: sketches beside their photo, and the views of both."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-import ipywidgets
 import torch
-from einops import rearrange
+from ipywidgets import Dropdown, FloatSlider, HBox, VBox, Widget
 from matplotlib.figure import Figure
 
+from sbirlib.analysis.pictures import picture
 from sbirlib.config.config import Config, knobs
+from sbirlib.config.fields import Knob
 from sbirlib.data.batches import draws
-from sbirlib.data.images import read_pixels
+from sbirlib.data.images import read_image, read_pixels
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import fit_square, make_view, to_float
 from sbirlib.figures.photos import image_grid
 from sbirlib.figures.style import message
-from sbirlib.panels.base import ALL, STYLE, WIDE, Panel, _offer, _read
+from sbirlib.panels.base import ALL, Panel, offer, slider
 
 VIEW_KNOBS = ("data.rotation", "data.enlarge", "data.flip", "data.crop", "data.jitter", "data.hue")
 
@@ -30,40 +27,32 @@ class PairBrowser(Panel):
 
     def __init__(self, pairs: PairFolder) -> None:
         self.pairs = pairs
-        self.split = ipywidgets.Dropdown(options=list(pairs.splits), description="split")
-        self.designer = ipywidgets.Dropdown(options=[ALL], description="designer")
-        self.photo = ipywidgets.Dropdown(description="photo")
-        self._refill()
+        self.split = Dropdown(options=list(pairs.splits), description="split")
+        self.designer = Dropdown(options=[ALL], description="designer")
+        self.photo = Dropdown(description="photo")
+        self.refill()
         # Begin where there is most to see.
         drawn = Counter(sketch.photo_id for sketch in pairs.splits[self.split.value].sketches)
         self.photo.value = next((photo for photo, _ in drawn.most_common(1)), None)
-        super().__init__(ipywidgets.HBox([self.split, self.designer, self.photo]))
-        for control in (self.split, self.designer):
-            control.observe(self._refill, "value")
-        self.follow(self.split, self.designer, self.photo)
+        controls = [self.split, self.designer, self.photo]
+        super().__init__(HBox(controls), controls=controls)
 
-    def _refill(self, _change: object = None) -> None:
+    def refill(self) -> None:
+        """Offers the designers of the split, and the photos that the chosen one has drawn."""
         split = self.pairs.splits[self.split.value]
-        _offer(self.designer, [ALL, *filter(None, split.designers)])
+        offer(self.designer, [ALL, *filter(None, split.designers)])
         drawn = {s.photo_id for s in split.sketches if self.designer.value in (ALL, s.designer)}
-        _offer(self.photo, sorted(drawn))
+        offer(self.photo, sorted(drawn))
 
     def figure(self) -> Figure:
         """The chosen photo, then its sketches by the chosen designer, or by all."""
-        split = self.pairs.splits[self.split.value]
-        if self.photo.value is None:
-            return message(f"no sketch by designer {self.designer.value} in the {split.name} split")
-        photo = next(photo for photo in split.photos if photo.id == self.photo.value)
-        sketches = [
-            sketch
-            for sketch in split.sketches
-            if sketch.photo_id == photo.id and self.designer.value in (ALL, sketch.designer)
-        ]
-        titles = [
-            f"photo {photo.id}",
-            *(f"by designer {s.designer}" if s.designer else "sketch" for s in sketches),
-        ]
-        return image_grid(_read([photo.path, *(s.path for s in sketches)]), titles, columns=5, side=1.9)
+        split, photo, designer = self.pairs.splits[self.split.value], self.photo.value, self.designer.value
+        if photo is None:
+            return message(f"no sketch by designer {designer} in the {split.name} split")
+        sketches = [s for s in split.sketches if s.photo_id == photo and designer in (ALL, s.designer)]
+        paths = [*(p.path for p in split.photos if p.id == photo), *(s.path for s in sketches)]
+        hands = [f"by designer {s.designer}" if s.designer else "sketch" for s in sketches]
+        return image_grid(list(map(read_image, paths)), [f"photo {photo}", *hands], columns=5, side=1.9)
 
 
 class ViewExplorer(Panel):
@@ -71,28 +60,11 @@ class ViewExplorer(Panel):
 
     def __init__(self, pairs: PairFolder, config: Config) -> None:
         self.base, self.split = config, pairs.split("train")
-        self.sketch = ipywidgets.IntSlider(
-            0, 0, len(self.split.sketches) - 1, description="sketch", style=STYLE, layout=WIDE
-        )
-        self.chance = ipywidgets.IntSlider(0, 0, 20, description="another draw", style=STYLE, layout=WIDE)
-        limits = {knob.name: knob for knob in knobs(config) if knob.name in VIEW_KNOBS}
-        # Steps that every default is a multiple of: a browser moves values between two steps, and sends them back.
-        self.controls = {
-            name: ipywidgets.FloatSlider(
-                value=knob.default,
-                min=knob.low,
-                max=knob.high,
-                step=1 if knob.unit == "degrees" else 0.02,
-                description=knob.name.partition(".")[2],
-                tooltip=knob.help,
-                style=STYLE,
-                layout=WIDE,
-            )
-            for name, knob in limits.items()
-        }
+        self.sketch = slider("sketch", max=len(self.split.sketches) - 1)
+        self.chance = slider("another draw", max=20)
+        self.controls = {knob.name: _view_slider(knob) for knob in knobs(config) if knob.name in VIEW_KNOBS}
         controls = [self.sketch, self.chance, *self.controls.values()]
-        super().__init__(ipywidgets.HBox([ipywidgets.VBox(controls[i::2]) for i in (0, 1)]))
-        self.follow(*controls)
+        super().__init__(HBox([VBox(controls[::2]), VBox(controls[1::2])]), controls=controls)
 
     @property
     def config(self) -> Config:
@@ -103,15 +75,20 @@ class ViewExplorer(Panel):
         """Two rows: the sketch and its photo; seven columns: A0, A1 three times, A2 three times."""
         config, sketch = self.config, self.split.sketches[self.sketch.value]
         photo = next(photo for photo in self.split.photos if photo.id == sketch.photo_id)
-        pictures, titles = [], []
+        views, titles = [], []
         for name, path in (("sketch", sketch.path), ("photo", photo.path)):
             square = fit_square(read_pixels(path)[None], config.model.image_size, config.data.fit)
             image = to_float(square, "cpu")
             for kind, count in (("A0", 1), ("A1", 3), ("A2", 3)):
                 # Stream by domain, as in training: sketch and photo turn and flip each on its own.
                 numbers = torch.from_numpy(draws(self.chance.value, 0, name == "photo", 3))[:count]
-                pictures += [*make_view(image.expand(count, -1, -1, -1), kind, numbers, config.data)]
+                views += [*make_view(image.expand(count, -1, -1, -1), kind, numbers, config.data)]
                 titles += [f"{name} {kind}"] * count
-        return image_grid(
-            [rearrange(p, "c h w -> h w c").numpy() for p in pictures], titles, columns=7, side=1.35
-        )
+        return image_grid([picture(view) for view in views], titles, columns=7, side=1.35)
+
+
+def _view_slider(knob: Knob) -> Widget:
+    # Every default is a multiple of the step: a browser moves values between two steps, and sends them back.
+    step = 1 if knob.unit == "degrees" else 0.02
+    limits = {"value": knob.default, "min": knob.low, "max": knob.high, "step": step}
+    return slider(knob.name.partition(".")[2], FloatSlider, tooltip=knob.help, **limits)

@@ -14,9 +14,9 @@ from sbirlib.training.trainer import train
 
 
 def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:
-    """The best model of run `out`; where `out` holds none yet, it is trained first, a line an epoch.
+    """The best model of run `out`; where there is none yet, it is trained first, and each epoch printed.
 
-    A run that was stopped early is taken as it is, and said to be. An unfinished run without `best/` is
+    A run that was stopped early is used as it is, with a message. An unfinished run without `best/` is
     replaced. Raises what `train` and `load_run` raise.
     """
     run = Run(out)
@@ -26,10 +26,9 @@ def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | 
             print(record, flush=True)
     model = run.model()
     if run.epochs < model.config.run.epochs:
-        print(
-            f"{out} was stopped after epoch {run.epochs} of {model.config.run.epochs}: this is its best so far; "
-            f"`python -m sbirlib train --out {out} --resume` goes on"
-        )
+        stopped = f"{out} was stopped after epoch {run.epochs} of {model.config.run.epochs}"
+        resume = f"`python -m sbirlib train --out {out} --resume` goes on"
+        print(f"{stopped}: this is its best so far; {resume}")
     return model
 
 
@@ -40,17 +39,14 @@ def fast() -> bool:
 
 def demo_pairs(folder: str | Path = "../data") -> PairFolder:
     """MiniClothes, drawn into `folder` on first use; an eighth of it if `fast()`."""
-    if fast():
-        return PairFolder(
-            draw_miniclothes(Path(folder) / "MiniClothes-fast", photos=(60, 20), sketches=(120, 40))
-        )
-    return PairFolder(draw_miniclothes(Path(folder) / "MiniClothes"))
+    small = {"photos": (60, 20), "sketches": (120, 40)} if fast() else {}
+    name = "MiniClothes-fast" if small else "MiniClothes"
+    return PairFolder(draw_miniclothes(Path(folder) / name, **small))
 
 
 def demo_config(epochs: int | None = None, preset: str = "mini_full") -> Config:
     """A small preset, with another number of epochs if given; smaller in every way if `fast()`."""
     config = Config.preset(preset)
     epochs = epochs or config.run.epochs
-    if not fast():
-        return config.updated({"run.epochs": epochs})
-    return config.updated({"run.epochs": min(epochs, 12), "model.image_size": 48})
+    small = {"run.epochs": min(epochs, 12), "model.image_size": 48}
+    return config.updated(small if fast() else {"run.epochs": epochs})

@@ -1,7 +1,7 @@
 """Draw and search: a canvas for notebooks, the most similar photos beside it, and the same for scripts.
 
 A drawing is a list of strokes. The query picture is made of them here, not in the browser, so a script
-can draw and search in the same way. Source: ours.
+can draw and search in the same way.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import ipywidgets
 import numpy as np
+import PIL.Image
 from ipycanvas import Canvas
-from ipywidgets import Layout
+from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, Layout, VBox
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from sbirlib.data.images import EXTENSIONS, ImageError, as_pixels, read_image
 from sbirlib.data.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import image_grid, retrieval_card
 from sbirlib.figures.style import message, png_bytes
-from sbirlib.panels.base import Panel, notice
+from sbirlib.panels.base import BORDER, Panel, Status
 from sbirlib.retrieval.gallery import Gallery, Hit
 
 THUMBNAIL = 270  # px, twice what is shown: sharp on fine screens, and large photos are decoded only once
@@ -42,10 +41,20 @@ class Sheet(NamedTuple):
     paper: np.ndarray | None = None
     strokes: tuple[Stroke, ...] = ()
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to search with."""
-        return self.paper is None and not self.strokes
+    def page(self, size: int = SIZE) -> np.ndarray:
+        """The canvas (size, size, 3) as it looks."""
+        drawn = render_strokes(self.strokes, size)
+        return drawn if self.paper is None else np.minimum(drawn, self.paper)
+
+    def query(self, size: int = SIZE) -> np.ndarray:
+        """What is searched with, (size, size, 3): the strokes framed, unless a picture lies under them."""
+        # A picture was framed when it was loaded: strokes must stay where they were drawn on it.
+        if self.paper is not None:
+            return self.page(size)
+        return render_strokes(frame_strokes(self.strokes, size), size)
+
+
+BLANK = Sheet()
 
 
 def search_picture(gallery: Gallery, picture: np.ndarray, k: int = 10) -> list[Hit]:
@@ -67,47 +76,32 @@ class DrawPanel(Panel):
         self.gallery, self.k, self.size = gallery, k, size
         self.hits: list[Hit] = []
         self.query = render_strokes([], size)
-        self._sheets = [Sheet()]
+        self._sheets = [BLANK]
         self._pen: list[tuple[float, float]] = []
         self._thumbnail = lru_cache(maxsize=256)(_thumbnail)
-        self.canvas = Canvas(width=size, height=size)
-        self.seen = ipywidgets.Image(format="png", width=size // 3, layout=Layout(border="1px solid #999"))
-        self.status = ipywidgets.HTML()
-        self.pen_width = ipywidgets.FloatSlider(
-            WIDTH,
-            min=1,
-            max=10,
-            step=0.5,
-            description="pen (px)",
-            readout_format=".1f",
-            layout=Layout(width=f"{size}px"),
-        )
+        self.canvas, self.status = Canvas(width=size, height=size), Status()
+        self.seen = Image(format="png", width=size // 3, layout=Layout(border=BORDER))
+        range_ = {"min": 1, "max": 10, "step": 0.5, "readout_format": ".1f"}
+        self.pen_width = FloatSlider(WIDTH, description="pen (px)", **range_)
+        self.pen_width.layout.width = f"{size}px"
         self.undo_button = self._button("Undo", "takes back the last step", self.undo)
         self.clear_button = self._button("Clear", "an empty canvas", self.clear)
-        self.upload = ipywidgets.FileUpload(
+        self.upload = FileUpload(
             accept=",".join(EXTENSIONS), tooltip="searches with a picture file", layout=Layout(width="auto")
         )
         buttons = [self.undo_button, self.clear_button, self.upload]
         if sample is not None:
-            self.sample_button = self._button(
-                "Sample", "searches with a sample sketch", lambda: self.load(sample)
-            )
+            hint = "searches with a sample sketch"
+            self.sample_button = self._button("Sample", hint, lambda: self.load(sample))
             buttons.append(self.sample_button)
         self._listen()
-        frame = ipywidgets.Box([self.canvas], layout=Layout(border="1px solid #999", overflow="hidden"))
+        frame = Box([self.canvas], layout=Layout(border=BORDER, overflow="hidden"))
         frame.add_class("sbir-canvas")
-        left = ipywidgets.VBox(
-            [
-                frame,
-                self.pen_width,
-                ipywidgets.HBox(buttons),
-                ipywidgets.HBox([self.seen, ipywidgets.HTML(SEEN)]),
-            ],
-            layout=Layout(flex="0 0 auto"),
-        )
+        rows = [frame, self.pen_width, HBox(buttons), HBox([self.seen, HTML(SEEN)])]
+        left = VBox(rows, layout=Layout(flex="0 0 auto"))
         super().__init__()
-        right = ipywidgets.VBox([self.picture, self.status], layout=Layout(flex="1 1 0", min_width="0"))
-        self.children = (ipywidgets.HBox([left, right], layout=Layout(width="100%")),)
+        right = VBox([self.picture, self.status], layout=Layout(flex="1 1 0", min_width="0"))
+        self.children = (HBox([left, right], layout=Layout(width="100%")),)
         self._paint()
         if sample is not None:
             self.load(sample)
@@ -141,12 +135,12 @@ class DrawPanel(Panel):
 
     def undo(self) -> None:
         """Takes back the last step: a stroke, a picture, or Clear."""
-        self._turn_to(self._sheets[:-1] or [Sheet()])
+        self._turn_to(self._sheets[:-1] or [BLANK])
 
     def clear(self) -> None:
         """Empties the canvas; Undo brings the drawing back."""
-        if not self._sheets[-1].empty:
-            self._turn_to([*self._sheets, Sheet()])
+        if self._sheets[-1] is not BLANK:
+            self._turn_to([*self._sheets, BLANK])
 
     def photos(self) -> Figure:
         """The photos found, best first, in two rows; titles are rank and cosine similarity."""
@@ -158,44 +152,36 @@ class DrawPanel(Panel):
         """The query picture beside its photos."""
         if not self.hits:
             return message(HINT)
-        heading = f"the {len(self.hits)} most similar of {len(self.gallery.paths)} photos: rank and cosine similarity"
-        return retrieval_card(
-            self.query, *self._shown(), heading=heading, columns=math.ceil(len(self.hits) / 2)
-        )
+        count, total = len(self.hits), len(self.gallery.paths)
+        heading = f"the {count} most similar of {total} photos: rank and cosine similarity"
+        return retrieval_card(self.query, *self._shown(), heading=heading, columns=math.ceil(count / 2))
 
     def refresh(self, _change: object = None) -> None:
         """Draws the photos again; the canvas beside them shows the query already."""
         self.picture.value = png_bytes(self.photos())
 
     def _shown(self) -> tuple[list[np.ndarray], list[str]]:
-        return (
-            [self._thumbnail(hit.path) for hit in self.hits],
-            [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits],
-        )
+        titles = [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits]
+        return [self._thumbnail(hit.path) for hit in self.hits], titles
 
     def _turn_to(self, sheets: list[Sheet]) -> None:
         """Searches with the last of these sheets, and shows it."""
         sheet = sheets[-1]
-        paper, strokes = sheet
-        if paper is None:
-            query = render_strokes(frame_strokes(strokes, self.size), self.size)
-        else:  # framed when it was loaded: strokes must stay where they were drawn on it
-            query = np.minimum(paper, render_strokes(strokes, self.size))
-        found = search_picture(self.gallery, query, self.k) if not sheet.empty else []
+        query = sheet.query(self.size)
+        found = [] if sheet is BLANK else search_picture(self.gallery, query, self.k)
         self._sheets, self.query, self.hits = sheets, query, found
-        self._say(ON_PICTURE if paper is not None and not strokes else "")
+        self.status.say(ON_PICTURE if sheet.paper is not None and not sheet.strokes else "")
         self._paint()
         self.refresh()
 
     def _paint(self) -> None:
         """Shows the present sheet on the canvas, and small the query picture made of it."""
-        paper, strokes = self._sheets[-1]
-        page = render_strokes(strokes, self.size)
-        page = page if paper is None else np.minimum(page, paper)
-        opaque = np.full((*page.shape[:2], 1), 255, dtype=np.uint8)
         # With four channels ipycanvas sends PNG; with three it would be a blurred JPEG.
-        self.canvas.put_image_data(np.concatenate([page, opaque], axis=2))
-        self.seen.value = _png(self.query)
+        page = np.pad(self._sheets[-1].page(self.size), ((0, 0), (0, 0), (0, 1)), constant_values=255)
+        self.canvas.put_image_data(page)
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(self.query).save(buffer, "png")
+        self.seen.value = buffer.getvalue()
 
     def _listen(self) -> None:
         """Mouse, finger and upload do what `stroke` and `load` do."""
@@ -239,29 +225,20 @@ class DrawPanel(Panel):
                 raise ImageError(str(error).replace(str(path), file["name"])) from None
 
     def _attempt(self, action: Callable[[], None]) -> None:
-        """Runs what a click or a stroke asks for; an error stands in the panel, for nobody else would see it."""
+        """Runs what a click or a stroke asks for; an error is shown in the panel, or nobody would see it."""
         try:
             action()
         except Exception as error:
             text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            self._say(text, alert=True)
+            self.status.say(text, alert=True)
 
-    def _button(self, name: str, tooltip: str, action: Callable[[], None]) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=name, tooltip=tooltip, layout=Layout(width="auto"))
+    def _button(self, name: str, tooltip: str, action: Callable[[], None]) -> Button:
+        button = Button(description=name, tooltip=tooltip, layout=Layout(width="auto"))
         button.on_click(lambda _: self._attempt(action))
         return button
-
-    def _say(self, text: str, *, alert: bool = False) -> None:
-        self.status.value = notice(text, alert=alert)
 
 
 def _thumbnail(path: Path) -> np.ndarray:
     picture = read_image(path)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return np.asarray(picture)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    return buffer.getvalue()

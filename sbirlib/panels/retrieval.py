@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import ipywidgets
-from ipywidgets import Layout
+from ipywidgets import Dropdown, HBox, IntSlider
 from matplotlib.figure import Figure
 
+from sbirlib.data.images import read_image
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import ALL, WIDE, Panel, _read
+from sbirlib.panels.base import ALL, WIDE, Panel, checkbox
 from sbirlib.retrieval.rows import embed_split
 from sbirlib.retrieval.scores import Scores
 from sbirlib.retrieval.search import score_all
@@ -25,19 +25,13 @@ class RetrievalBrowser(Panel):
         self.split, self.scores, self.k = data.split, scores, k
         self.photo_index = data.photo_index.numpy()
         self.similarity = score_all(model.score, *embed_split(model, data)).numpy()
-        self.query = ipywidgets.IntSlider(0, 0, 0, description="query", layout=WIDE)
-        designers = [ALL, *filter(None, data.split.designers)]
-        self.designer = ipywidgets.Dropdown(options=designers, description="designer")
-        self.failures = ipywidgets.Checkbox(
-            description="failures only", indent=False, layout=Layout(margin="2px 0 0 2em")
-        )
-        self._refill()
-        super().__init__(ipywidgets.HBox([self.query, self.designer, self.failures]))
-        for control in (self.designer, self.failures):
-            control.observe(self._refill, "value")
-        self.follow(self.query, self.designer, self.failures)
+        self.query = IntSlider(0, 0, 0, description="query", layout=WIDE)
+        self.designer = Dropdown(options=[ALL, *filter(None, data.split.designers)], description="designer")
+        self.failures = checkbox("failures only")
+        controls = [self.query, self.designer, self.failures]
+        super().__init__(HBox(controls), controls=controls)
 
-    def _refill(self, _change: object = None) -> None:
+    def refill(self) -> None:
         """The queries to leaf through: `rows` of the split's sketches."""
         self.rows = [
             row
@@ -61,12 +55,6 @@ class RetrievalBrowser(Panel):
             f"{sketch.path.stem}: the true photo has rank {rank} of {self.scores.gallery} "
             f"(query {self.rows.index(row) + 1} of {len(self.rows)})"
         )
-        pictures = _read([sketch.path, *(self.split.photos[photo].path for photo in shown)])
-        return retrieval_card(
-            pictures[0],
-            pictures[1:],
-            titles,
-            true_place=shown.index(true),
-            heading=heading,
-            columns=math.ceil(len(shown) / 2),
-        )
+        query, *photos = map(read_image, (sketch.path, *(self.split.photos[photo].path for photo in shown)))
+        place, width = shown.index(true), math.ceil(len(shown) / 2)
+        return retrieval_card(query, photos, titles, true_place=place, heading=heading, columns=width)

@@ -1,133 +1,94 @@
-"""Panels that look inside a trained model: its attention, its tokens, and one run beside another."""
+"""Panels that look inside a trained model: what it attends to, and which tokens it can do without."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
-import ipywidgets
 import numpy as np
 import torch
 from einops import rearrange, reduce
 from ipycanvas import Canvas, hold_canvas
-from ipywidgets import Layout
+from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
-from sbirlib.analysis.attention import (
-    AttentionMaps,
-    attention_maps,
-    global_attention,
-    patch_attention,
-    rollout,
-)
-from sbirlib.analysis.discard import (
-    PLACES,
-    RULES,
-    earliest_place,
-    embed_kept,
-    embed_whole,
-    kept_places,
-    token_scores,
-)
+from sbirlib.analysis import attention, discard
+from sbirlib.analysis.pictures import picture
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.figures.style import message
 from sbirlib.figures.tokens import discard_card, token_overlay
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import STYLE, WIDE, Panel
+from sbirlib.panels.base import BORDER, Panel, checkbox, dropdown, slider
 from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import true_ranks
 
-GLOBAL, ROLLOUT = "global token", "all (rollout)"
+ROLLOUT = "all (rollout)"
+SIDE = 240  # px of the picture to click
 
 
 class AttentionExplorer(Panel):
     """What the global token, or a patch that you click, attends to, by layer and head."""
 
     def __init__(self, model: Method, data: LoadedSplit) -> None:
-        self.encoders = {"sketch": model.eval().sketch_encoder, "photo": model.photo_encoder}
+        self.backbones = {
+            "sketch": model.eval().sketch_encoder.backbone,
+            "photo": model.photo_encoder.backbone,
+        }
         self.pixels = {"sketch": data.sketches, "photo": data.photos}
         self.attention = lru_cache(maxsize=4)(self._attention)
-        layers, heads = self.attention("sketch", 0).maps.shape[0], self.attention("sketch", 0).maps.shape[2]
-        self.domain = ipywidgets.Dropdown(options=list(self.encoders), description="domain", style=STYLE)
-        self.image = ipywidgets.IntSlider(
-            0, 0, len(data.sketches) - 1, description="image", layout=WIDE, style=STYLE
-        )
-        self.layer = ipywidgets.Dropdown(
-            options=[*map(str, range(1, layers + 1)), ROLLOUT],
-            value=str(layers),
-            description="layer",
-            style=STYLE,
-        )
-        self.head = ipywidgets.Dropdown(
-            options=["mean and each", *map(str, range(1, heads + 1))], description="head", style=STYLE
-        )
-        height, width = self.encoders["sketch"].backbone.grid
-        self.query = ipywidgets.IntSlider(
-            0,
-            0,
-            height * width,
-            description="query patch",
-            layout=WIDE,
-            style=STYLE,
-            tooltip="0 is the global token, then the patches row by row",
-        )
-        self.canvas = Canvas(
-            width=240, height=240, layout=Layout(width="240px", height="240px", border="1px solid #999")
-        )
+        maps, _, (height, width) = self.attention("sketch", 0)
+        layers, heads = (list(map(str, range(1, maps.shape[axis] + 1))) for axis in (0, 2))
+        self.domain = dropdown("domain", self.backbones)
+        self.image = slider("image", max=len(data.sketches) - 1)
+        self.layer = dropdown("layer", [*layers, ROLLOUT], value=layers[-1])
+        self.head = dropdown("head", ["mean and each", *heads])
+        places = "0 is the global token, then the patches row by row"
+        self.query = slider("query patch", max=height * width, tooltip=places)
+        square = Layout(width=f"{SIDE}px", height=f"{SIDE}px", border=BORDER)
+        self.canvas = Canvas(width=SIDE, height=SIDE, layout=square)
         self.canvas.add_class("sbir-pick")
         self.canvas.on_mouse_down(self.pick)
-        controls = ipywidgets.VBox(
-            [
-                self.domain,
-                self.image,
-                self.layer,
-                self.head,
-                self.query,
-                ipywidgets.HTML("Click a patch, or move the slider; 0 is the global token."),
-            ]
-        )
-        self.domain.observe(self._refill, "value")
-        super().__init__(ipywidgets.HBox([self.canvas, controls]))
-        self.follow(self.domain, self.image, self.layer, self.head, self.query)
+        controls = [self.domain, self.image, self.layer, self.head, self.query]
+        hint = HTML("Click a patch, or move the slider; 0 is the global token.")
+        super().__init__(HBox([self.canvas, VBox([*controls, hint])]), controls=controls)
 
     def pick(self, x: float, y: float) -> None:
         """Makes the patch at (x, y), in pixels of the small picture, the query."""
-        height, width = self.encoders[self.domain.value].backbone.grid
-        row, column = (
-            min(max(int(place * count / 240), 0), count - 1) for place, count in ((y, height), (x, width))
-        )
-        self.query.value = 1 + row * width + column
+        height, width = self.backbones[self.domain.value].grid
+        row, column = np.clip(y * height // SIDE, 0, height - 1), np.clip(x * width // SIDE, 0, width - 1)
+        self.query.value = int(1 + row * width + column)
+
+    def refill(self) -> None:
+        """As many images as the domain has."""
+        self.image.max = len(self.pixels[self.domain.value]) - 1
 
     def refresh(self, change: object = None) -> None:
         """Draws both pictures again: the one to click and the maps."""
         super().refresh(change)
-        height, width = self.encoders[self.domain.value].backbone.grid
-        pixels = rearrange(self.pixels[self.domain.value][self.image.value], "c h w -> h w c").numpy()
-        places = (np.arange(240) * len(pixels)) // 240
+        height, width = self.backbones[self.domain.value].grid
+        pixels = picture(self.pixels[self.domain.value][self.image.value])
+        places = (np.arange(SIDE) * len(pixels)) // SIDE
         with hold_canvas(self.canvas):
             self.canvas.put_image_data(np.ascontiguousarray(pixels[places][:, places]), 0, 0)
             if self.query.value:
                 row, column = divmod(self.query.value - 1, width)
+                down, across = SIDE / height, SIDE / width
                 self.canvas.stroke_style, self.canvas.line_width = "#d55e00", 3
-                self.canvas.stroke_rect(column * 240 / width, row * 240 / height, 240 / width, 240 / height)
+                self.canvas.stroke_rect(column * across, row * down, across, down)
 
     def figure(self) -> Figure:
         """The picture, and over it a map for each head that is asked for."""
-        domain, attention = self.domain.value, self.attention(self.domain.value, self.image.value)
-        pixels = rearrange(self.pixels[domain][self.image.value], "c h w -> h w c").numpy()
-        query = self.query.value
-        asked = divmod(query - 1, attention.grid[1]) if query else None
-        who = f"patch in row {asked[0] + 1}, column {asked[1] + 1}" if asked else f"the {GLOBAL}"
-        rolled = self.layer.value == ROLLOUT
-        attention = rollout(attention) if rolled else attention
-        uses_cls = self.encoders[domain].backbone.uses_cls
-        every = (
-            global_attention(attention, uses_cls=uses_cls)
-            if asked is None
-            else patch_attention(attention, query - 1)
-        )
-        heads = every[0 if rolled else int(self.layer.value) - 1, 0]
+        domain, layer, query = self.domain.value, self.layer.value, self.query.value
+        maps, rolled = self.attention(domain, self.image.value), layer == ROLLOUT
+        maps = attention.rollout(maps) if rolled else maps
+        if query:
+            asked, every = divmod(query - 1, maps.grid[1]), attention.patch_attention(maps, query - 1)
+            who = f"patch in row {asked[0] + 1}, column {asked[1] + 1}"
+        else:
+            uses_cls = self.backbones[domain].uses_cls
+            asked, every, who = None, attention.global_attention(maps, uses_cls=uses_cls), "the global token"
+        heads = every[0 if rolled else int(layer) - 1, 0]
         if rolled:
             shown = {"through all layers": heads[0]}
         elif self.head.value.isdigit():
@@ -135,23 +96,15 @@ class AttentionExplorer(Panel):
         else:
             shown = {"mean of heads": reduce(heads, "head h w -> h w", "mean")}
             shown |= {f"head {i}": head for i, head in enumerate(heads, start=1)}
-        return token_overlay(
-            pixels,
-            [grid.numpy() for grid in shown.values()],
-            list(shown),
-            query=asked,
-            heading=f"{domain}, layer {self.layer.value}: what {who} attends to",
-        )
+        pixels = picture(self.pixels[domain][self.image.value])
+        grids = [grid.numpy() for grid in shown.values()]
+        heading = f"{domain}, layer {layer}: what {who} attends to"
+        return token_overlay(pixels, grids, list(shown), query=asked, heading=heading)
 
-    def _attention(self, domain: str, image: int) -> AttentionMaps:
-        device = next(self.encoders[domain].parameters()).device
-        attention = attention_maps(
-            self.encoders[domain].backbone, to_float(self.pixels[domain][image][None], device)
-        )
-        return attention._replace(maps=attention.maps.cpu())
-
-    def _refill(self, _change: object = None) -> None:
-        self.image.max = len(self.pixels[self.domain.value]) - 1
+    def _attention(self, domain: str, image: int) -> attention.AttentionMaps:
+        backbone, pixels = self.backbones[domain], self.pixels[domain][image][None]
+        found = attention.attention_maps(backbone, to_float(pixels, next(backbone.parameters()).device))
+        return found._replace(maps=found.maps.cpu())
 
 
 class TokenDiscardExplorer(Panel):
@@ -159,37 +112,21 @@ class TokenDiscardExplorer(Panel):
 
     def __init__(self, model: Method, data: LoadedSplit, *, k: int = 8) -> None:
         self.encoder, self.data, self.k = model.eval().sketch_encoder, data, k
-        self.device = next(model.parameters()).device
-        self.photos = {
-            recycle: embed(
-                lambda images, recycle=recycle: embed_whole(model.photo_encoder, images, recycle=recycle),
-                data.photos,
-                device=self.device,
-                what="photos",
-            )
-            for recycle in ((True, False) if self.encoder.mstr else (True,))
-        }
-        self.query = ipywidgets.IntSlider(
-            0, 0, len(data.sketches) - 1, description="query", layout=WIDE, style=STYLE
+        self.device, recycles = next(model.parameters()).device, self.encoder.mstr is not None
+        self.photos = {}
+        for recycle in (True, False) if recycles else (True,):
+            whole = partial(discard.embed_whole, model.photo_encoder, recycle=recycle)
+            self.photos[recycle] = embed(whole, data.photos, device=self.device, what="photos")
+        self.query = slider("query", max=len(data.sketches) - 1)
+        self.keep = slider("tokens kept (%)", value=50, max=100)
+        self.rule = dropdown(
+            "keep those by", [rule for rule in discard.RULES if recycles or rule != "recycling"]
         )
-        self.keep = ipywidgets.IntSlider(
-            50, 0, 100, 1, description="tokens kept (%)", layout=WIDE, style=STYLE
-        )
-        rules = [rule for rule in RULES if rule != "recycling" or self.encoder.mstr]
-        self.rule = ipywidgets.Dropdown(options=rules, description="keep those by", style=STYLE)
-        self.where = ipywidgets.Dropdown(
-            options=list(PLACES), value=earliest_place(self.encoder), description="discard at", style=STYLE
-        )
-        self.recycle = ipywidgets.Checkbox(
-            True,
-            description="recycled tokens in the embedding",
-            indent=False,
-            layout=Layout(width="26em", margin="2px 0 0 2em"),
-            disabled=self.encoder.mstr is None,
-        )
-        controls = [self.query, self.keep, self.rule, self.where, self.recycle]
-        super().__init__(ipywidgets.HBox([ipywidgets.VBox(controls[:2]), ipywidgets.VBox(controls[2:])]))
-        self.follow(*controls)
+        self.where = dropdown("discard at", discard.PLACES, value=discard.earliest_place(self.encoder))
+        beside = "recycled tokens in the embedding"
+        self.recycle = checkbox(beside, value=True, width="26em", disabled=not recycles)
+        first, second = [self.query, self.keep], [self.rule, self.where, self.recycle]
+        super().__init__(HBox([VBox(first), VBox(second)]), controls=[*first, *second])
 
     @torch.inference_mode()
     def figure(self) -> Figure:
@@ -197,11 +134,13 @@ class TokenDiscardExplorer(Panel):
         row, recycle = self.query.value, self.recycle.value
         image = to_float(self.data.sketches[row][None], self.device)
         try:
-            places = kept_places(token_scores(self.encoder, image, self.rule.value), self.keep.value / 100)
-            few = embed_kept(self.encoder, image, places, where=self.where.value, recycle=recycle)
+            places = discard.kept_places(
+                discard.token_scores(self.encoder, image, self.rule.value), self.keep.value / 100
+            )
+            few = discard.embed_kept(self.encoder, image, places, where=self.where.value, recycle=recycle)
         except InputError as error:
             return message(str(error))
-        whole = embed_whole(self.encoder, image, recycle=recycle)
+        whole = discard.embed_whole(self.encoder, image, recycle=recycle)
         similarity = (torch.cat([few, whole]).float().cpu() @ self.photos[recycle].T).numpy()
         true = int(self.data.photo_index[row])
         rank, before = true_ranks(similarity, np.array([true, true])).tolist()
@@ -209,20 +148,15 @@ class TokenDiscardExplorer(Panel):
         height, width = self.encoder.backbone.grid
         kept = np.zeros(height * width, dtype=bool)
         kept[places[0].cpu()] = True
-        titles = [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)]
-        pixels = [
-            rearrange(picture, "c h w -> h w c").numpy()
-            for picture in (self.data.sketches[row], *self.data.photos[found])
-        ]
         heading = (
             f"{kept.sum()} of {kept.size} tokens kept: the true photo has rank {rank} of "
             f"{similarity.shape[1]} (with all tokens: {before})"
         )
         return discard_card(
-            pixels[0],
+            picture(self.data.sketches[row]),
             rearrange(kept, "(h w) -> h w", h=height),
-            pixels[1:],
-            titles,
+            [picture(photo) for photo in self.data.photos[found]],
+            [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)],
             true_place=found.index(true) if true in found else None,
             heading=heading,
         )

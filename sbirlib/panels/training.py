@@ -12,7 +12,7 @@ import ipywidgets
 import numpy as np
 import torch
 from IPython import get_ipython
-from ipywidgets import Layout
+from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
 from matplotlib.figure import Figure
 
 from sbirlib.config.config import Config, differing_settings, knobs
@@ -22,7 +22,7 @@ from sbirlib.figures.curves import accuracy_by_epoch, training_curves
 from sbirlib.figures.loss import info_nce_example
 from sbirlib.figures.style import message
 from sbirlib.layers.losses import info_nce
-from sbirlib.panels.base import STYLE, WIDE, Panel, notice
+from sbirlib.panels.base import STYLE, Panel, Status, dropdown, slider
 from sbirlib.runs.folder import Run, find_runs, short_names
 from sbirlib.runs.history import EpochRecord
 from sbirlib.training.signals import Stop
@@ -35,18 +35,15 @@ class RunComparer(Panel):
     def __init__(self, runs: str | Path | Sequence[str | Path]) -> None:
         found = find_runs(runs) if isinstance(runs, str | Path) else [Run(run) for run in runs]
         self.names = short_names(found)
+        names = list(self.names)
+        size = {"rows": min(8, max(2, len(names))), "layout": Layout(width="32em")}
         self.runs = ipywidgets.SelectMultiple(
-            options=list(self.names),
-            value=list(self.names)[:4],
-            description="runs",
-            rows=min(8, max(2, len(self.names))),
-            layout=Layout(width="32em"),
-            style=STYLE,
+            options=names, value=names[:4], description="runs", style=STYLE, **size
         )
-        self.k = ipywidgets.Dropdown(options=[1, 5, 10], description="Acc@K: K", style=STYLE)
-        self.table = ipywidgets.HTML()
-        super().__init__(ipywidgets.HBox([self.runs, self.k]), self.table)
-        self.follow(self.runs, self.k)
+        self.k = dropdown("Acc@K: K", (1, 5, 10))
+        self.table = HTML()
+        controls = [self.runs, self.k]
+        super().__init__(HBox(controls), self.table, controls=controls)
 
     def refresh(self, change: object = None) -> None:
         """Draws the curves and writes the table again."""
@@ -56,10 +53,10 @@ class RunComparer(Panel):
 
     def figure(self) -> Figure:
         """A curve for each chosen run."""
+        if not self.names:
+            return message("no run here yet: `python -m sbirlib train` makes one")
         if not self.runs.value:
-            return message(
-                "no run chosen" if self.names else "no run here yet: `python -m sbirlib train` makes one"
-            )
+            return message("no run chosen")
         histories = {name: self.names[name].history() for name in self.runs.value}
         return accuracy_by_epoch(histories, k=self.k.value)
 
@@ -92,37 +89,27 @@ class TrainPanel(Panel):
         self.controls = {knob.name: _control(knob) for knob in found}
         for fixed in ("data.root", "method"):  # which the panel was made for
             self.controls[fixed].disabled = True
-        self.most_used = [
-            "run.epochs",
-            "optim.lr",
-            "optim.batch_size",
-            *(name for name in self.controls if name.partition(".")[0] in ("loss", config.method)),
-        ]
-        groups: dict[str, list[str]] = {"most used": self.most_used}
-        for knob in found:
-            groups.setdefault(knob.name.partition(".")[0].replace("method", "model"), []).append(knob.name)
+        names = list(self.controls)
+        groups = {head: [name for name in names if name.startswith(f"{head}.")] for head in config.groups}
+        groups["model"].insert(0, "method")
+        own = [name for group in ("loss", config.method) for name in groups.get(group, ())]
+        self.most_used = ["run.epochs", "optim.lr", "optim.batch_size", *own]
         helps = {knob.name: knob.help + (f" [{knob.unit}]" if knob.unit else "") for knob in found}
-        self.settings = ipywidgets.Tab(
-            [
-                ipywidgets.VBox(
-                    [
-                        ipywidgets.HBox([self.controls[name], ipywidgets.HTML(html.escape(helps[name]))])
-                        for name in names
-                    ],
-                    layout=Layout(max_height="28em", overflow="auto"),
-                )
-                for names in groups.values()
-            ],
-            titles=list(groups),
-        )
-        self.train_button = ipywidgets.Button(description="Train", icon="play", button_style="success")
-        self.stop_button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+
+        def page(names: Sequence[str]) -> VBox:
+            rows = [HBox([self.controls[name], HTML(html.escape(helps[name]))]) for name in names]
+            return VBox(rows, layout=Layout(max_height="28em", overflow="auto"))
+
+        groups = {"most used": self.most_used, **groups}
+        self.settings = ipywidgets.Tab([page(names) for names in groups.values()], titles=list(groups))
+        self.train_button = Button(description="Train", icon="play", button_style="success")
+        self.stop_button = Button(description="Stop", icon="stop", disabled=True)
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
-        self.status = ipywidgets.HTML()
-        buttons = ipywidgets.HBox([self.train_button, self.stop_button])
-        super().__init__(self.settings, buttons, self.status)
-        self.follow(*(self.controls[name] for name in self.most_used))
+        self.status = Status()
+        buttons = HBox([self.train_button, self.stop_button])
+        followed = [self.controls[name] for name in self.most_used]
+        super().__init__(self.settings, buttons, self.status, controls=followed)
 
     @property
     def config(self) -> Config:
@@ -151,12 +138,12 @@ class TrainPanel(Panel):
     def start(self) -> bool:
         """What the Train button does; False, with a reason in the panel, if a training is under way."""
         if self.running:
-            self._say("A training is under way: press Stop first.", alert=True)
+            self.status.say("A training is under way: press Stop first.", alert=True)
             return False
         self.records, self.error, self.folder = [], None, _next_folder(self.out)
         self._stop = Stop()
-        self._enable(running=True)
-        self._say("Reading the pictures and building the model ...")
+        self.train_button.disabled, self.stop_button.disabled = True, False
+        self.status.say("Reading the pictures and building the model ...")
         self.refresh()
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
         self._thread.start()
@@ -164,10 +151,9 @@ class TrainPanel(Panel):
 
     def stop(self) -> None:
         """What the Stop button does: ends the training after the epoch that runs."""
-        if not self.running:
-            return
-        self._stop.ask()
-        self._say(f"Stopping after epoch {len(self.records) + 1} ...")
+        if self.running:
+            self._stop.ask()
+            self.status.say(f"Stopping after epoch {len(self.records) + 1} ...")
 
     def finish(self) -> Path:
         """Waits for the training, prints its epochs, and returns the run folder.
@@ -178,18 +164,16 @@ class TrainPanel(Panel):
         """
         if self._thread is None or (self.error is not None and not self.running):
             self.start()
-        shown = 0
-        while True:
+        shown, running = 0, True
+        while running:
             try:
                 self._thread.join(timeout=0.2)
             except KeyboardInterrupt:
                 self.stop()
-            alive = self.running
+            running = self.running
             for record in self.records[shown:]:
                 print(record, flush=True)
                 shown += 1
-            if not alive:
-                break
         if self.error is not None:
             raise self.error
         return self.folder
@@ -202,44 +186,31 @@ class TrainPanel(Panel):
                 for record in epochs:
                     self.records.append(record)
                     self.refresh()
-                    self._say(f"{record} (of {config.run.epochs})")
+                    self.status.say(f"{record} (of {config.run.epochs})")
             word = "Stopped" if len(self.records) < config.run.epochs else "Done"
-            self._say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
+            self.status.say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
         except Exception as error:
             self.error = error
-            self._say(f"{type(error).__name__}: {error}", alert=True)
+            self.status.say(f"{type(error).__name__}: {error}", alert=True)
         finally:
-            self._enable(running=False)
-
-    def _enable(self, *, running: bool) -> None:
-        self.train_button.disabled, self.stop_button.disabled = running, not running
-
-    def _say(self, text: str, *, alert: bool = False) -> None:
-        self.status.value = notice(text, alert=alert)
+            self.train_button.disabled, self.stop_button.disabled = False, True
 
 
-def _control(knob: Knob) -> ipywidgets.Widget:
+def _control(knob: Knob) -> Widget:
     """The control that fits a hyper-parameter's kind and limits."""
-    common = {
-        "value": knob.default,
-        "description": knob.name.rpartition(".")[2],
-        "tooltip": knob.help,
-        "style": STYLE,
-        "layout": Layout(width="22em"),
-    }
+    label, size = knob.name.rpartition(".")[2], Layout(width="22em")
+    common = dict(value=knob.default, description=label, tooltip=knob.help, style=STYLE, layout=size)
+    limits = {"min": -1e9 if knob.low is None else knob.low, "max": 1e9 if knob.high is None else knob.high}
     if knob.choices:
         return ipywidgets.Dropdown(options=knob.choices, **common)
     if knob.kind is bool:
         return ipywidgets.Checkbox(**common)
+    if knob.kind is int:
+        return ipywidgets.BoundedIntText(**common, **limits)
+    if knob.kind is float:
+        return ipywidgets.BoundedFloatText(**common, **limits, step=None)
     if isinstance(knob.default, tuple):
         return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
-    if knob.kind in (int, float):
-        number = ipywidgets.BoundedIntText if knob.kind is int else ipywidgets.BoundedFloatText
-        limits = {
-            "min": -1e9 if knob.low is None else knob.low,
-            "max": 1e9 if knob.high is None else knob.high,
-        }
-        return number(**common, **limits, **({} if knob.kind is int else {"step": None}))
     return ipywidgets.Text(**common)
 
 
@@ -260,19 +231,9 @@ class InfoNCEPanel(Panel):
 
     def __init__(self, sketch_degrees: Iterable[float], photo_degrees: Iterable[float]) -> None:
         self.sketches, self.photos = _unit_circle(sketch_degrees), _unit_circle(photo_degrees)
-        self.temperature = ipywidgets.FloatLogSlider(
-            1.0,
-            base=10,
-            min=-2,
-            max=1,
-            step=0.005,
-            description="temperature",
-            readout_format=".3f",
-            layout=WIDE,
-            style=STYLE,
-        )
-        super().__init__(self.temperature)
-        self.follow(self.temperature)
+        limits = {"value": 1.0, "min": -2, "max": 1, "step": 0.005}
+        self.temperature = slider("temperature", ipywidgets.FloatLogSlider, readout_format=".3f", **limits)
+        super().__init__(self.temperature, controls=[self.temperature])
 
     @property
     def loss(self) -> float:

@@ -1,4 +1,4 @@
-"""The notebooks in a real browser: JupyterLab as `make lab` starts it, driven with the mouse and the keyboard."""
+"""The notebooks in a real browser: JupyterLab as `make lab` starts it, driven with mouse and keyboard."""
 
 import csv
 import re
@@ -118,9 +118,8 @@ class TestTrain(Notebook):
         train.click()
         expect(train).to_be_disabled()
         expect(status).to_contain_text(re.compile(r"epoch\s+\d+.*\(of 400\)"))
-        seen = re.search(r"epoch\s+(\d+)", status.inner_text())[
-            1
-        ]  # an epoch takes less than a look at the page
+        # An epoch takes less than a look at the page.
+        seen = re.search(r"epoch\s+(\d+)", status.inner_text())[1]
         with redrawn(training):
             expect(status).to_contain_text(re.compile(rf"epoch\s+(?!{seen}\b)\d+.*\(of 400\)"))
         stop.click()

@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, show their figures, and are committed clean."""
 
+import ast
 import time
 
 import nbformat
@@ -34,6 +35,19 @@ def test_notebooks_are_committed_without_outputs(name):
 def test_code_cells_are_short(name):
     for cell in code_cells(read(name)):
         assert len(cell.source.splitlines()) <= 12, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_import_from_the_top_level_and_two_rooms(name):
+    code = ast.parse("\n".join(cell.source for cell in code_cells(read(name))))
+    whole = [alias.name for node in ast.walk(code) if isinstance(node, ast.Import) for alias in node.names]
+    origins = [node.module for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
+    assert not any(module.startswith("sbirlib") for module in whole)
+    assert "sbirlib" in origins
+    rooms = {module for module in origins if module.startswith("sbirlib.")}
+    # A room hands out what others may use: nobody need know its modules.
+    assert all(room.count(".") == 1 for room in rooms), rooms
+    assert len(rooms) <= 2, rooms
 
 
 @pytest.mark.parametrize("name", NAMES)

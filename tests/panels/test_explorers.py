@@ -134,5 +134,6 @@ def test_run_comparer_finds_runs_below_a_folder(run, tmp_path):
 
 
 def test_the_table_shows_names_as_text():
-    assert settings_table({}, ["a", "b"]) == "These runs have the same settings."
-    assert "<th>&lt;b&gt;</th>" in settings_table({"optim.lr": {"<b>": 1}}, ["<b>"])
+    same, other = Config(), Config().updated({"optim.lr": 1})
+    assert settings_table(["a", "b"], [same, same]) == "These runs have the same settings."
+    assert "<th>&lt;b&gt;</th>" in settings_table(["a", "<b>"], [same, other])

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from typing import assert_type
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from sbirlib import MSTR, ARNet, Config, Gallery, PairFolder, evaluate, load_run, train
+from sbirlib import (
+    MSTR,
+    ARNet,
+    Config,
+    Gallery,
+    PairFolder,
+    accuracy_of,
+    edge_map,
+    epoch_batches,
+    evaluate,
+    fit_square,
+    load_run,
+    load_split,
+    read_image,
+    score,
+    simulate_selection,
+    train,
+)
+from sbirlib.data.batches import Batch
+from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.pairs import Report, Split
+from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Hit
-from sbirlib.retrieval.scores import Scores
+from sbirlib.retrieval.intervals import Selection
+from sbirlib.retrieval.scores import Accuracy, Scores
 from sbirlib.runs.history import EpochRecord
 
 
@@ -24,7 +47,7 @@ def train_and_search() -> list[Hit]:
     for record in train(pairs, config, out="outputs/try"):
         assert_type(record, EpochRecord)
     model = load_run("outputs/try")
-    assert_type(model, ARNet)
+    assert_type(model, Method)
     scores = evaluate(model, pairs)
     assert_type(scores, Scores)
     gallery = Gallery.from_folder(model, "data/MiniClothes/testB")
@@ -48,3 +71,17 @@ def recycle() -> Tensor:
     loss = mstr.loss(cells)
     assert_type(loss, Tensor)
     return fused.mean() + loss
+
+
+def look_closer(model: ARNet) -> Tensor:
+    config = Config.preset("mini")
+    data = load_split(PairFolder("data/MiniClothes").split("train"), config.data, 96)
+    assert_type(data, LoadedSplit)
+    assert_type(read_image(data.split.photos[0].path), Image.Image)
+    for batch in epoch_batches(data, config.data, seed=0, epoch=1, batch_size=16, device="cpu"):
+        assert_type(batch, Batch)
+        assert_type(model.compare(model.encode(batch), batch), dict[str, Tensor])
+    assert_type(score(np.eye(3), np.arange(3)), Scores)
+    assert_type(accuracy_of(6, 10), Accuracy)
+    assert_type(simulate_selection(70.0, 1.5, queries=281, epochs=500), Selection)
+    return edge_map(fit_square(data.photos / 255, 96, "pad"))
