@@ -12,25 +12,24 @@ from sbirlib.config import Config
 from sbirlib.data import PairFolder, edge_map, epoch_batches, fit_square, load_split, read_image
 from sbirlib.layers import MSTR
 from sbirlib.methods import ARNet
+from sbirlib.miniclothes import near_twins, trace_garment, wardrobe
 from sbirlib.retrieval import Gallery, accuracy_of, evaluate, score, simulate_selection
 from sbirlib.runs import load_run
 from sbirlib.training import train
 
-__all__ = [
-    "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "edge_map", "epoch_batches",
-    "evaluate", "fit_square", "load_run", "load_split", "read_image", "score", "simulate_selection", "train",
-]  # fmt: skip
-
-# What notebooks need besides. Loaded when first asked for: figures and panels take seconds to import.
+# What notebooks need besides; loaded when first asked for, since figures and panels take seconds to import.
 _LATE = {
     "demo_pairs": "sbirlib.panels:demo_pairs",
     "image_grid": "sbirlib.figures:image_grid",
-    "near_twins": "sbirlib.miniclothes:near_twins",
     "pictures": "sbirlib.analysis.pictures",
     "published": "sbirlib.experiments.published",
-    "trace_garment": "sbirlib.miniclothes:trace_garment",
-    "wardrobe": "sbirlib.miniclothes:wardrobe",
 }
+
+__all__ = [
+    "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "edge_map", "epoch_batches", "evaluate",
+    "fit_square", "load_run", "load_split", "near_twins", "read_image", "score", "simulate_selection",
+    "trace_garment", "train", "wardrobe",
+]  # fmt: skip
 
 if not TYPE_CHECKING:  # or a misspelt name would pass for one of these
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from sbirlib.analysis import attention as inside
 from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
+from sbirlib.data.images import as_picture
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
 from sbirlib.figures.curves import discard_curves
@@ -135,7 +136,7 @@ PICTURES: dict[str, Callable[[Method, LoadedSplit, int], Figure]] = {kind.__name
 
 def _shown(pixels: Tensor, rows: Iterable[int]) -> list[np.ndarray]:
     """Pictures (h, w, 3), as figures take them, of rows of (n, 3, h, w)."""
-    return [rearrange(pixels[row], "c h w -> h w c").numpy() for row in rows]
+    return [as_picture(pixels[row]) for row in rows]
 
 
 def _one(model: Method, data: LoadedSplit, domain: str, row: int) -> tuple[Encoder, Tensor, np.ndarray]:

@@ -12,7 +12,7 @@ from tyro.conf import OmitSubcommandPrefixes
 
 from sbirlib.cli.ablate import ablate_from, compare_command, published_command
 from sbirlib.cli.bench import bench_command
-from sbirlib.cli.data import data
+from sbirlib.cli.data import data_command
 from sbirlib.cli.flags import start_of
 from sbirlib.cli.methods import methods_command
 from sbirlib.cli.models import evaluate_command, picture_command, search_command
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What the flags start from decides which there are, so it is read first.
         start = start_of(argv)
         commands = {
-            "data": data,
+            "data": data_command,
             "train": train_from(start),
             "evaluate": evaluate_command,
             "search": search_command,

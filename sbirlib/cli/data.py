@@ -69,7 +69,7 @@ class Import:
         return 0
 
 
-def data(
+def data_command(
     command: Annotated[Demo, subcommand("demo")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Import, subcommand("import")],

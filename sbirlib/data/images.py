@@ -87,6 +87,11 @@ def as_pixels(picture: Image.Image | np.ndarray) -> Tensor:
     return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w")
 
 
+def as_picture(pixels: Tensor) -> np.ndarray:
+    """Pixels (3, h, w) as figures take them: (h, w, 3)."""
+    return rearrange(pixels, "c h w -> h w c").numpy()
+
+
 def inspect_image(path: str | Path) -> ImageFacts:
     """Mode and size of a picture, decoded to its end. Raises ImageError as `read_image` does."""
     return _decode(Path(path))[1]

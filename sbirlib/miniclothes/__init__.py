@@ -1,10 +1,10 @@
 """MiniClothes, the embedded data set, drawn entirely by code."""
 
 from sbirlib.miniclothes.dataset import draw_miniclothes, near_twins
+from sbirlib.miniclothes.garments import Garment, Wardrobe, wardrobe
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.sketch import DESIGNERS, Designer, render_sketch
 from sbirlib.miniclothes.trace import trace_garment
-from sbirlib.miniclothes.wardrobe import Garment, Wardrobe, wardrobe
 
 __all__ = [
     "DESIGNERS",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sbirlib.miniclothes.wardrobe import Garment
+from sbirlib.miniclothes.garments import Garment
 
 # The low and the high end of each measure, in body units; a Garment's 0..1 fields choose between.
 MEASURES: dict[str, dict[str, tuple[float, float]]] = {

@@ -22,9 +22,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from sbirlib.errors import InputError
+from sbirlib.miniclothes.garments import Garment, Wardrobe, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
-from sbirlib.miniclothes.wardrobe import Garment, Wardrobe, detail_differences, wardrobe
 
 VERSION = 2  # of the drawing: raise it with every change that changes a pixel
 MANIFEST = "miniclothes.json"

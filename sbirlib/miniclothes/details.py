@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sbirlib.miniclothes.cut import HEM_PIECE, Cut, Part, arc, between, bezier, both, box, chain, mirror
-from sbirlib.miniclothes.wardrobe import Garment
+from sbirlib.miniclothes.garments import Garment
 
 # Degrees by which the cloth of pockets is turned, as tailors do where a pattern would hide them.
 BIAS = 45.0

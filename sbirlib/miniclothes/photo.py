@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from sbirlib.miniclothes.cut import OUTLINED, Part, off, pixels
+from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
-from sbirlib.miniclothes.wardrobe import Garment
 
 OVERSAMPLING = 2
 LEATHER, METAL = (92.0, 58.0, 40.0), (205.0, 196.0, 170.0)

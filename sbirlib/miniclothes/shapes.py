@@ -26,7 +26,7 @@ from sbirlib.miniclothes.cut import (
     widen,
 )
 from sbirlib.miniclothes.details import buttons, details
-from sbirlib.miniclothes.wardrobe import Garment
+from sbirlib.miniclothes.garments import Garment
 
 # The ranges of a sleeve's length and half width, and the degrees by which it stands off.
 SLEEVES = {"short": ((0.13, 0.30), (0.075, 0.125), 40.0), "long": ((0.50, 0.68), (0.045, 0.105), 21.0)}

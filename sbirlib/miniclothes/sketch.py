@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from sbirlib.miniclothes.cut import OUTLINED, Part, pixels
+from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
-from sbirlib.miniclothes.wardrobe import Garment
 
 OVERSAMPLING = 3
 LIGHT = {"stitch": 0.55, "fold": 0.7, "pleat": 0.85, "seam": 0.8, "pattern": 0.7}  # share of the full width

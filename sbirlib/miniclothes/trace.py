@@ -7,8 +7,8 @@ from matplotlib.path import Path as Outline
 
 from sbirlib.data.strokes import SIZE, Stroke
 from sbirlib.miniclothes.cut import OUTLINED
+from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout
-from sbirlib.miniclothes.wardrobe import Garment
 
 
 def trace_garment(garment: Garment, size: int = SIZE, *, seed: int = 0) -> dict[str, list[Stroke]]:

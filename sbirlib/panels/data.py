@@ -8,11 +8,10 @@ import torch
 from ipywidgets import Dropdown, FloatSlider, HBox, VBox, Widget
 from matplotlib.figure import Figure
 
-from sbirlib.analysis.pictures import picture
 from sbirlib.config.config import Config, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.batches import draws
-from sbirlib.data.images import read_image, read_pixels
+from sbirlib.data.images import as_picture, read_image, read_pixels
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.transforms import fit_square, make_view, to_float
 from sbirlib.figures.photos import image_grid
@@ -84,7 +83,7 @@ class ViewExplorer(Panel):
                 numbers = torch.from_numpy(draws(self.chance.value, 0, name == "photo", 3))[:count]
                 views += [*make_view(image.expand(count, -1, -1, -1), kind, numbers, config.data)]
                 titles += [f"{name} {kind}"] * count
-        return image_grid([picture(view) for view in views], titles, columns=7, side=1.35)
+        return image_grid([as_picture(view) for view in views], titles, columns=7, side=1.35)
 
 
 def _view_slider(knob: Knob) -> Widget:

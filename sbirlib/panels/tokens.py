@@ -12,7 +12,7 @@ from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
 from sbirlib.analysis import attention, discard
-from sbirlib.analysis.pictures import picture
+from sbirlib.data.images import as_picture
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
@@ -67,7 +67,7 @@ class AttentionExplorer(Panel):
         """Draws both pictures again: the one to click and the maps."""
         super().refresh(change)
         height, width = self.backbones[self.domain.value].grid
-        pixels = picture(self.pixels[self.domain.value][self.image.value])
+        pixels = as_picture(self.pixels[self.domain.value][self.image.value])
         places = (np.arange(SIDE) * len(pixels)) // SIDE
         with hold_canvas(self.canvas):
             self.canvas.put_image_data(np.ascontiguousarray(pixels[places][:, places]), 0, 0)
@@ -96,7 +96,7 @@ class AttentionExplorer(Panel):
         else:
             shown = {"mean of heads": reduce(heads, "head h w -> h w", "mean")}
             shown |= {f"head {i}": head for i, head in enumerate(heads, start=1)}
-        pixels = picture(self.pixels[domain][self.image.value])
+        pixels = as_picture(self.pixels[domain][self.image.value])
         grids = [grid.numpy() for grid in shown.values()]
         heading = f"{domain}, layer {layer}: what {who} attends to"
         return token_overlay(pixels, grids, list(shown), query=asked, heading=heading)
@@ -153,9 +153,9 @@ class TokenDiscardExplorer(Panel):
             f"{similarity.shape[1]} (with all tokens: {before})"
         )
         return discard_card(
-            picture(self.data.sketches[row]),
+            as_picture(self.data.sketches[row]),
             rearrange(kept, "(h w) -> h w", h=height),
-            [picture(photo) for photo in self.data.photos[found]],
+            [as_picture(photo) for photo in self.data.photos[found]],
             [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)],
             true_place=found.index(true) if true in found else None,
             heading=heading,

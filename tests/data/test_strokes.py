@@ -6,9 +6,9 @@ from PIL import Image
 
 from sbirlib.data.images import read_image
 from sbirlib.data.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
+from sbirlib.miniclothes.garments import wardrobe
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
 from sbirlib.miniclothes.trace import trace_garment
-from sbirlib.miniclothes.wardrobe import wardrobe
 
 BODY = np.array([(120, 60), (110, 260), (210, 260), (200, 60), (120, 60)], dtype=float)
 SLEEVE = np.array([(120, 60), (60, 200), (85, 210), (114, 130)], dtype=float)

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sbirlib.miniclothes.dataset import draw_miniclothes
+from sbirlib.miniclothes.garments import Garment, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.shapes import layout
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
-from sbirlib.miniclothes.wardrobe import Garment, detail_differences, wardrobe
 
 CLOTHES = wardrobe(0)
 SMALL = dict(photos=(12, 6), sketches=(24, 12), size=64)

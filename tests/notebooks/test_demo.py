@@ -8,8 +8,8 @@ import pytest
 from sbirlib import Config, Gallery, PairFolder, evaluate, load_run, train
 from sbirlib.data.strokes import frame_strokes, render_strokes
 from sbirlib.miniclothes.dataset import draw_miniclothes
+from sbirlib.miniclothes.garments import Garment, wardrobe
 from sbirlib.miniclothes.trace import trace_garment
-from sbirlib.miniclothes.wardrobe import Garment, wardrobe
 from sbirlib.panels.draw import search_picture
 
 pytestmark = pytest.mark.slow
