@@ -37,8 +37,8 @@ class Hit(NamedTuple):
 class Gallery:
     """Photos embedded once, to be searched with sketches.
 
-    `embeddings` (g, ...) are rows as the model's `score` compares them, `paths` (g,) the photo files, `skipped`
-    counts photos that could not be read. Raises InputError if an embedding is not a number.
+    `embeddings` (g, ...) are rows as the model's `score` compares them, `paths` (g,) the photo files;
+    `skipped` counts photos that could not be read. Raises InputError if an embedding is not a number.
     """
 
     def __init__(self, model: Method, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:

@@ -30,7 +30,7 @@ TIMING = ("seconds", "views_per_second")
 
 @pytest.fixture(scope="module")
 def config(tiny, pairs):
-    """Three epochs of three steps, with everything that draws random numbers: dropout and stochastic depth."""
+    """Three epochs of three steps, with all that draws random numbers: dropout and stochastic depth."""
     return tiny.updated(
         {
             "mstr.enabled": True,
@@ -372,7 +372,7 @@ def command(config, out, *words):
 
 
 def kill_and_resume(config, out, chance, tries):
-    """Kills a run as often as that, at random moments, and resumes it; then lets it end. How often it was killed."""
+    """Kills a run that often, at random moments, and resumes it; then lets it end. Counts the kills."""
     killed = 0
     for number in range(tries + 1):
         words = (
