@@ -31,9 +31,9 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
         _sync(fresh)
         fresh.replace(path)
     except OSError as error:
-        if error.filename == str(fresh):
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.filename != str(fresh):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sbirlib import MSTR, ARNet, Config, Gallery, PairFolder, evaluate, load_run, train
 from sbirlib.data.pairs import Report, Split
+from sbirlib.methods import Method
 from sbirlib.retrieval.gallery import Hit
 from sbirlib.retrieval.scores import Scores
 from sbirlib.runs.history import EpochRecord
@@ -24,7 +25,7 @@ def train_and_search() -> list[Hit]:
     for record in train(pairs, config, out="outputs/try"):
         assert_type(record, EpochRecord)
     model = load_run("outputs/try")
-    assert_type(model, ARNet)
+    assert_type(model, Method)
     scores = evaluate(model, pairs)
     assert_type(scores, Scores)
     gallery = Gallery.from_folder(model, "data/MiniClothes/testB")
