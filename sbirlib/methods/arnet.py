@@ -28,15 +28,12 @@ PAPER_MSTR: dict[str, Any] = {
 
 
 class Encoded(NamedTuple):
-    """One view: embedding (b, e), global token (b, d), patch tokens (b, n, d).
-
-    `cells` (b, m, d) are the patch tokens as MSTR recycled them; None without MSTR.
-    """
+    """One view: embedding (b, e), global token (b, d), patch tokens (b, n, d), recycled cells (b, m, d)."""
 
     embedding: Tensor
     cls: Tensor
     patches: Tensor
-    cells: Tensor | None
+    cells: Tensor | None  # None without MSTR
 
 
 class ARNet(Method):

@@ -66,14 +66,9 @@ class Scores(NamedTuple):
             for name, a in self.designers.items()
         }
         return result | {
-            "queries": len(self.ranks),
-            "gallery": self.gallery,
-            "median_rank": self.median_rank,
-            "mrr": self.mrr,
-            "designers": designers,
-            "skipped": self.skipped,
-            "protocol": self.protocol,
-        }
+            "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
+            "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [str(accuracy) for accuracy in self.accuracy.values()]
@@ -126,19 +121,12 @@ def score(
     protocol: str = "",
 ) -> Scores:  # fmt: skip
     """Scores of a similarity matrix (q, g) whose query i shows gallery row `photo_index[i]`."""
-    ranks = true_ranks(similarity, photo_index)
+    ranks, order = true_ranks(similarity, photo_index), np.argsort(-similarity, axis=1, kind="stable")
+    accuracy = {k: accuracy_at(ranks, k) for k in KS}
     of_designer = {name: ranks[[d == name for d in designers]] for name in sorted(set(designers))}
-    return Scores(
-        ranks=ranks,
-        order=np.argsort(-similarity, axis=1, kind="stable"),
-        accuracy={k: accuracy_at(ranks, k) for k in KS},
-        designers={name: accuracy_at(own, 1) for name, own in of_designer.items()},
-        median_rank=float(np.median(ranks)),
-        mrr=float((1 / ranks).mean()),
-        gallery=similarity.shape[1],
-        skipped=skipped,
-        protocol=protocol,
-    )
+    accuracies = {name: accuracy_at(own, 1) for name, own in of_designer.items()}
+    median, mrr, gallery = float(np.median(ranks)), float((1 / ranks).mean()), similarity.shape[1]
+    return Scores(ranks, order, accuracy, accuracies, median, mrr, gallery, skipped, protocol)
 
 
 def score_split(

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from sbirlib.config.config import Config
 from sbirlib.methods.base import Method
 from sbirlib.runs import history, provenance, state
@@ -62,7 +60,7 @@ class Run:
         return load_model_folder(folder)
 
     def config(self) -> Config:
-        """The configuration of the last model: the run may have gone on for longer than first asked."""
+        """The configuration of the last model: a resumed run may have been given more epochs."""
         for folder in (self.folder("last"), self.folder("best"), self.path):
             if (folder / CONFIG).is_file():
                 return Config.from_yaml(folder / CONFIG)
@@ -79,10 +77,6 @@ class Run:
     def saved_config(self) -> Config:
         """The configuration of the newest whole checkpoint."""
         return state.saved_config(self.states)
-
-    def load_state(self, config: Config, model: nn.Module) -> tuple[state.Progress, dict[str, Any]]:
-        """Puts the newest whole checkpoint into `model`, as `state.load_state` does."""
-        return state.load_state(self.states, config, model)
 
 
 def load_run(run: str | Path, which: str = "best") -> Method:

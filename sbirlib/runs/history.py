@@ -35,22 +35,15 @@ class EpochRecord(NamedTuple):
     def as_row(self) -> dict[str, Any]:
         """The record as one flat row of history.csv."""
         return {
-            "epoch": self.epoch,
-            **{f"loss_{k}": v for k, v in self.losses.items()},
-            "lr": self.lr,
-            "views_per_second": self.views_per_second,
-            "seconds": self.seconds,
+            "epoch": self.epoch, **{f"loss_{k}": v for k, v in self.losses.items()},
+            "lr": self.lr, "views_per_second": self.views_per_second, "seconds": self.seconds,
             **{f"val_{k}": self.validation.get(k, math.nan) for k in ("acc@1", "acc@5", "acc@10", "mrr")},
-            "best": int(self.best),
-            "selected_on": self.selected_on,
-            "skipped": self.skipped,
-        }
+            "best": int(self.best), "selected_on": self.selected_on, "skipped": self.skipped,
+        }  # fmt: skip
 
     def __str__(self) -> str:
-        text = (
-            f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  "
-            f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s"
-        )
+        speed = f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s"
+        text = f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  {speed}"
         if self.validation:
             where, first, fifth = self.selected_on, self.validation["acc@1"], self.validation["acc@5"]
             text += f"  {'TEST' if where == TEST_SET else 'val'} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} %"

@@ -23,21 +23,15 @@ PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "p
 def beginning(model: Method, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
     source = model.sketch_encoder.backbone.source
-    result = {
-        "method": config.method,
-        "backbone": config.model.backbone,
-        "weights": f"{source}, seed {config.run.seed}" if source == "from scratch" else source,
-    }
+    weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
+    result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
     if config.model.weights:
         result["weights_file_sha256"] = sha256(Path(config.model.weights))
     return result | {
         "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
         "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone),
-        "seed": config.run.seed,
-        "data": data_fingerprint(data),
-        "versions": versions(),
-        "code": code_state(),
-    }
+        "seed": config.run.seed, "data": data_fingerprint(data), "versions": versions(), "code": code_state(),
+    }  # fmt: skip
 
 
 def data_fingerprint(data: Sequence[LoadedSplit]) -> dict[str, Any]:

@@ -106,9 +106,9 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
             faults.append(f"{place} is damaged ({first_line(error)})")
         else:
             return place, content, faults
+    advice = "Start again: remove it, overwrite it (--overwrite), or choose another folder"
     raise RunError(
-        f"{folder.parent} cannot be resumed: {'; '.join(faults) or 'it holds no checkpoint'}. Start again: "
-        "remove it, overwrite it (--overwrite), or choose another folder"
+        f"{folder.parent} cannot be resumed: {'; '.join(faults) or 'it holds no checkpoint'}. {advice}"
     )
 
 

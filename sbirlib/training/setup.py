@@ -29,9 +29,8 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
     # Accelerate keeps one state per process; without this, a notebook's second run could not have another
     # precision or device.
     AcceleratorState._reset_state(reset_partial_state=True)
-    cpu = config.run.device == "cpu"
+    cpu, tracker = config.run.device == "cpu", None if config.run.tracker == "none" else config.run.tracker
     precision = "bf16" if wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
-    tracker = None if config.run.tracker == "none" else config.run.tracker
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
     unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
     return Accelerator(

@@ -27,7 +27,7 @@ from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run
 from sbirlib.runs.history import HELD_OUT, NOTHING, TEST_SET, EpochRecord
 from sbirlib.runs.provenance import beginning
-from sbirlib.runs.state import Progress, set_random_state
+from sbirlib.runs.state import Progress, load_state, set_random_state
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import check_exactness, lr_factor, make_accelerator, make_optimizer, stage_ends
 from sbirlib.training.signals import Stop, noted
@@ -115,9 +115,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Takes up the newest checkpoint. Raises RunError if there is none, or it does not fit."""
-        run = Run(self.out)
-        began = run.start()
-        progress, rest = run.load_state(self.config, self.method)
+        began = self.files.run.start()
+        progress, rest = load_state(self.files.run.states, self.config, self.method)
         for name, now in self.start["data"].items():
             before = began.get("data", {}).get(name)
             if before != now:

@@ -21,7 +21,7 @@ from sbirlib.cli.app import main
 from sbirlib.errors import ConfigError
 from sbirlib.runs.atomic import RunError, replacing, settled
 from sbirlib.runs.folder import Run
-from sbirlib.runs.state import CheckpointWarning, Progress
+from sbirlib.runs.state import CheckpointWarning, Progress, load_state
 from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import Trainer
 
@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(whole, config, pairs, tmp
     damage(newest / name)
     trainer = Trainer(pairs, config, tmp_path / "run")
     with pytest.warns(CheckpointWarning, match=f"{newest} is damaged.*going on from {older}"):
-        progress, _ = Run(tmp_path / "run").load_state(config, trainer.model)
+        progress, _ = load_state(tmp_path / "run" / "state", config, trainer.model)
     assert progress.epoch == 3
     assert len(progress.rows) == 2
 
