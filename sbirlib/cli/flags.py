@@ -35,7 +35,7 @@ class Flags:
 
 
 def flags_of(config: Config) -> Any:
-    """A dataclass with a field for the method and for each group that counts for it, filled from `config`."""
+    """A dataclass with a field for the method and for each group that it uses, filled from `config`."""
     told = arg(help="Which paper's method: `python -m sbirlib methods` describes them.")
     kinds: dict[str, Any] = {"method": Annotated[MethodName, told]}
     kinds |= {name: type(getattr(config, name)) for name in config.groups}
@@ -44,7 +44,7 @@ def flags_of(config: Config) -> Any:
 
 
 def taking(flags: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Gives the parameter `config` of a command the type of these flags, which is known only when it runs."""
+    """Gives the parameter `config` of a command the type of these flags, which is only known at run time."""
 
     def typed(command: Callable[..., int]) -> Callable[..., int]:
         command.__annotations__["config"] = Annotated[type(flags), arg(name="")]

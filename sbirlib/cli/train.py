@@ -40,28 +40,28 @@ def train_from(start: Start) -> Callable[..., int]:
         with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
             root = settings.data.root
             records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
-            tell = print if PartialState().is_main_process else _silent
             begun, epochs = Run(out).epochs if resume else 0, settings.run.epochs
             if begun < epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"
-                tell(f"{how} {what}, epochs {begun + 1} to {epochs}, a line after each", flush=True)
+                _tell(f"{how} {what}, epochs {begun + 1} to {epochs}, a line after each")
             try:
                 for record in records:
-                    tell(record, flush=True)
+                    _tell(record)
             except KeyboardInterrupt:
                 interrupted = True
         if Run(out).epochs >= epochs:
-            tell(f"The run is in {out}")
+            _tell(f"The run is in {out}")
         else:
-            tell(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
+            _tell(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
         return 130 if interrupted else 0
 
     return train_command
 
 
-def _silent(*words: object, **options: object) -> None:
-    """Takes the place of `print` in all processes but the first."""
+def _tell(what: object) -> None:
+    if PartialState().is_main_process:
+        print(what, flush=True)
 
 
 def report_command(run: Positional[Path]) -> int:

@@ -11,7 +11,7 @@ from sbirlib.config.fields import group, knob
 MethodName = Literal["arnet", "b_siamese"]
 # The groups of settings that belong to one method.
 GROUPS: dict[MethodName, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siamese": ("b_siamese",)}
-# How a method sets what all methods share; naming another method brings these along.
+# Shared settings that a method has in its own way; choosing the method brings these along.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "arnet": {"model.share_encoders": False, "model.pool": "cls"},
     "b_siamese": {"model.share_encoders": True, "model.pool": "mean", "model.embed_dim": 64},

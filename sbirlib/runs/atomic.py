@@ -78,7 +78,7 @@ def unwritable(place: Path, why: object) -> str:
 
 
 def settled(folder: str | Path) -> Path:
-    """`folder`, brought back where a process was killed between the two renamings that replace it."""
+    """`folder`, brought back if a process was killed between the two renamings that replace it."""
     folder = Path(folder)
     if not folder.exists() and _old(folder).exists():
         _old(folder).rename(folder)

@@ -167,4 +167,4 @@ def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path
         text=True,
     )
     assert done.returncode == 2
-    assert "was trained in 2 processes, these are 1; start as many" in done.stderr
+    assert "was trained in 2 processes, not 1; start as many" in done.stderr
