@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 
-# Of what was found a message shows the beginning: a few lines of YAML can hold a billion values.
+# A message shows only the beginning of what was found: a few lines of YAML can hold a billion values.
 _BEGINNING = reprlib.Repr()
 _BEGINNING.maxstring, _BEGINNING.maxother, _BEGINNING.maxlevel = 80, 80, 2
 brief = _BEGINNING.repr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
@@ -25,13 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code, 2 for bad input (with one message on stderr)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        # A name of a file may have letters that this terminal has not; a notebook's stream takes all.
+        # A file's name may have letters that this terminal lacks; a notebook's stream takes all.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # What the flags start from decides which there are, so it is read first.
+        # Where the flags start from decides which there are, so it is read first.
         start = start_of(argv)
-        commands = {
+        commands: dict[str, Callable[..., int]] = {
             "data": data_command,
             "train": train_from(start),
             "evaluate": evaluate_command,
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             prog="python -m sbirlib",
             description=__doc__,
             args=argv,
-            config=(OmitSubcommandPrefixes,),
+            config=[OmitSubcommandPrefixes],
         )
     except BrokenPipeError:
-        # Whoever read the output (`| head`) has seen enough; the exit must not write to it again.
+        # Whatever read the output (`| head`) has seen enough; the exit must not write to it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (InputError, OSError) as error:

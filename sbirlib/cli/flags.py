@@ -1,4 +1,4 @@
-"""Flags made from the hyper-parameters: those that preset, method and run leave to be set."""
+"""Flags made from the hyper-parameters, with defaults from the preset, method or run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sbirlib.config.config import Config
 from sbirlib.config.methods import MethodName
 from sbirlib.runs.folder import Run
 
-# Commands whose flags take their defaults from a preset, and the one they start from.
+# Commands whose flags take their defaults from a preset, and which one unless told otherwise.
 PRESETS = {"train": "mini", "ablate": "mini_full"}
 
 
@@ -25,6 +25,7 @@ class Start(NamedTuple):
     config: Config
 
 
+@dataclasses.dataclass(frozen=True)
 class Flags:
     """Base of the classes that `flags_of` makes."""
 
@@ -34,19 +35,16 @@ class Flags:
 
 
 def flags_of(config: Config) -> Any:
-    """A dataclass with a field for the method and for each group that counts for it, filled from `config`."""
-    method = Annotated[
-        MethodName, arg(help="Which paper's method: `python -m sbirlib methods` describes them.")
-    ]
-    fields = [("method", method, dataclasses.field(default=config.method))]
-    for name in config.groups:
-        group = getattr(config, name)
-        fields.append((name, type(group), dataclasses.field(default=group)))
+    """A dataclass with a field for the method and for each group that it uses, filled from `config`."""
+    told = arg(help="Which paper's method: `python -m sbirlib methods` describes them.")
+    kinds: dict[str, Any] = {"method": Annotated[MethodName, told]}
+    kinds |= {name: type(getattr(config, name)) for name in config.groups}
+    fields = [(name, kind, dataclasses.field(default=getattr(config, name))) for name, kind in kinds.items()]
     return dataclasses.make_dataclass("Flags", fields, bases=(Flags,), frozen=True)()
 
 
 def taking(flags: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Gives the parameter `config` of a command the type of these flags, which is known only now."""
+    """Gives the parameter `config` of a command the type of these flags, which is only known at run time."""
 
     def typed(command: Callable[..., int]) -> Callable[..., int]:
         command.__annotations__["config"] = Annotated[type(flags), arg(name="")]
@@ -56,14 +54,14 @@ def taking(flags: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
 
 
 def start_of(argv: Sequence[str]) -> Start:
-    """The preset, method and run that these words ask for, which decide the defaults of the other flags."""
+    """The preset, method and run that these words ask for, and so the defaults of the other flags."""
     command = argv[0] if argv else ""
     if command not in PRESETS:
         return Start("mini", Config.preset("mini"))
 
-    def asked(
-        preset: str = PRESETS[command], method: str = "", out: Path = Path(), resume: bool = False
-    ) -> Start:
+    first = PRESETS[command]
+
+    def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
             return Start(preset, Run(out).saved_config())
         config = Config.preset(preset)

@@ -6,19 +6,19 @@ import textwrap
 
 from sbirlib.config.config import Config, knobs
 from sbirlib.config.methods import GROUPS
-from sbirlib.methods import METHODS
 from sbirlib.methods.base import Needs
+from sbirlib.methods.catalogue import METHODS
 
 
 def methods_command() -> int:
-    """List the methods: paper, what each needs beyond pairs, its own settings, and where its formula comes from."""
-    for name, method in METHODS.items():
+    """List the methods: paper, needs beyond pairs, own settings, loss terms, source of the formulas."""
+    for method in METHODS.values():
         paper, usual = method.paper, Needs()._asdict()
         needs = [f"{key} {value}" for key, value in method.needs._asdict().items() if value != usual[key]]
-        own = [
-            field.name for field in knobs(Config(method=name)) if field.name.partition(".")[0] in GROUPS[name]
-        ]
-        print(f"{name}: {paper.title}\n  {paper.authors}, {paper.venue}, {paper.link}")
+        settings = Config.from_dict({"method": method.name})
+        groups = tuple(f"{group}." for group in GROUPS[settings.method])
+        own = [knob.name for knob in knobs(settings) if knob.name.startswith(groups)]
+        print(f"{method.name}: {paper.title}\n  {paper.authors}, {paper.venue}, {paper.link}")
         rows = {
             "needs": ", ".join(needs).replace("_", " ").replace(" True", "") or "pairs only",
             "settings": ", ".join(own),

@@ -1,11 +1,11 @@
-"""Commands that take a trained model: score it, search with it, picture what it does."""
+"""Commands that take a trained model: score it, search with it, draw what it does."""
 
 from __future__ import annotations
 
 import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from accelerate import PartialState
@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data.images import as_pixels, printable, read_image
-from sbirlib.data.loading import LoadedSplit, load_split
+from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError
@@ -21,6 +21,7 @@ from sbirlib.layers.precision import Precision
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
+from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
 from sbirlib.runs.model import load_frozen
 from sbirlib.runs.released import load_released
@@ -30,37 +31,36 @@ Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model; one of run, released, frozen."""
+    """Which model: one of run, released and frozen."""
 
     run: Path | None = None
     """Folder that `train --out` wrote."""
     released: Path | None = None
     """Checkpoint file of the paper's released code."""
     released_transformers: Literal["refuse", "random"] = "refuse"
-    """A released full model lacks its MSTR transformers: refuse it, or draw random ones."""
+    """A released full model lacks its MSTR transformers: stop there, or draw random ones."""
     frozen: str | None = None
     """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
     weights: Path | None = None
     """With frozen: a local file (.pth, .safetensors) instead of the published weights."""
 
     def load(self) -> Method:
-        """The model where Accelerate would put it: a GPU if there is one. Raises InputError."""
+        """The model, on a GPU if there is one. Raises InputError."""
         given = [name for name in ("run", "released", "frozen") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise InputError(
-                "name one model: --run RUN, --released FILE or --frozen BACKBONE; "
-                f"found {' and '.join(given) or 'none'}"
-            )
+            known, found = "--run RUN, --released FILE or --frozen BACKBONE", " and ".join(given) or "none"
+            raise InputError(f"name one model: {known}; found {found}")
         if self.weights is not None and self.frozen is None:
             raise InputError("--weights goes with --frozen; a run and a released checkpoint hold their own")
         if self.released_transformers != "refuse" and self.released is None:
             raise InputError("--released-transformers goes with --released")
+        model: Method
         if self.released is not None:
             model = load_released(self.released, transformers=self.released_transformers)
         elif self.frozen is not None:
             model = load_frozen(self.frozen, weights=self.weights or "")
         else:
-            model = load_run(self.run)
+            model = load_run(self.run or "")
         return model.to(PartialState().device)
 
 
@@ -74,6 +74,11 @@ class EvaluationData:
     """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
     pattern: Literal["digits", "one_character"] = "digits"
     """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
+
+    @property
+    def pairs(self) -> PairFolder:
+        """The folder with these names."""
+        return PairFolder(self.root, pattern=self.pattern)
 
 
 def evaluate_command(
@@ -93,26 +98,18 @@ def evaluate_command(
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
     """
     _check_parents(json)
-    scorer = model.load()
-    pairs = PairFolder(data.root, pattern=data.pattern)
-    scores = evaluate(scorer, pairs, split, on_fault=data.on_fault, precision=precision)
+    scores = evaluate(model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision)
     print(scores)
-    if json is not None:
-        json.write_text(jsonlib.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
+    _write_json(json, scores.as_dict())
     return 0
 
 
 def search_command(
-    sketch: Positional[Path],
-    model: Annotated[ModelChoice, arg(name="")],
-    photos: Path,
-    top: int = 10,
-    json: Path | None = None,
-    figure: Path | None = None,
-    frame: bool = False,
+    sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
+    json: Path | None = None, figure: Path | None = None, frame: bool = False,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
-) -> int:
-    """Find the photos of a folder that a sketch shows.
+) -> int:  # fmt: skip
+    """Find the photos in a folder that match a sketch best.
 
     Args:
         sketch: Picture file with the drawing: dark strokes on white.
@@ -133,24 +130,16 @@ def search_command(
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
     if gallery.skipped:
         print(f"{gallery.skipped} photos were left out because they cannot be read")
-    if json is not None:
-        rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
-        result = {
-            "sketch": str(sketch),
-            "gallery": len(gallery.paths),
-            "skipped": gallery.skipped,
-            "results": rows,
-        }
-        json.write_text(jsonlib.dumps(result, indent=2) + "\n", encoding="utf-8")
+    rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
+    counts = {"gallery": len(gallery.paths), "skipped": gallery.skipped}
+    _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
     if figure is not None:
-        # Seaborn takes two seconds to import, for which only a picture should make one wait.
+        # Seaborn takes two seconds to import: only for a picture.
         from sbirlib.figures.photos import retrieval_strip
         from sbirlib.figures.style import save_figure
 
-        pictures = [np.asarray(read_image(hit.path)) for hit in hits]
-        save_figure(
-            retrieval_strip([query], [pictures], similarities=[[hit.similarity for hit in hits]]), figure
-        )
+        pictures, found = [np.asarray(read_image(hit.path)) for hit in hits], [hit.similarity for hit in hits]
+        save_figure(retrieval_strip([query], [pictures], similarities=[found]), figure)
     return 0
 
 
@@ -162,25 +151,26 @@ def picture_command(
     split: Literal["train", "test"] = "test",
     query: int = 0,
 ) -> int:
-    """Picture what a model does on a split: embeddings, failures, attention, tokens.
+    """Draw what a model does on a split: embeddings, failures, attention, tokens.
 
     Args:
-        kind: embeddings: map of sketches and photos; failures: worst ranks, and what was confused; attention: of the
-            global token; distance: average attention distance; similarity: of patch tokens, before and after recycling;
-            recycling: the share of every cell; discarding: Acc@1 by tokens kept.
+        kind: embeddings: map of sketches and photos; failures: worst ranks, and what was confused; attention:
+            of the global token; distance: average attention distance; similarity: of patch tokens, before and
+            after recycling; recycling: the share of every cell; discarding: Acc@1 by tokens kept.
         model: Which model.
         data: What to look at.
         figure: Write the picture to this file.
         split: Which split to look at.
         query: Where to begin: the row of a sketch or photo, or how many of the worst failures to leave out.
     """
-    # Only this command draws with seaborn and scikit-learn, which take a while to import.
+    # Only this command needs seaborn and scikit-learn, which take a while to import.
     from sbirlib.analysis.pictures import PICTURES
     from sbirlib.figures.style import save_figure
 
     _check_parents(figure)
     chosen = model.load()
-    loaded = _loaded(chosen, data, split)
+    config = DataConfig(root=str(data.root), fit=chosen.fit, on_fault=data.on_fault)
+    loaded = load_split(data.pairs.split(split), config, chosen.image_size)
     most = min(len(loaded.sketches), len(loaded.photos)) - 1
     if not 0 <= query <= most:
         raise InputError(f"--query {query}: the {split} split of {data.root} has rows 0 to {most}")
@@ -189,13 +179,13 @@ def picture_command(
     return 0
 
 
-def _loaded(model: Method, data: EvaluationData, split: str) -> LoadedSplit:
-    config = DataConfig(root=str(data.root), fit=model.fit, on_fault=data.on_fault)
-    return load_split(PairFolder(data.root, pattern=data.pattern).split(split), config, model.image_size)
+def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    if path is not None:
+        write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
 def _check_parents(*paths: Path | None) -> None:
-    """Refuses an output file in a folder that does not exist before any work is done for it."""
+    """Before any work is done: raises InputError for an output file in a folder that does not exist."""
     for path in filter(None, paths):
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")

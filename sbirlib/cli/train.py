@@ -22,8 +22,8 @@ def train_from(start: Start) -> Callable[..., int]:
 
     @taking(base)
     def train_command(
-        out: Path, config: Flags = base, preset: str = start.preset,
-        overwrite: bool = False, resume: bool = False,
+        out: Path, config: Flags = base, preset: str = start.preset, overwrite: bool = False,
+        resume: bool = False,
     ) -> int:  # fmt: skip
         """Train a model on the train split of a folder.
 
@@ -31,39 +31,37 @@ def train_from(start: Start) -> Callable[..., int]:
             out: Folder for the run: best/, last/, history.csv, and state/ to go on from.
             config: Hyper-parameters.
             preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic
-                and full (the paper's); full with token recycling.
+                and full (the paper's); the full ones with token recycling.
             overwrite: Replace the run that OUT already holds.
-            resume: Go on with the run in OUT, with its own settings, as if it had not been stopped.
+            resume: Go on with the run in OUT, with its own settings, as if it had never stopped.
         """
         interrupted, stop, settings = False, Stop(), config.config()
-        with noted(
-            signal.SIGTERM, lambda: stop.ask(now=True)
-        ):  # a scheduler ends the job: leave a checkpoint
-            records = train(
-                settings.data.root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop
-            )
-            tell = print if PartialState().is_main_process else _silent
+        # A scheduler ends the job with SIGTERM: save a checkpoint.
+        with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
+            root = settings.data.root
+            records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
             begun, epochs = Run(out).epochs if resume else 0, settings.run.epochs
             if begun < epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"
-                tell(f"{how} {what}, epochs {begun + 1} to {epochs}, a line after each", flush=True)
+                _tell(f"{how} {what}, epochs {begun + 1} to {epochs}, a line after each")
             try:
                 for record in records:
-                    tell(record, flush=True)
+                    _tell(record)
             except KeyboardInterrupt:
                 interrupted = True
         if Run(out).epochs >= epochs:
-            tell(f"The run is in {out}")
+            _tell(f"The run is in {out}")
         else:
-            tell(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
+            _tell(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
         return 130 if interrupted else 0
 
     return train_command
 
 
-def _silent(*words: object, **options: object) -> None:
-    """Stands for `print` in all processes but the first."""
+def _tell(what: object) -> None:
+    if PartialState().is_main_process:
+        print(what, flush=True)
 
 
 def report_command(run: Positional[Path]) -> int:
@@ -73,6 +71,5 @@ def report_command(run: Positional[Path]) -> int:
         run: Folder that `train --out` wrote.
     """
     text = describe(run)
-    page = write_page(run)
-    print(f"{text}\n\nwrote {page}")
+    print(f"{text}\n\nwrote {write_page(run)}")
     return 0

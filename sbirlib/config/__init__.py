@@ -16,17 +16,6 @@ from sbirlib.config.fields import Knob
 from sbirlib.config.methods import LossConfig, MSTRConfig
 
 __all__ = [
-    "PRESETS",
-    "RELEASED",
-    "Config",
-    "DataConfig",
-    "Knob",
-    "LossConfig",
-    "MSTRConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "RunConfig",
-    "knobs",
-    "markdown_table",
-    "released_options",
-]
+    "PRESETS", "RELEASED", "Config", "DataConfig", "Knob", "LossConfig", "MSTRConfig", "ModelConfig",
+    "OptimConfig", "RunConfig", "knobs", "markdown_table", "released_options",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every hyper-parameter of the kit, once: command line, panels, YAML files and tables are made from these."""
+"""Every hyper-parameter of the kit, once: command line, panels, YAML files and tables come from here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from sbirlib.config.fields import LIMITS, Knob, group, knob
+from sbirlib.config.fields import Knob, group, knob, limits_of
 from sbirlib.config.methods import DEFAULTS, GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
@@ -65,7 +65,7 @@ class ModelConfig:
     embed_dim: int = knob(512, ge=2, le=65536)
     """Size e of the embedding that is searched."""
     pool: Literal["cls", "mean", "own"] = knob("cls")
-    """Global token: CLS token, mean of the patch tokens (always without CLS), or the backbone's own pooling."""
+    """Global token: CLS token, mean of patch tokens (always without CLS), or the backbone's own pooling."""
     normalise: bool = knob(True)
     """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)
@@ -75,14 +75,14 @@ class ModelConfig:
     photo_edges: bool = knob(False)
     """Photos are seen as edge maps, which a small model from scratch can match with sketches; paper: no."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
-    """Stochastic depth of the backbone, for those that have it."""
+    """Stochastic depth, for backbones that have it."""
     early_patches: int = knob(0, ge=0, le=1000, unit="blocks")
     """Take the patch tokens that MSTR recycles this many blocks before the last one (plain ViTs only)."""
 
 
 @group
 class OptimConfig:
-    """How the weights are moved."""
+    """How the weights are updated."""
 
     name: Literal["adam", "adamw"] = knob("adam")
     """Optimiser; adamw decouples the weight decay."""
@@ -91,7 +91,7 @@ class OptimConfig:
     weight_decay: float = knob(1e-4, ge=0, le=1)
     """Weight decay; biases and norms are exempt under adamw."""
     batch_size: int = knob(16, ge=2, le=65536, unit="pairs")
-    """Sketch-photo pairs a step and process; the other pairs of the step are the negatives."""
+    """Sketch-photo pairs per step and process; the other pairs of the step are the negatives."""
     chunk: int = knob(0, ge=0, le=65536, unit="pairs")
     """Pairs that the encoders see at a time, 0 for all: less memory, the same gradient (gradient caching)."""
     warmup: float = knob(0.0, ge=0, le=1000, unit="epochs")
@@ -104,7 +104,7 @@ class OptimConfig:
 
 @group
 class RunConfig:
-    """How long, where, and what is kept."""
+    """How long to train, where, and what to keep."""
 
     epochs: int = knob(500, ge=1, le=100000)
     """Passes over the training sketches."""
@@ -121,7 +121,7 @@ class RunConfig:
     eval_batch: int = knob(128, ge=1, le=65536, unit="images")
     """Images embedded at a time when nothing is trained."""
     save_minutes: float = knob(2.0, ge=0, le=1e6, unit="minutes")
-    """Longest time between two checkpoints that --resume can go on from; 0 makes one after every step."""
+    """Longest time between two checkpoints that --resume can go on from; 0 saves one after every step."""
     tracker: Literal["tensorboard", "none"] = knob("tensorboard")
     """Where the curves go besides history.csv."""
 
@@ -131,7 +131,7 @@ class Config:
     """All hyper-parameters of one run."""
 
     method: MethodName = knob("arnet")
-    """Which paper's method is trained; `python -m sbirlib methods` describes them."""
+    """Which paper's method to train; `python -m sbirlib methods` describes them."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
@@ -148,7 +148,7 @@ class Config:
         return Config.from_dict(PRESETS[name])
 
     @staticmethod
-    def from_dict(values: dict) -> Config:
+    def from_dict(values: dict[str, Any]) -> Config:
         """A Config from nested dicts; what is absent keeps its default. Raises ConfigError."""
         if not isinstance(values, dict):
             raise ConfigError(f"expected groups {', '.join(Config().groups)}, found {brief(values)}")
@@ -159,20 +159,20 @@ class Config:
         """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
         try:
             if Path(path).stat().st_size > 2**18:
-                raise ConfigError("is larger than 256 KiB; no configuration is")
+                raise ConfigError("is larger than 256 KiB, as no configuration is")
             return Config.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}); mend it, or train again") from None
+            raise ConfigError(f"{path}: cannot be read ({error}); correct it, or train again") from None
 
     @property
     def groups(self) -> list[str]:
-        """The groups of settings that count: those of all methods, and those of this one."""
+        """The groups of settings that count: those of every method, and those of this one."""
         others = {name for method, names in GROUPS.items() if method != self.method for name in names}
         return [field.name for field in dataclasses.fields(self) if field.name not in {"method", *others}]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The method, and its groups as nested dicts of plain values."""
         values = dataclasses.asdict(self)
         return {name: values[name] for name in ("method", *self.groups)}
@@ -208,27 +208,16 @@ class Config:
         return Config.from_dict(values)
 
 
-_MINI: dict[str, dict] = {
+_MINI: dict[str, dict[str, Any]] = {
     "data": {"first_view": "A2", "rotation": 5.0, "enlarge": 1.04, "flip": 0.0, "crop": 0.9, "hue": 180.0},
-    "model": {
-        "backbone": "sbir_mini",
-        "pretrained": False,
-        "image_size": 96,
-        "embed_dim": 128,
-        "photo_edges": True,
-    },
+    "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128,
+              "photo_edges": True},
     "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256, "weight": 0.5},
     "run": {"epochs": 26},
-    "optim": {
-        "name": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 0.1,
-        "batch_size": 32,
-        "warmup": 2.0,
-        "schedule": "cosine",
-    },
-}
-PRESETS: dict[str, dict] = {
+    "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
+              "schedule": "cosine"},
+}  # fmt: skip
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # From scratch on a CPU, in minutes; without and with token recycling.
     "mini": _MINI,
     "mini_full": _MINI | {"mstr": _MINI["mstr"] | {"enabled": True}},
@@ -236,59 +225,42 @@ PRESETS: dict[str, dict] = {
     "basic": {},
     "full": {"mstr": {"enabled": True}},
 }
-# What the released code does otherwise than the paper, field by field (no field for: fp16 that is fp32,
-# two ways to resize, unsorted listings).
+# Where the released code departs from the paper, field by field (no field for: fp16 that is fp32, two ways
+# to resize, unsorted listings).
 RELEASED: dict[str, Any] = {
-    "mstr.attention": "batch",
-    "mstr.pooling": "strips",
-    "mstr.contrast": "slipped",
-    "mstr.similarity": "dot",
-    "mstr.registered": False,
-    "loss.mask_duplicates": False,
-    "model.normalise": False,
-    "data.pattern": "one_character",
-    "run.protocol": "released",
-}
+    "mstr.attention": "batch", "mstr.pooling": "strips", "mstr.contrast": "slipped", "mstr.similarity": "dot",
+    "mstr.registered": False, "loss.mask_duplicates": False, "model.normalise": False,
+    "data.pattern": "one_character", "run.protocol": "released",
+}  # fmt: skip
 
 
 def released_options(config: Config) -> list[str]:
-    """The fields in which `config` follows the released code, not the paper; those of MSTR if it is used."""
+    """The fields in which `config` follows the released code, not the paper; those of MSTR only if used."""
     values = config.flat()
     used = [name for name in RELEASED if config.mstr.enabled or not name.startswith("mstr.")]
     return [name for name in used if values.get(name) == RELEASED[name]]
 
 
 def differing_settings(configs: Sequence[Config]) -> dict[str, list[Any]]:
-    """The fields in which configurations differ, each with its value in every one; None where it does not count."""
+    """The fields in which configurations differ, with the value in each; None where one does not count."""
     values = [config.flat() for config in configs]
     rows = {name: [one.get(name) for one in values] for name in dict.fromkeys(itertools.chain(*values))}
     return {name: row for name, row in rows.items() if len({repr(value) for value in row}) > 1}
 
 
 def knobs(config: Config | None = None) -> Iterator[Knob]:
-    """Every hyper-parameter that counts, by dotted name, with the values of `config` (default: the paper's)."""
+    """Every hyper-parameter that counts, by dotted name, with its value in `config` (or the paper's)."""
     config = config or Config()
-    yield _knob("method", config, "method")
-    for head in config.groups:
-        settings = getattr(config, head)
-        for leaf in type(settings).__pydantic_fields__:
-            yield _knob(f"{head}.{leaf}", settings, leaf)
-
-
-def _knob(name: str, settings: Any, leaf: str) -> Knob:
-    field = type(settings).__pydantic_fields__[leaf]
-    limits = {sign: getattr(rule, sign) for rule in field.metadata for sign in LIMITS if hasattr(rule, sign)}
-    is_choice = typing.get_origin(field.annotation) is Literal
-    return Knob(
-        name=name,
-        default=getattr(settings, leaf),
-        kind=field.annotation,
-        unit=field.json_schema_extra["unit"],
-        low=limits.get("ge", limits.get("gt")),
-        high=limits.get("le", limits.get("lt")),
-        choices=typing.get_args(field.annotation) if is_choice else None,
-        help=field.description,
-    )
+    for head in ("", *config.groups):
+        settings: Any = getattr(config, head) if head else config
+        fields = type(settings).__pydantic_fields__
+        for leaf in fields if head else ["method"]:
+            field = fields[leaf]
+            kind, unit, limits = field.annotation, field.json_schema_extra["unit"], limits_of(field)
+            low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+            choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else None
+            name, value = f"{head}.{leaf}".lstrip("."), getattr(settings, leaf)
+            yield Knob(name, value, kind, unit, low, high, choices, field.description)
 
 
 def markdown_table() -> str:

@@ -1,10 +1,10 @@
-"""Frozen dataclasses that check their values, and the errors that a user can put right."""
+"""Frozen dataclasses that check their values and explain what is wrong with them."""
 
 from __future__ import annotations
 
 import functools
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
@@ -12,10 +12,11 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from sbirlib.errors import ConfigError, brief
 
 LIMITS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}"}
+T = TypeVar("T")
 
 
 class Knob(NamedTuple):
-    """One hyper-parameter as panels and tables need it; `low`/`high` are None where there is no limit."""
+    """One hyper-parameter as panels and tables need it; `low` and `high` are None where there is no limit."""
 
     name: str
     default: Any
@@ -23,7 +24,7 @@ class Knob(NamedTuple):
     unit: str
     low: float | None
     high: float | None
-    choices: tuple | None
+    choices: tuple[Any, ...] | None
     help: str
 
     @property
@@ -43,51 +44,48 @@ def knob(default: Any, *, unit: str = "", **limits: Any) -> Any:
     return Field(default=default, json_schema_extra={"unit": unit}, **limits)
 
 
-def group(cls: type) -> type:
-    """Makes `cls` a frozen dataclass that checks its values and explains what it refuses."""
+def limits_of(field: Any) -> dict[str, Any]:
+    """The limits of a field by their names in pydantic, such as {"gt": 0, "le": 1}."""
+    rules = getattr(field, "metadata", ())
+    return {sign: getattr(rule, sign) for rule in rules for sign in LIMITS if hasattr(rule, sign)}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def group(cls: type[T]) -> type[T]:
+    """Makes `cls` a frozen dataclass that checks its values and says what is wrong with them."""
     options = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-    cls = validated_dataclass(frozen=True, kw_only=True, config=options)(cls)
-    checked_init = cls.__init__
+    made: Any = validated_dataclass(frozen=True, kw_only=True, config=options)(cls)
+    checked_init = made.__init__
 
     @functools.wraps(checked_init)
     def __init__(self: Any, /, **values: Any) -> None:
         try:
             checked_init(self, **values)
         except ValidationError as error:
-            raise ConfigError(_explain(cls, error)) from None
+            raise ConfigError(_explain(made, error)) from None
 
-    cls.__init__ = __init__
-    return cls
+    made.__init__ = __init__
+    return made
 
 
-def _explain(cls: type, error: ValidationError) -> str:
-    """One line a fault: the field, the value, what is allowed."""
+def _explain(cls: Any, error: ValidationError) -> str:
+    """For each fault the field, its value, and what is allowed."""
     lines = []
+    # BSiameseConfig -> b_siamese; nothing for Config itself.
+    group_name = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__.removesuffix("Config")).lower()
     for fault in error.errors():
-        fields, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
-        field = fields.get(path[0])
-        for part in path[1:]:
-            nested = getattr(field.annotation, "__pydantic_fields__", None) if field else None
+        nested, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
+        for part in path:
             if nested is None:
                 break
             fields, field = nested, nested.get(part)
-        name = ".".join([_group_name(cls), *path]).lstrip(".")
+            nested = getattr(getattr(field, "annotation", None), "__pydantic_fields__", None)
+        name = ".".join([group_name, *path]).lstrip(".")
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             lines.append(f"unknown field {brief(name)}; known here: {', '.join(fields)}")
             continue
-        rules = [
-            LIMITS[sign].format(getattr(rule, sign))
-            for rule in getattr(field, "metadata", ())
-            for sign in LIMITS
-            if hasattr(rule, sign)
-        ]
+        rules = [LIMITS[sign].format(limit) for sign, limit in limits_of(field).items()]
         allowed = f" (allowed: {' and '.join(rules)})" if rules else ""
-        lines.append(
-            f"{name} = {brief(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}{allowed}"
-        )
+        why = fault["msg"][0].lower() + fault["msg"][1:]
+        lines.append(f"{name} = {brief(fault['input'])}: {why}{allowed}")
     return "; ".join(lines)
-
-
-def _group_name(cls: type) -> str:
-    """BSiameseConfig -> b_siamese; nothing for Config itself."""
-    return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__.removesuffix("Config")).lower()

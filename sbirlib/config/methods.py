@@ -1,4 +1,4 @@
-"""The hyper-parameters of each method, and what else a change of method changes."""
+"""The hyper-parameters of each method, and the shared settings that change with the method."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import PositiveInt
 from sbirlib.config.fields import group, knob
 
 MethodName = Literal["arnet", "b_siamese"]
-# The groups of settings that are a method's own.
-GROUPS: dict[str, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siamese": ("b_siamese",)}
-# How a method uses the settings that all methods share; another method in one word brings these along.
+# The groups of settings that belong to one method.
+GROUPS: dict[MethodName, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siamese": ("b_siamese",)}
+# Shared settings that a method has in its own way; choosing the method brings these along.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "arnet": {"model.share_encoders": False, "model.pool": "cls"},
     "b_siamese": {"model.share_encoders": True, "model.pool": "mean", "model.embed_dim": 64},
@@ -20,10 +20,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 @group
 class MSTRConfig:
-    """Multi-scale token recycling, and what the released code does otherwise."""
+    """Multi-scale token recycling, and the released code's departures from the paper."""
 
     enabled: bool = knob(False)
-    """Recycle the patch tokens; without, the embedding is made from the global token alone."""
+    """Recycle the patch tokens; without, the global token alone makes the embedding."""
     scales: tuple[PositiveInt, ...] = knob((1, 2, 7), unit="tokens")
     """Sides of the windows that patch tokens are averaged over; each must divide the grid."""
     depth: int = knob(2, ge=1, le=24, unit="layers")

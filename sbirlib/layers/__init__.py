@@ -7,15 +7,6 @@ from sbirlib.layers.mstr import MSTR, MSTRError, contrast_map, pool
 from sbirlib.layers.released import ReleasedMSTR, slipped_contrast_map
 
 __all__ = [
-    "MSTR",
-    "Backbone",
-    "BackboneError",
-    "ConvStem",
-    "MSTRError",
-    "ReleasedMSTR",
-    "Tokens",
-    "contrast_map",
-    "info_nce",
-    "pool",
-    "slipped_contrast_map",
-]
+    "MSTR", "Backbone", "BackboneError", "ConvStem", "MSTRError", "ReleasedMSTR", "Tokens", "contrast_map",
+    "info_nce", "pool", "slipped_contrast_map",
+]  # fmt: skip

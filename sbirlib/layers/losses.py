@@ -13,15 +13,14 @@ def info_nce(
 ) -> Tensor:
     """Contrastive loss over the 2b rows of `first` and `second`, both (b, d); rows pair up by position.
 
-    Each row's one positive is its partner; every other row is a negative, of either side. With
-    `photo_ids` (b,) int64, rows of the same photo are left out of the negatives. Rows are compared by
-    cosine / `temperature` (no unit); the result is the mean over 2b rows, a float32 scalar.
-    Raises ValueError if the shapes differ. Source: paper, section 3; the mask is ours.
+    The one positive of a row is its partner; every other row, of either side, is a negative. With
+    `photo_ids` (b,) int64, rows of the same photo are no negatives. Rows are compared by cosine /
+    `temperature` (no unit); the result is the mean over 2b rows, a float32 scalar. Raises ValueError if the
+    shapes differ. Source: paper, section 3; the mask is the kit's own.
     """
     if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(
-            f"expected two (b, d) of one shape, found {tuple(first.shape)}, {tuple(second.shape)}"
-        )
+        found = f"{tuple(first.shape)}, {tuple(second.shape)}"
+        raise ValueError(f"expected two (b, d) of one shape, found {found}")
     pairs = len(first)
     rows = F.normalize(torch.cat([first, second]).float(), dim=-1)
     similarity = rows @ rearrange(rows, "rows d -> d rows") / temperature
@@ -35,10 +34,10 @@ def info_nce(
 
 
 def other_photos(photo_ids: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row of a batch a row that shows another photo: (b,) int64, and whether there is one, (b,) bool.
+    """For each row of a batch a row with another photo, (b,) int64, and whether there is one, (b,) bool.
 
     `photo_ids` (b,) int64; `numbers` (b,) uniform in [0, 1) choose among a row's candidates, so that the
-    choice depends on the batch and the row's own number alone.
+    choice depends on nothing but the batch and the row's own number.
     """
     others = photo_ids[:, None] != photo_ids[None, :]
     counts = others.sum(dim=1)

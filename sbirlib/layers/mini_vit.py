@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import rearrange
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
@@ -13,23 +15,24 @@ from sbirlib.layers.backbone import BackboneError
 class ConvStem(nn.Module):
     """(b, 3, s, s) -> (b, n, d): a strided convolution for each prime factor of the patch size.
 
-    A plain patch embedding learns nothing from a few hundred photos; this does. GroupNorm, because
-    sketches and photos in turn would ruin the running statistics of BatchNorm. Source: ours.
+    From a few hundred photos a plain patch embedding learns nothing; this one does. GroupNorm, because
+    sketches and photos in turn would ruin the running statistics of BatchNorm.
     """
 
     def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
         super().__init__()
         if img_size % patch_size:
             raise BackboneError(
-                f"image size {img_size} px is not a multiple of the patch size {patch_size} px"
+                f"images of {img_size} px: that is not a multiple of the patch size {patch_size}"
             )
         strides = _prime_factors(patch_size)
-        layers, width = [], in_chans
+        layers: list[nn.Module] = []
+        width = in_chans
         for stage, stride in enumerate(strides):
             wider = embed_dim >> (len(strides) - 1 - stage)
             layers += _convolution(width, wider, 2 * stride - 1, stride)
             width = wider
-            # One more look at strokes and seams, where the map is neither large (slow) nor coarse.
+            # One more look at strokes and seams, where the map is neither large (and slow) nor coarse.
             if 0 < stage < len(strides) - 1:
                 layers += _convolution(width, width, 3, 1)
         self.layers = nn.Sequential(*layers)
@@ -52,47 +55,26 @@ def _convolution(width_in: int, width_out: int, kernel: int, stride: int) -> lis
 
 def _prime_factors(number: int) -> list[int]:
     """The prime factors, largest first: 12 -> [3, 2, 2]."""
-    factors, divisor = [], 2
-    while number > 1:
-        while number % divisor == 0:
-            factors.append(divisor)
-            number //= divisor
-        divisor += 1
-    return factors[::-1]
+    smallest = next((divisor for divisor in range(2, number + 1) if number % divisor == 0), None)
+    return [*_prime_factors(number // smallest), smallest] if smallest else []
 
 
-# timm looks a model's data config up under this name.
-default_cfgs = generate_default_cfgs(
-    {
-        "sbir_mini": {
-            "input_size": (3, 96, 96),
-            "mean": (1.0, 1.0, 1.0),
-            "std": (0.25, 0.25, 0.25),
-            "num_classes": 0,
-            "fixed_input_size": True,
-            "first_conv": "patch_embed.layers.0",
-            "classifier": "head",
-        }
-    }
-)
+# timm looks up a model's data config under this name.
+default_cfgs = generate_default_cfgs({"sbir_mini": {
+    "input_size": (3, 96, 96), "mean": (1.0, 1.0, 1.0), "std": (0.25, 0.25, 0.25), "num_classes": 0,
+    "fixed_input_size": True, "first_conv": "patch_embed.layers.0", "classifier": "head",
+}})  # fmt: skip
 
 
 @register_model
-def sbir_mini(pretrained: bool = False, **options: object) -> VisionTransformer:
+def sbir_mini(pretrained: bool = False, **options: Any) -> VisionTransformer:
     """A ViT with a convolutional stem that learns from scratch on a CPU; 8 x 8 tokens at 96 px."""
-    sizes = {
-        "img_size": 96,
-        "patch_size": 12,
-        "embed_dim": 128,
-        "depth": 2,
-        "num_heads": 4,
-        "mlp_ratio": 2.0,
-        "weight_init": "moco",
-    }
-    model = build_model_with_cfg(
-        VisionTransformer, "sbir_mini", pretrained, embed_layer=ConvStem, **{**sizes, **options}
-    )
-    if not pretrained:
-        # As large as the stem's output: timm's 0.02 would leave the tokens nearly blind to place.
+    settings: dict[str, Any] = {
+        "img_size": 96, "patch_size": 12, "embed_dim": 128, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0,
+        "weight_init": "moco", "embed_layer": ConvStem,
+    } | options  # fmt: skip
+    model = build_model_with_cfg(VisionTransformer, "sbir_mini", pretrained, **settings)
+    if not pretrained and model.pos_embed is not None:
+        # As large as the stem's output: with timm's 0.02 the tokens would hardly know their places.
         nn.init.trunc_normal_(model.pos_embed, std=0.5)
     return model

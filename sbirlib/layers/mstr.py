@@ -2,7 +2,7 @@
 
 Three steps: average the grid of patch tokens at several scales, let the cells of each scale attend to
 one another, and mix a weighted sum of all cells into the global token. A loss of its own keeps cells
-that share no ground unlike each other. Source: paper, section 3 (figure 4).
+that do not overlap unlike each other. Source: paper, section 3 (figure 4).
 
 What the released code does otherwise is in `layers.released`.
 """
@@ -10,7 +10,7 @@ What the released code does otherwise is in `layers.released`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from sbirlib.errors import InputError
 
 
 class MSTRError(InputError):
-    """Sizes that MSTR cannot work with; the message names them and those that it can."""
+    """Sizes that MSTR cannot work with; the message names them, and those that would do."""
 
 
 class Recycled(NamedTuple):
@@ -45,7 +45,8 @@ class MSTR(nn.Module):
     """
 
     hidden: Sequence[nn.Module] = ()  # layers that torch does not see; only the released code has any
-    makes_maps = True  # whether the cells of a scale are windows of the grid, so that they make a map
+    makes_maps = True  # whether the cells of a scale are windows of the grid, which make a map
+    contrast: Tensor
 
     def __init__(
         self, dim: int, grid: tuple[int, int], scales: Sequence[int] = (1, 2, 7), *, depth: int = 2,
@@ -55,14 +56,12 @@ class MSTR(nn.Module):
         super().__init__()
         _check_sizes(dim, grid, scales, heads, channels)
         self.grid, self.scales, self.channels = grid, tuple(scales), channels
-        self.transformers: Sequence[nn.Module] = nn.ModuleList(
-            nn.TransformerEncoder(
-                nn.TransformerEncoderLayer(dim, heads, feedforward, dropout, batch_first=True),
-                depth,
-                enable_nested_tensor=False,
-            )
-            for _ in self.scales
-        )
+
+        def transformer() -> nn.Module:
+            layer = nn.TransformerEncoderLayer(dim, heads, feedforward, dropout, batch_first=True)
+            return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+
+        self.transformers: Iterable[nn.Module] = nn.ModuleList(transformer() for _ in self.scales)
         self.mix = nn.Linear(sum(self.cells_by_scale), 1)
         self.weight = nn.Parameter(torch.tensor(float(weight))) if learn_weight else weight
         self.register_buffer("contrast", contrast_map(grid, self.scales), persistent=False)
@@ -73,7 +72,7 @@ class MSTR(nn.Module):
         return [math.prod(self.grid) // scale**2 for scale in self.scales]
 
     def forward(self, cls: Tensor, patches: Tensor) -> Recycled:
-        """Global token (b, d) and patch tokens (b, h * w, d), row by row -> Recycled."""
+        """Global token (b, d) and patch tokens (b, h * w, d), the grid row by row -> Recycled."""
         levels = [
             self.attend(transformer, self.pool(patches, scale))
             for scale, transformer in zip(self.scales, self.transformers, strict=True)
@@ -91,7 +90,7 @@ class MSTR(nn.Module):
         return transformer(cells)
 
     def loss(self, cells: Tensor) -> Tensor:
-        """L_recyc of cells (b, m, d): mean squared difference of their similarities and the contrast map."""
+        """L_recyc of cells (b, m, d): mean squared difference of similarities and contrast map."""
         # In full precision: the differences of similarities are small.
         with torch.autocast(cells.device.type, enabled=False):
             return F.mse_loss(self.similarities(cells.float()), self.contrast.expand(len(cells), -1, -1))
@@ -111,17 +110,13 @@ def pool(patches: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
     return reduce(patches, "b (h s1 w s2) d -> b (h w) d", "mean", s1=scale, s2=scale, w=grid[1] // scale)
 
 
-def contrast_map(
-    grid: tuple[int, int],
-    scales: Sequence[int],
-    pool: Callable[[Tensor, tuple[int, int], int], Tensor] = pool,
-) -> Tensor:
+def contrast_map(grid: tuple[int, int], scales: Sequence[int], pool: Callable[..., Tensor] = pool) -> Tensor:
     """How alike the cells of all scales ought to be: (m, m), symmetric, 1 on the diagonal.
 
     Cells of different scales: half the fraction of the smaller cell that lies inside the larger; cells of
-    one scale: 0. `pool` makes the cells. Source: paper, section 3.
+    one scale: 0. `pool` makes the cells, like the function of that name. Source: paper, section 3.
     """
-    # Pooling the identity tells which patches a cell covers, each with weight 1 / scale^2.
+    # Pooling the identity shows which patches a cell covers, each with weight 1 / scale^2.
     shares = [pool(torch.eye(math.prod(grid))[None], grid, scale)[0] for scale in scales]
 
     def block(i: int, j: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""Which number format and which attention kernel is fast on a device."""
+"""Which number format and which attention kernel are fast on a device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,39 +23,40 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
 
 
 def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> None:
-    """Takes timm's attention layers off their fused kernel where the plain one is faster; the maths is the same.
+    """Takes timm's attention layers off the fused kernel where the plain one, the same maths, is faster.
 
-    On CPUs that have bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16 than two products
-    with a softmax between them.
+    On CPUs with bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16, as measured, than two
+    products with a softmax between them.
     """
     if bf16 and device.type == "cpu" and not _cpu_has("amx_bf16"):
-        for module in _attention_layers(model):
-            module.fused_attn = False
+        for layer in _attention_layers(model):
+            layer.fused_attn = False
 
 
 @contextmanager
 def forward_in(precision: Precision, model: nn.Module) -> Iterator[None]:
-    """Runs forward passes of `model` in this precision, where the model is; embeddings stay close, not equal."""
+    """Runs forward passes of `model` in this precision, on its device; embeddings stay close, not equal."""
     device = next(model.parameters()).device
     if not wants_bf16(precision, device):
-        # Without autocast, even a disabled one: not every torch knows it on every device.
+        # Without autocast, even a disabled one: not every torch has it on every device.
         yield
         return
-    before = [(module, module.fused_attn) for module in _attention_layers(model)]
+    before = [(layer, layer.fused_attn) for layer in _attention_layers(model)]
     choose_attention(model, device, bf16=True)
     try:
         with torch.autocast(device.type, torch.bfloat16):
             yield
     finally:
-        for module, fused in before:
-            module.fused_attn = fused
+        for layer, fused in before:
+            layer.fused_attn = fused
 
 
-def _attention_layers(model: nn.Module) -> list[nn.Module]:
+def _attention_layers(model: nn.Module) -> list[Any]:
+    """timm's, of whatever class."""
     return [module for module in model.modules() if hasattr(module, "fused_attn")]
 
 
 def _cpu_has(feature: str) -> bool:
-    # Not every torch that the kit runs on can tell.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get(feature, False))
+    # Older torch cannot tell.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get(feature, False)

@@ -18,10 +18,10 @@ from sbirlib.layers.mstr import MSTR, contrast_map
 
 
 class ReleasedMSTR(MSTR):
-    """MSTR, but: `attention="batch"` lets the images of one batch see each other; `pooling="strips"`
-    averages runs of s * s tokens in raster order; `registered=False` keeps the transformers in a plain
-    list, so that they are neither trained nor saved and never leave training mode; `contrast="slipped"`
-    takes the asymmetric contrast map; `similarity="dot"` compares cells without normalising them.
+    """MSTR, except that `attention="batch"` lets the images of one batch see each other; `pooling="strips"`
+    averages runs of s * s tokens in raster order; `registered=False` keeps the transformers in a plain list,
+    so that they are neither trained nor saved and never leave training mode; `contrast="slipped"` takes the
+    asymmetric contrast map; `similarity="dot"` compares cells without normalising them.
 
     The other values are the paper's. `options` and errors as for `MSTR`.
     """
@@ -52,7 +52,7 @@ class ReleasedMSTR(MSTR):
         """Over the cells of one image, or over the images of the batch."""
         if self.attention == "tokens":
             return transformer(cells)
-        # The axis that attention takes for the sequence holds the images of the batch.
+        # The axis that attention takes for the sequence holds the images of the batch instead.
         return rearrange(transformer(rearrange(cells, "b m d -> m b d")), "m b d -> b m d")
 
     def similarities(self, cells: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ def pool_strips(patches: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
 def slipped_contrast_map(grid: tuple[int, int], scales: Sequence[int]) -> Tensor:
     """The contrast map of the released code: for strips, all or nothing, and asymmetric.
 
-    Between two scales that are both pooled, one side is left empty and the strips of the other run past
-    their ends where their sizes are no multiples of each other.
+    Between two scales that are both pooled, one side stays empty, and the strips of the other run past their
+    ends where the sizes are no multiples of each other.
     """
     counts = [math.prod(grid) // scale**2 for scale in scales]
     starts = [sum(counts[:i]) for i in range(len(counts))]

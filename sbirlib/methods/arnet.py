@@ -20,26 +20,20 @@ from sbirlib.layers.mstr import MSTR
 from sbirlib.layers.released import ReleasedMSTR
 from sbirlib.methods.base import Encoder, Method, Needs, Paper
 
-# The options of `ReleasedMSTR` with which it does what the paper says.
-PAPER_MSTR = {
-    "similarity": "cosine",
-    "attention": "tokens",
-    "pooling": "windows",
-    "contrast": "overlap",
+# The options with which `ReleasedMSTR` does what the paper says.
+PAPER_MSTR: dict[str, Any] = {
+    "similarity": "cosine", "attention": "tokens", "pooling": "windows", "contrast": "overlap",
     "registered": True,
-}
+}  # fmt: skip
 
 
 class Encoded(NamedTuple):
-    """One view: embedding (b, e), global token (b, d), patch tokens (b, n, d).
-
-    `cells` (b, m, d) are the patch tokens as MSTR recycled them; None without MSTR.
-    """
+    """One view: embedding (b, e), global token (b, d), patch tokens (b, n, d), recycled cells (b, m, d)."""
 
     embedding: Tensor
     cls: Tensor
     patches: Tensor
-    cells: Tensor | None
+    cells: Tensor | None  # None without MSTR
 
 
 class ARNet(Method):
@@ -53,7 +47,8 @@ class ARNet(Method):
 
     name = "arnet"
     paper = Paper(
-        "ARNet: Self-Supervised FG-SBIR with Unified Sample Feature Alignment and Multi-Scale Token Recycling",
+        "ARNet: Self-Supervised FG-SBIR with Unified Sample Feature Alignment and "
+        "Multi-Scale Token Recycling",
         "Jiang, Tang, Jiang, Yu, Wu",
         "AAAI 2025",
         "https://arxiv.org/abs/2406.11551",
@@ -61,6 +56,8 @@ class ARNet(Method):
     )
     terms = ("total", "multi", "inter", "intra_sketch", "intra_photo", "recyc_sketch", "recyc_photo")
     needs = Needs(second_views=True)
+    sketch_encoder: RecyclingEncoder
+    photo_encoder: RecyclingEncoder
 
     def __init__(
         self, backbone: str = "vit_base_patch16_224", *, embed_dim: int | None = 512,
@@ -86,7 +83,7 @@ class ARNet(Method):
         return cls(model.pop("backbone"), fit=config.data.fit, mstr=recycle, loss=config.loss, **model)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """The steps of the paper's figure, up to the alignment.
+        """Steps 1 to 5 of the paper's figure, before the alignment.
 
         Two views of each domain (1) go through the domain's encoder (2), which gives global and patch tokens
         of every view (3); MSTR recycles the patch tokens of the first views (4) into their embeddings (5).
@@ -107,8 +104,8 @@ class ARNet(Method):
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The views are aligned within each domain and across the two (6).
 
-        L_multi + L_inter and for each domain L_intra + L_recyc, weighted; L_recyc is 0 without MSTR. Rows of
-        the same photo are no negatives. Source: paper, section 3; the mask is ours.
+        L_multi + L_inter, and L_intra + L_recyc of each domain, weighted; L_recyc is 0 without MSTR. Rows of
+        the same photo are no negatives. Source: paper, section 3; the mask is the kit's own.
         """
         ids = batch.photo_ids if self.loss.mask_duplicates else None
 
@@ -136,28 +133,31 @@ class ARNet(Method):
 class RecyclingEncoder(Encoder):
     """Backbone, token recycling and embedding layer of one domain; without `mstr`, ARNet basic."""
 
+    mstr: MSTR | None
+
     def embedding(self, tokens: Tokens) -> Tensor:
-        """What the backbone gives -> embeddings (b, e), of any length."""
+        """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.recycle(tokens).embedding
 
     def recycle(self, tokens: Tokens) -> Encoded:
-        """What follows the backbone: recycling if there is any, and the embedding."""
+        """What follows the backbone: recycling, if any, and the embedding layer."""
         if self.mstr is None:
             return Encoded(self.embed(tokens.cls), *tokens, None)
         fused, cells = self.mstr(*tokens)
         return Encoded(self.embed(fused), *tokens, cells)
 
-    def two_views(self, first: Tensor, second: Tensor) -> tuple[Encoded, Tokens]:
-        """Two views (b, 3, s, s) of the same pictures, the second up to its tokens only."""
-        # Both views side by side: same weights, so one pass serves them.
-        both = self.backbone(torch.cat([first, second]))
+    def two_views(self, first: Tensor | None, second: Tensor | None) -> tuple[Encoded, Tokens]:
+        """Two views (b, 3, s, s) of the same pictures; the second only as far as its tokens."""
+        # Both views in one batch: they share the weights, so one pass serves both.
+        both = self.backbone(torch.cat([first, second]))  # type: ignore[list-item]  # `needs` asks for both
         halves = (rearrange(value, "(view b) ... -> view b ...", view=2) for value in both)
         first_tokens, second_tokens = (Tokens(*values) for values in zip(*halves, strict=True))
         return self.recycle(first_tokens), second_tokens
 
     def recycling_loss(self, encoded: Encoded) -> Tensor:
         """L_recyc, a scalar; 0 without MSTR."""
-        return encoded.cls.new_zeros(()) if self.mstr is None else self.mstr.loss(encoded.cells)
+        no_loss = encoded.cls.new_zeros(())
+        return no_loss if self.mstr is None or encoded.cells is None else self.mstr.loss(encoded.cells)
 
 
 def _mstr(trunk: Backbone, name: str, options: Mapping[str, Any]) -> MSTR:
@@ -167,8 +167,8 @@ def _mstr(trunk: Backbone, name: str, options: Mapping[str, Any]) -> MSTR:
             f"backbone {name!r} pools to {trunk.dim} channels, its tokens have {trunk.encoder.num_features}: "
             "MSTR cannot mix them; use pool mean"
         )
-    released = {key: value for key, value in options.items() if PAPER_MSTR.get(key, value) != value}
-    others = {key: value for key, value in options.items() if key not in PAPER_MSTR}
-    if not released:
+    asked = PAPER_MSTR | dict(options)
+    others = {key: value for key, value in asked.items() if key not in PAPER_MSTR}
+    if asked == PAPER_MSTR | others:
         return MSTR(trunk.dim, trunk.grid, **others)
-    return ReleasedMSTR(trunk.dim, trunk.grid, **(PAPER_MSTR | released), **others)
+    return ReleasedMSTR(trunk.dim, trunk.grid, **asked)

@@ -1,4 +1,4 @@
-"""B-Siamese: one encoder for both domains, photos as they are, and a triplet loss: the honest baseline."""
+"""B-Siamese: one encoder for both domains, photos as they are, and a triplet loss: the plain baseline."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from sbirlib.methods.base import Encoder, Method, Paper
 class BSiamese(Method):
     """Global token, unit length, a linear layer to `embed_dim`, unit length (baseline of the paper below).
 
-    In the authors' code: InceptionV3 at 299 px, mean-pooled, 64 dimensions, Adam at 1e-4, batches of 12, 200
-    epochs.
+    Authors' code: InceptionV3 at 299 px, mean-pooled, 64 dimensions, Adam at 1e-4, batches of 12, 200 epochs.
     """
 
     name = "b_siamese"
@@ -46,7 +45,8 @@ class BSiamese(Method):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo, which are flipped together."""
         flipped = rearrange(batch.numbers[:, 0] < self.options.flip, "b -> b 1 1 1")
-        sketch, photo = (torch.where(flipped, view.flip(-1), view) for view in (batch.sketch, batch.photo))
+        views = (view for view in (batch.sketch, batch.photo) if view is not None)
+        sketch, photo = (torch.where(flipped, view.flip(-1), view) for view in views)
         return {"sketch": self.embed_sketches(sketch), "photo": self.embed_photos(photo)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

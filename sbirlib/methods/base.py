@@ -1,7 +1,7 @@
-"""The interface of all methods: trainer, scorer, galleries, search, pictures and panels use nothing else.
+"""The interface of all methods: trainer, scores, galleries, search, pictures and panels use nothing else.
 
-A method embeds sketches and photos, and says in two parts what it minimises: `encode` makes rows of a
-batch, `compare` makes loss terms of rows. Gradient caching and several processes work on the rows, so they
+A method embeds sketches and photos, and says in two parts what it minimises: `encode` turns a batch into
+rows, `compare` turns rows into loss terms. Gradient caching and several processes work on the rows, so they
 serve every method whose loss is a function of them.
 """
 
@@ -31,7 +31,7 @@ class Paper(NamedTuple):
     authors: str
     venue: str
     link: str
-    source: str  # where its formulas were read
+    source: str  # of its formulas
 
 
 class Needs(NamedTuple):
@@ -40,7 +40,7 @@ class Needs(NamedTuple):
     second_views: bool = False  # a second, augmented view of every picture
     edges: bool = False  # photos as edge maps
     sketches_per_photo: int = 1  # of each photo that is trained on
-    designers: int = 1  # who draw, by the number after the last '_' of a sketch's name
+    designers: int = 1  # people who draw, by the number after the last '_' of a sketch's name
     strokes: bool = False  # the strokes of every sketch, in drawing order
     unlabelled: bool = False  # photos without a sketch
     support: int = 0  # pairs of each designer, to adapt to at test time
@@ -49,29 +49,25 @@ class Needs(NamedTuple):
         """Raises PairError if `pairs` or `config` lacks something; looks at names only, not at pictures."""
         split, root = pairs.split("train"), pairs.root
         drawn = Counter(sketch.photo_id for sketch in split.sketches)
+        few_drawn = max(drawn.values(), default=0) < self.sketches_per_photo
         hands = Counter(sketch.designer for sketch in split.sketches if sketch.designer)
         able = sum(count > self.support for count in hands.values())
-        lacking = [
-            (self.edges and not config.model.photo_edges, "photos as edge maps: add --model.photo_edges"),
-            (
-                max(drawn.values(), default=0) < self.sketches_per_photo,
-                f"photos with {self.sketches_per_photo} sketches each; {root} has none",
-            ),
-            (
-                able < self.designers and max(self.designers - 1, self.support) > 0,
-                f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
-                f"number after the last '_' of a sketch's name); {root} has {able}",
-            ),
-            (self.strokes, f"the strokes of each sketch in drawing order; {root} holds only pictures"),
-            (self.unlabelled and not split.unsketched, f"photos without a sketch in trainB; {root} has none"),
-        ]
-        for is_lacking, what in lacking:
+        few_able = able < self.designers and max(self.designers - 1, self.support) > 0
+        lacking = {
+            "photos as edge maps: add --model.photo_edges": self.edges and not config.model.photo_edges,
+            f"photos with {self.sketches_per_photo} sketches each; {root} has none": few_drawn,
+            f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
+            f"number after the last '_' of a sketch's name); {root} has {able}": few_able,
+            f"the strokes of each sketch in drawing order; {root} holds only pictures": self.strokes,
+            f"photos without a sketch in trainB; {root} has none": self.unlabelled and not split.unsketched,
+        }
+        for what, is_lacking in lacking.items():
             if is_lacking:
                 raise PairError(f"method {name} needs {what}")
 
 
 class Stage(NamedTuple):
-    """A part of the training: its name, its share of the epochs, and what of the method it trains."""
+    """A part of the training: its name, its share of the epochs, and the parts of the method it trains."""
 
     name: str
     share: float
@@ -90,7 +86,7 @@ class Encoder(nn.Module):
         return self.embedding(self.backbone(images))
 
     def embedding(self, tokens: Tokens) -> Tensor:
-        """What the backbone gives -> embeddings (b, e), of any length."""
+        """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.embed(tokens.cls)
 
 
@@ -98,36 +94,36 @@ class Method(nn.Module):
     """Base of every method: a sketch encoder, a photo encoder, and how their rows are compared.
 
     `encoder` makes the encoder of one domain around a backbone; the other arguments are those of
-    `config.model` and `config.data.fit`. Two encoders begin with the same weights, unless `same_start` is
-    False. With `photo_edges` photos are seen as edge maps. Raises BackboneError as `Backbone` does.
+    `config.model` and `config.data.fit`. Two encoders begin with the same weights unless `same_start` is
+    False. With `photo_edges`, photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
     A subclass sets `paper`, the names of its loss `terms` ("total" is what is minimised) and what it
-    `needs`; it writes `encode` and `compare`, and overrides the rest where its paper asks for it.
+    `needs`; it defines `encode` and `compare`, and overrides the rest where its paper asks for it.
     """
 
     name: ClassVar[str]
     paper: ClassVar[Paper]
     terms: ClassVar[tuple[str, ...]] = ("total",)
     needs: ClassVar[Needs] = Needs()
-    # Whether photos are found by the dot product of unit rows (b, e): then a vector index can hold them.
+    # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
 
     def __init__(
-        self, encoder: Callable[[Backbone], Encoder], backbone: str, *, image_size: int = 224, fit: Fit = "pad",
-        share_encoders: bool = False, same_start: bool = True, photo_edges: bool = False, **options: Any,
+        self, encoder: Callable[[Backbone], Encoder], backbone: str, *, image_size: int = 224,
+        fit: Fit = "pad", share_encoders: bool = False, same_start: bool = True, photo_edges: bool = False,
+        **options: Any,
     ) -> None:  # fmt: skip
         super().__init__()
         self.image_size, self.fit = image_size, fit
-        # Of the run that trained the weights, and in words where the weights come from.
-        self.config: Config | None = None
-        self.origin = "untrained"
-        self.stage = ""  # that is being trained
+        self.config: Config | None = None  # of the run that trained the weights
+        self.origin = "untrained"  # where the weights come from, in words
+        self.stage = ""  # the one being trained
 
         def build() -> Encoder:
             return encoder(Backbone(backbone, image_size=image_size, **options))
 
         self.sketch_encoder = build()
-        # Alike at first: then a line of a sketch is near the edge that it stands for from the start.
+        # Alike at first: then a line of a sketch starts out near the edge that it stands for.
         if share_encoders:
             self.photo_encoder = self.sketch_encoder
         else:
@@ -137,7 +133,7 @@ class Method(nn.Module):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The model that `config` describes; a method takes its own group of settings by its name."""
+        """The model that `config` describes; a method takes the group of settings with its own name."""
         model = asdict(config.model)
         own = {cls.name: getattr(config, cls.name)} if cls.name in config.groups else {}
         return cls(model.pop("backbone"), fit=config.data.fit, **own, **model)
@@ -148,28 +144,28 @@ class Method(nn.Module):
         return ""
 
     def stages(self) -> list[Stage]:
-        """The parts of the training, in order; their shares of the epochs add up to 1."""
+        """The parts of the training in order; their shares of the epochs add up to 1."""
         return [Stage("all", 1.0, [self])]
 
     def enter(self, stage: str) -> None:
         """Called once when a later stage begins, such as to copy a teacher."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`encode`, which is what several processes call."""
+        """`encode`, under the name that several processes call."""
         return self.encode(batch)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """The rows of a batch by name, (b, ...) each.
 
-        A scalar is a mean over the rows of the batch, such as a loss of each picture by itself: chunks and
-        processes average it.
+        A scalar is a mean over the rows of the batch, such as a loss that each picture has by itself: chunks
+        and processes average it.
         """
         raise NotImplementedError
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the rows of a whole batch, a scalar for each of `terms`.
 
-        `batch` may have been put together from chunks or processes: its views are then None, its
+        `batch` may have been put together from chunks or processes: then its views are None, but its
         `photo_ids` and `numbers` are there.
         """
         raise NotImplementedError
@@ -201,7 +197,7 @@ class Method(nn.Module):
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 in hexadecimal of every weight of `module`, in the order of its state dict, hidden layers last."""
+    """SHA-256 in hexadecimal of all weights of `module`, in the order of its state dict, hidden ones last."""
     digest = hashlib.sha256()
     hidden = [layer for part in module.modules() for layer in getattr(part, "hidden", ())]
     for part in (module, *hidden):
@@ -211,8 +207,8 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def _on_edges(encoder: Encoder) -> Encoder:
-    """The very weights of `encoder`, which may serve sketches as well, behind edge maps."""
-    # A shallow copy shares layers, buffers and hooks: only what the backbone does first differs.
+    """`encoder` behind edge maps, with the same weights, which may serve sketches as well."""
+    # A shallow copy shares layers, buffers and hooks; it differs only in what the backbone does first.
     backbone = copy.copy(encoder.backbone)
     backbone.edges = True
     return type(encoder)(backbone, encoder.embed, encoder.mstr)

@@ -16,7 +16,7 @@ from sbirlib.retrieval.scores import (
 from sbirlib.retrieval.search import Found, best_matches, score_all
 
 __all__ = [
-    "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "best_matches", "bootstrap_accuracy",
-    "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all", "score_split",
-    "simulate_selection", "true_ranks",
+    "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "best_matches",
+    "bootstrap_accuracy", "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all",
+    "score_split", "simulate_selection", "true_ranks",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Photos embedded once, to be searched with sketches."""
+"""Galleries: photos embedded once, to be searched with sketches."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from sbirlib.methods.base import Method, fingerprint
 from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import ram_budget
 from sbirlib.retrieval.search import best_matches
+from sbirlib.runs.atomic import replacing_file
+
+BROKEN = "the model is broken (did training diverge?)"
 
 
 class Hit(NamedTuple):
-    """One search result: place (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
+    """One search result: rank (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
 
     rank: int
     path: Path
@@ -34,22 +37,20 @@ class Hit(NamedTuple):
 class Gallery:
     """Photos embedded once, to be searched with sketches.
 
-    `embeddings` (g, ...) rows as the model's `score` compares them, `paths` (g,), `skipped` photos that could not be read. Raises
-    InputError if an embedding is not a number.
+    `embeddings` (g, ...) are rows as the model's `score` compares them, `paths` (g,) the photo files;
+    `skipped` counts photos that could not be read. Raises InputError if an embedding is not a number.
     """
 
     def __init__(self, model: Method, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
         if not embeddings.isfinite().all():
-            raise InputError(
-                "the photos' embeddings are not numbers: the model is broken (did training diverge?)"
-            )
+            raise InputError(f"the photos' embeddings are not numbers: {BROKEN}")
         self.model, self.paths, self.embeddings, self.skipped = model, list(paths), embeddings, skipped
 
     @staticmethod
     def from_folder(model: Method, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
-        """Embeds every image of a folder. Raises PairError for an empty folder or files that cannot be read."""
+        """Embeds every image of a folder. Raises PairError if it is empty or files cannot be read."""
         unread = list_unread(Path(folder))
         if unread and on_fault == "stop":
             raise PairError(faults_message(folder, unread))
@@ -84,24 +85,21 @@ class Gallery:
             sketch = read_pixels(sketch).float() / 255
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            # Resized before it travels: not every device can do that.
+            # Resized before it goes to the device: not every one can do that.
             square = fit_square(sketch[None], self.model.image_size, self.model.fit)
             query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
         if not query.isfinite().all():
-            raise InputError(
-                "the sketch's embedding is not a number: the model is broken (did training diverge?)"
-            )
+            raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
         found = best_matches(self.model.score, query, self.embeddings, k)
         best = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
         return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file."""
-        metadata = {
-            "paths": json.dumps([str(photo) for photo in self.paths]),
-            "model": fingerprint(self.model.photo_encoder),
-        }
-        save_file({"embeddings": self.embeddings.contiguous()}, str(path), metadata)
+        paths = json.dumps([str(photo) for photo in self.paths])
+        metadata = {"paths": paths, "model": fingerprint(self.model.photo_encoder)}
+        with replacing_file(path) as fresh:
+            save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:
@@ -111,9 +109,8 @@ class Gallery:
                 embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
                 paths, owner = [Path(photo) for photo in json.loads(metadata["paths"])], metadata["model"]
             if embeddings.dtype != torch.float32 or embeddings.ndim < 2 or len(embeddings) != len(paths):
-                raise ValueError(
-                    f"{len(paths)} names for {embeddings.dtype} of shape {tuple(embeddings.shape)}"
-                )
+                found = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
+                raise ValueError(f"{len(paths)} names for {found}")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise PairError(f"{path}: not a saved gallery ({error})") from None
         if owner != fingerprint(model.photo_encoder):

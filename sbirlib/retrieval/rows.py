@@ -1,4 +1,4 @@
-"""Pictures to rows that can be compared, a batch at a time."""
+"""From pictures to rows that can be compared, a batch at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sbirlib.methods.base import Method
 
 
 class Rows(NamedTuple):
-    """Rows of sketches (q, ...) and of photos (g, ...), float32 on the CPU, as `Method.score` compares them."""
+    """Rows of sketches (q, ...) and photos (g, ...), float32 on the CPU, as `Method.score` compares them."""
 
     sketches: Tensor
     photos: Tensor
@@ -23,11 +23,11 @@ class Rows(NamedTuple):
 
 @torch.inference_mode()
 def embed(
-    encode: Callable[[Tensor], Tensor], pixels: Tensor, *, device: torch.device | str = "cpu", batch: int = 128,
-    what: str = "embedding",
+    encode: Callable[[Tensor], Tensor], pixels: Tensor, *, device: torch.device | str = "cpu",
+    batch: int = 128, what: str = "embedding",
 ) -> Tensor:  # fmt: skip
     """(n, 3, s, s) uint8 -> rows (n, ...) float32 on the CPU, `batch` images at a time."""
-    # No bar for a single batch: a notebook keeps a place for each, and shows no more than fifty a cell.
+    # No progress bar for a single batch: a notebook shows no more than fifty in a cell.
     starts = tqdm(range(0, len(pixels), batch), desc=what, disable=len(pixels) <= batch or None, leave=False)
     return torch.cat([encode(to_float(pixels[i : i + batch], device)).float().cpu() for i in starts])
 
@@ -35,7 +35,7 @@ def embed(
 def embed_split(
     model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128
 ) -> Rows:
-    """The rows of a loaded split, on `device` or where the model is; it is put in eval mode meanwhile."""
+    """The rows of a loaded split, on `device` or where the model is, which is in eval mode meanwhile."""
     device = device or next(model.parameters()).device
     was_training = model.training
     model.eval()

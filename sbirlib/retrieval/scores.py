@@ -1,10 +1,10 @@
-"""Embed photos once, search them with sketches, and score the result."""
+"""How well a model finds the photo of each sketch: ranks, Acc@K and their intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,18 +32,16 @@ class Accuracy(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return (
-            f"Acc@{self.k} {self.percent:.1f} % ({self.hits}/{self.queries}, "
-            f"95 % CI {self.low:.1f}-{self.high:.1f})"
-        )
+        interval = f"95 % CI {self.low:.1f}-{self.high:.1f}"
+        return f"Acc@{self.k} {self.percent:.1f} % ({self.hits}/{self.queries}, {interval})"
 
 
 class Scores(NamedTuple):
     """What `evaluate` measured.
 
-    ranks (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by
-    k; `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words;
-    `sketches` and `photos` (q,) the file name and the photo id of each query, where they are known.
+    `ranks` (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by k;
+    `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words; `sketches`
+    and `photos` (q,) the file name and the photo id of each query, where they are known.
     """
 
     ranks: np.ndarray
@@ -58,28 +56,19 @@ class Scores(NamedTuple):
     sketches: tuple[str, ...] = ()
     photos: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
-        result: dict = {}
-        for k, accuracy in self.accuracy.items():
-            result |= {
-                f"acc@{k}": accuracy.percent,
-                f"hits@{k}": accuracy.hits,
-                f"ci95@{k}": [accuracy.low, accuracy.high],
-            }
+        result: dict[str, Any] = {}
+        for k, a in self.accuracy.items():
+            result |= {f"acc@{k}": a.percent, f"hits@{k}": a.hits, f"ci95@{k}": [a.low, a.high]}
         designers = {
             name: {"acc@1": a.percent, "hits@1": a.hits, "queries": a.queries, "ci95@1": [a.low, a.high]}
             for name, a in self.designers.items()
         }
         return result | {
-            "queries": len(self.ranks),
-            "gallery": self.gallery,
-            "median_rank": self.median_rank,
-            "mrr": self.mrr,
-            "designers": designers,
-            "skipped": self.skipped,
-            "protocol": self.protocol,
-        }
+            "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
+            "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         lines = [str(accuracy) for accuracy in self.accuracy.values()]
@@ -104,9 +93,9 @@ def accuracy_at(ranks: np.ndarray, k: int) -> Accuracy:
 def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
     """Acc@k of so many hits with its Wilson 95 % interval.
 
-    The interval takes queries as independent; several sketches of one photo are not quite so.
+    The interval takes queries as independent, which several sketches of one photo are not quite.
     """
-    # Half a second to import, which a mere search can do without.
+    # Half a second to import, which a search alone does not need.
     from scipy.stats import binomtest
 
     interval = binomtest(hits, queries).proportion_ci(0.95, method="wilson")
@@ -114,10 +103,10 @@ def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
 
 
 def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
-    """Place of each query's photo: (q, g) similarities and (q,) rows -> (q,) int64, 1 = first.
+    """Rank of each query's photo: (q, g) similarities and (q,) rows -> (q,) int64, 1 = first.
 
-    Ties count against the model: a photo as similar as the true one stands before it. Raises
-    InputError if a similarity is not a number.
+    Ties count against the model: a photo as similar as the true one comes before it. Raises InputError if a
+    similarity is not a number.
     """
     if np.isnan(similarity).any():
         raise InputError(
@@ -132,26 +121,19 @@ def score(
     protocol: str = "",
 ) -> Scores:  # fmt: skip
     """Scores of a similarity matrix (q, g) whose query i shows gallery row `photo_index[i]`."""
-    ranks = true_ranks(similarity, photo_index)
+    ranks, order = true_ranks(similarity, photo_index), np.argsort(-similarity, axis=1, kind="stable")
+    accuracy = {k: accuracy_at(ranks, k) for k in KS}
     of_designer = {name: ranks[[d == name for d in designers]] for name in sorted(set(designers))}
-    return Scores(
-        ranks=ranks,
-        order=np.argsort(-similarity, axis=1, kind="stable"),
-        accuracy={k: accuracy_at(ranks, k) for k in KS},
-        designers={name: accuracy_at(own, 1) for name, own in of_designer.items()},
-        median_rank=float(np.median(ranks)),
-        mrr=float((1 / ranks).mean()),
-        gallery=similarity.shape[1],
-        skipped=skipped,
-        protocol=protocol,
-    )
+    accuracies = {name: accuracy_at(own, 1) for name, own in of_designer.items()}
+    median, mrr, gallery = float(np.median(ranks)), float((1 / ranks).mean()), similarity.shape[1]
+    return Scores(ranks, order, accuracy, accuracies, median, mrr, gallery, skipped, protocol)
 
 
 def score_split(
     model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128,
     protocol: str = "",
 ) -> Scores:  # fmt: skip
-    """Searches the photos of a loaded split with its sketches; `model` is put in eval mode meanwhile."""
+    """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile."""
     rows, queries = embed_split(model, data, device=device, batch=batch), data.split.sketches
     scores = score(
         score_all(model.score, *rows).numpy(),
@@ -160,15 +142,13 @@ def score_split(
         skipped=len(data.split.left_out),
         protocol=protocol,
     )
-    return scores._replace(
-        sketches=tuple(query.path.name for query in queries),
-        photos=tuple(query.photo_id for query in queries),
-    )
+    names, photos = (query.path.name for query in queries), (query.photo_id for query in queries)
+    return scores._replace(sketches=tuple(names), photos=tuple(photos))
 
 
 def evaluate(
-    model: Method, pairs: PairFolder | str | Path, split: str = "test", *, on_fault: str = "stop",
-    precision: Precision = "fp32",
+    model: Method, pairs: PairFolder | str | Path, split: str = "test", *,
+    on_fault: Literal["stop", "skip"] = "stop", precision: Precision = "fp32",
 ) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
@@ -191,5 +171,5 @@ def evaluate(
 
 
 def ram_budget(model: Method) -> float:
-    """GiB of decoded images that may be in RAM: what the model's run was given, or the default."""
+    """GiB of decoded images that may be in RAM: as in the model's run, or the default."""
     return (model.config.data if model.config else DataConfig()).ram_budget

@@ -1,4 +1,4 @@
-"""The photos that match a sketch best, exactly: blocks of scores, and the best of all blocks."""
+"""Exact search for the photos that match a sketch best: scores in blocks, and the best of all blocks."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ class Found(NamedTuple):
 
 @torch.inference_mode()
 def score_all(score: Score, queries: Tensor, gallery: Tensor) -> Tensor:
-    """Scores (q, g) of rows (q, ...) and (g, ...), in blocks, so that a costly `score` needs little memory."""
+    """Scores (q, g) of rows (q, ...) and (g, ...), in blocks, so that `score` needs little memory."""
     # Rows are compared in full precision, whatever the encoders run in.
     with torch.autocast(queries.device.type, enabled=False):
-        return torch.cat(
-            [torch.cat([score(q, g) for g in gallery.split(ROWS)], dim=1) for q in queries.split(QUERIES)]
-        )
+        parts = gallery.split(ROWS)
+        return torch.cat([torch.cat([score(q, g) for g in parts], dim=1) for q in queries.split(QUERIES)])
 
 
 @torch.inference_mode()
 def best_matches(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Found:
     """The k gallery rows (g, ...) that `score` ranks highest for each of `queries` (q, ...), best first.
 
-    Equal scores come in the order of their rows. A gallery of fewer than k rows gives all of them. Raises
-    InputError for k < 1.
+    Equal scores come in the order of their rows; a gallery of fewer than k rows gives all. Raises InputError
+    for k < 1.
     """
     if k < 1:
         raise InputError(f"k = {k}: ask for at least one photo")
@@ -54,11 +53,11 @@ def best_matches(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Foun
 
 
 def _keys(scores: Tensor, start: int) -> Tensor:
-    """One int64 for each score (q, n) and its row, from `start`: greater for a better score, then a smaller row."""
+    """One int64 for each score (q, n) and its row, from `start`: larger if better, then if earlier."""
     bits = _ordered((scores.float() + 0.0).view(torch.int32).long())  # -0.0 becomes 0.0
     return (bits << 32) + (0xFFFFFFFF - torch.arange(start, start + scores.shape[1]))
 
 
 def _ordered(bits: Tensor) -> Tensor:
-    """Bits of a float32 as a number that is ordered like it, and back."""
+    """Bits of a float32 as a number in the same order, and back."""
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

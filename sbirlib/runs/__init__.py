@@ -1,4 +1,4 @@
-"""One run folder: its models, checkpoints, history, provenance and report."""
+"""Run folders: models, checkpoints, history, provenance and report."""
 
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run, find_runs, load_run
@@ -8,6 +8,6 @@ from sbirlib.runs.report import describe, write_page
 from sbirlib.runs.state import CheckpointWarning
 
 __all__ = [
-    "CheckpointWarning", "Run", "RunError", "describe", "find_runs", "load_frozen", "load_released", "load_run",
-    "save_model_folder", "write_page",
+    "CheckpointWarning", "Run", "RunError", "describe", "find_runs", "load_frozen", "load_released",
+    "load_run", "save_model_folder", "write_page",
 ]  # fmt: skip

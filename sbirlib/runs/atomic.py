@@ -1,4 +1,4 @@
-"""Writing files and folders so that whatever interrupts it leaves the old one or the new one, whole."""
+"""Writing files and folders so that any interruption leaves either the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -21,22 +21,35 @@ class RunError(InputError):
 def replacing_file(path: str | Path) -> Iterator[Path]:
     """A new file to write that takes the place of `path` once it is on the disk. Raises OSError."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path  # such as /dev/stdout, which nothing can replace
+        return
     # The suffix stays: it may name the format.
     fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield fresh
         _sync(fresh)
         fresh.replace(path)
+    except OSError as error:
+        if error.filename != str(fresh):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file, or leaves the old one. Raises OSError."""
+    with replacing_file(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
     """A new folder to write into that takes the place of `folder` once everything in it is on the disk.
 
-    Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if the
-    disk refuses.
+    Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if it
+    cannot be written.
     """
     folder = settled(folder)
     fresh, old = folder.with_name(f".{folder.name}.new"), _old(folder)
@@ -52,22 +65,20 @@ def replacing(folder: str | Path) -> Iterator[Path]:
         fresh.rename(folder)
         _sync(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
-        # torch and safetensors each have an error of their own for a disk that is full.
+        # torch and safetensors each raise an error of their own when the disk is full.
         shutil.rmtree(fresh, ignore_errors=True)
         raise RunError(unwritable(folder, first_line(error))) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
 def unwritable(place: Path, why: object) -> str:
-    """What to say of a run that the disk refuses."""
-    return (
-        f"{place} cannot be written ({why}); what was saved before is kept. Free some space or mend the disk, "
-        "then go on with resume (--resume)"
-    )
+    """The message for a run that cannot be written."""
+    kept = "what was saved before is kept. Free some space or repair the disk, then resume (--resume)"
+    return f"{place} cannot be written ({why}); {kept}"
 
 
 def settled(folder: str | Path) -> Path:
-    """`folder`, brought back where a process was killed between the two renamings that replace it."""
+    """`folder`, brought back if a process was killed between the two renamings that replace it."""
     folder = Path(folder)
     if not folder.exists() and _old(folder).exists():
         _old(folder).rename(folder)
@@ -79,9 +90,9 @@ def _old(folder: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk, so that a power cut after the renaming finds it whole."""
+    """Waits until a file or folder is on the disk, so that it is whole even if the power then fails."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows has no such thing for a folder
+        return  # Windows cannot do this for a folder
     handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,12 +1,10 @@
-"""One run folder: what lies where in it, and reading it back."""
+"""One run folder: where everything is in it, and reading it back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from sbirlib.config.config import Config
 from sbirlib.methods.base import Method
@@ -17,9 +15,9 @@ from sbirlib.runs.model import CONFIG, WEIGHTS, load_model_folder
 
 class Run:
     """A folder that `train` writes: `best/` and `last/` (a model each), `state/` with checkpoints to go on
-    from, `history.csv`, `start.yaml` with what it began from, and the tracker's files.
+    from, `history.csv`, `start.yaml` with what the run began from, and the tracker's files.
 
-    Reading raises RunError that names the file and says what to do.
+    Reading raises a RunError that names the file and says what to do.
     """
 
     OUTPUTS = ("best", "last", "state", "history.csv", "start.yaml", "tensorboard")
@@ -35,12 +33,12 @@ class Run:
 
     @property
     def present(self) -> list[str]:
-        """Which outputs of a run are there."""
+        """The outputs of a run that are there."""
         return [name for name in self.OUTPUTS if (self.path / name).exists()]
 
     @property
     def epochs(self) -> int:
-        """How many epochs are done."""
+        """The number of epochs done."""
         return len(self.history()["epoch"]) if self.history_file.is_file() else 0
 
     @property
@@ -51,27 +49,25 @@ class Run:
     def model(self, which: str = "best") -> Method:
         """The trained model, in eval mode on the CPU; `model.config` is its Config.
 
-        `which` is "best" (highest validation score) or "last". The folder may also be such a one itself.
+        `which` is "best" (highest validation score) or "last". The folder may also be one of the two itself.
         """
         folder = self.path if (self.path / WEIGHTS).is_file() else self.folder(which)
         missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
         if missing:
-            lacks = f"{which}/ has no {' and no '.join(missing)}"
-            reason = lacks if self.path.exists() else "no such folder"
-            raise RunError(
-                f"{self.path} is not a run: {reason}; `python -m sbirlib train --out {self.path}` makes one"
-            )
+            lacks = f"{which}/ has no {' and no '.join(missing)}" if self.path.exists() else "no such folder"
+            advice = f"`python -m sbirlib train --out {self.path}` makes one"
+            raise RunError(f"{self.path} is not a run: {lacks}; {advice}")
         return load_model_folder(folder)
 
     def config(self) -> Config:
-        """The configuration of the last model: a run may have been trained on for longer."""
+        """The configuration of the last model: a resumed run may have been given more epochs."""
         for folder in (self.folder("last"), self.folder("best"), self.path):
             if (folder / CONFIG).is_file():
                 return Config.from_yaml(folder / CONFIG)
         raise RunError(f"{self.path} is not a run: it has no {CONFIG} in best/ or last/")
 
     def history(self) -> dict[str, list[Any]]:
-        """The columns of history.csv, one entry an epoch: numbers as floats, NaN where nothing was measured."""
+        """The columns of history.csv, one entry per epoch: floats, NaN where nothing was measured."""
         return history.read_history(self.history_file)
 
     def start(self) -> dict[str, Any]:
@@ -81,10 +77,6 @@ class Run:
     def saved_config(self) -> Config:
         """The configuration of the newest whole checkpoint."""
         return state.saved_config(self.states)
-
-    def load_state(self, config: Config, model: nn.Module) -> tuple[state.Progress, dict[str, Any]]:
-        """The newest whole checkpoint, as `state.load_state`."""
-        return state.load_state(self.states, config, model)
 
 
 def load_run(run: str | Path, which: str = "best") -> Method:

@@ -1,4 +1,4 @@
-"""What each epoch of a run came to: one record, and one row of history.csv."""
+"""The result of each epoch of a run: one record, and one row of history.csv."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what t
 class EpochRecord(NamedTuple):
     """One epoch, counted from 1: mean losses by term, learning rate at its end, speed, and score.
 
-    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the photos that choose the checkpoint,
-    and is empty in epochs without a search; `selected_on` names them: "held-out photos", "TEST SET" or
-    "nothing"; `best` tells whether this epoch became RUN/best; `skipped` counts the files left out of
-    the training data because of faults.
+    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the photos that choose the checkpoint, and is
+    empty in epochs without a search; `selected_on` names them: "held-out photos", "TEST SET" or "nothing";
+    `best` tells whether this epoch became RUN/best; `skipped` counts the files left out of the training data
+    because of faults.
     """
 
     epoch: int
@@ -32,37 +32,28 @@ class EpochRecord(NamedTuple):
     selected_on: str
     skipped: int = 0
 
-    def as_row(self) -> dict[str, float]:
+    def as_row(self) -> dict[str, Any]:
         """The record as one flat row of history.csv."""
         return {
-            "epoch": self.epoch,
-            **{f"loss_{k}": v for k, v in self.losses.items()},
-            "lr": self.lr,
-            "views_per_second": self.views_per_second,
-            "seconds": self.seconds,
+            "epoch": self.epoch, **{f"loss_{k}": v for k, v in self.losses.items()},
+            "lr": self.lr, "views_per_second": self.views_per_second, "seconds": self.seconds,
             **{f"val_{k}": self.validation.get(k, math.nan) for k in ("acc@1", "acc@5", "acc@10", "mrr")},
-            "best": int(self.best),
-            "selected_on": self.selected_on,
-            "skipped": self.skipped,
-        }
+            "best": int(self.best), "selected_on": self.selected_on, "skipped": self.skipped,
+        }  # fmt: skip
 
     def __str__(self) -> str:
-        text = (
-            f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  "
-            f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s"
-        )
+        speed = f"{self.views_per_second:.0f} views/s  {self.seconds:.1f} s"
+        text = f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  {speed}"
         if self.validation:
-            where = "TEST" if self.selected_on == TEST_SET else "val"
-            text += (
-                f"  {where} Acc@1 {self.validation['acc@1']:.1f} %  Acc@5 {self.validation['acc@5']:.1f} %"
-            )
-        # Where nothing chooses, each epoch is the best so far, which says nothing.
+            where, first, fifth = self.selected_on, self.validation["acc@1"], self.validation["acc@5"]
+            text += f"  {'TEST' if where == TEST_SET else 'val'} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} %"
+        # Where nothing chooses the checkpoint, every epoch is the best so far, which says nothing.
         text += "  best" if self.best and self.validation else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 
 def write_history(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the rows of all epochs; no file where there is none yet."""
+    """Writes the rows of all epochs; no file while there are none."""
     if not rows:
         path.unlink(missing_ok=True)
         return
@@ -73,7 +64,7 @@ def write_history(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_history(path: Path) -> dict[str, list[Any]]:
-    """The columns of a history.csv, one entry an epoch. Raises RunError if it cannot be read."""
+    """The columns of a history.csv, one entry per epoch. Raises RunError if it cannot be read."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 from safetensors import SafetensorError
@@ -12,8 +13,8 @@ from torch import nn
 from sbirlib.config.config import Config, released_options
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import pretrained_config
-from sbirlib.methods import build
 from sbirlib.methods.base import Encoder, Method
+from sbirlib.methods.catalogue import build
 from sbirlib.runs.atomic import RunError, replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -22,8 +23,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 def save_model_folder(folder: str | Path, model: Method, config: Config) -> None:
     """Writes `model.safetensors`, which also holds the configuration, and `config.yaml`.
 
-    An older folder is replaced only once both are on the disk; it stays as it is if they cannot be
-    written, and RunError says so.
+    An older folder is replaced only once both are on the disk. Raises RunError if they cannot be written;
+    the older folder then stays as it is.
     """
     with replacing(folder) as fresh:
         save_model(model, str(fresh / WEIGHTS), metadata={"config": config.as_yaml()})
@@ -37,7 +38,7 @@ def load_model_folder(folder: Path) -> Method:
     """
     try:
         config = Config.from_yaml(folder / CONFIG)
-        # The file holds every weight, so nothing need be fetched for the backbone.
+        # The file holds every weight, so the backbone's need not be fetched.
         model = build(config.updated({"model.pretrained": False, "model.weights": ""}))
         load_model(model, str(folder / WEIGHTS))
     except ConfigError as error:
@@ -54,33 +55,25 @@ def load_model_folder(folder: Path) -> Method:
 def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
     """A timm backbone as it is, for sketches and photos alike, without any training: a baseline.
 
-    Images are fed at the backbone's own size, the global token is what the model itself pools to.
-    `weights` is a local file, instead of the published ones. Raises BackboneError.
+    It sees images at the backbone's own size; the global token is what the model itself pools to. `weights`
+    is a local file, instead of the published ones. Raises BackboneError.
     """
     # For an unknown name the backbone has the better message.
     size = pretrained_config(backbone).input_size[-1] if timm.is_model(backbone) else 224
-    model = Method(
-        lambda trunk: Encoder(trunk, nn.Identity()),
-        backbone,
-        image_size=size,
-        pool="own",
-        pretrained=True,
-        weights=weights,
-        share_encoders=True,
-    )
+    options: dict[str, Any] = {"image_size": size, "pool": "own", "pretrained": True, "weights": weights}
+    model = Method(lambda trunk: Encoder(trunk, nn.Identity()), backbone, share_encoders=True, **options)
     model.origin = f"backbone {backbone}, frozen, {model.photo_encoder.backbone.source}: nothing was trained"
     return model.eval()
 
 
 def _chosen_by(config: Config, which: str) -> str:
-    """How the weights of `which` came to be chosen, and what of the released code they were trained with."""
-    if which == "last":
+    """How the weights of `which` were chosen, and the options of the released code they were trained with."""
+    on_test, share = config.run.protocol == "released", config.data.val_fraction
+    if which == "last" or not (on_test or share):
         choice = "of the last epoch"
-    elif config.run.protocol == "released":
+    elif on_test:
         choice = "CHOSEN ON THE TEST SET (run.protocol released): its test score is too good"
-    elif not config.data.val_fraction:
-        choice = "of the last epoch"
     else:
-        choice = f"chosen on {100 * config.data.val_fraction:g} % of the training photos, held out"
+        choice = f"chosen on {100 * share:g} % of the training photos, held out"
     released = ", ".join(name for name in released_options(config) if name != "run.protocol")
     return choice + (f"; as in the released code: {released}" if released else "")

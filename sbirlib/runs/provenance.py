@@ -15,7 +15,7 @@ import yaml
 from sbirlib.config.config import Config
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.runs.atomic import RunError, replacing_file
+from sbirlib.runs.atomic import RunError, write_text
 
 PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
@@ -23,34 +23,31 @@ PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "p
 def beginning(model: Method, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
     source = model.sketch_encoder.backbone.source
-    result = {
-        "method": config.method,
-        "backbone": config.model.backbone,
-        "weights": f"{source}, seed {config.run.seed}" if source == "from scratch" else source,
-    }
+    weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
+    result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
     if config.model.weights:
-        with open(config.model.weights, "rb") as file:
-            result["weights_file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        result["weights_file_sha256"] = sha256(Path(config.model.weights))
     return result | {
         "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
         "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone),
-        "seed": config.run.seed,
-        "data": data_fingerprint(data),
-        "versions": versions(),
-        "code": code_state(),
-    }
+        "seed": config.run.seed, "data": data_fingerprint(data), "versions": versions(), "code": code_state(),
+    }  # fmt: skip
 
 
 def data_fingerprint(data: Sequence[LoadedSplit]) -> dict[str, Any]:
-    """Counts, and a hash over names and bytes of the files that a run learns and chooses from, wherever they lie."""
+    """Counts and a hash of the files that a run learns and chooses from: names and bytes, not places."""
     total = hashlib.sha256()
     sketches = [sketch.path for part in data for sketch in part.split.sketches]
     photos = [photo.path for part in data for photo in part.split.photos]
     for path in sorted(sketches + photos, key=lambda path: (path.parent.name, path.name)):
-        total.update(f"{path.parent.name}/{path.name}".encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(f"{path.parent.name}/{path.name}".encode() + bytes.fromhex(sha256(path)))
     return {"sketches": len(sketches), "photos": len(photos), "sha256": total.hexdigest()}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -65,10 +62,10 @@ def versions() -> dict[str, str]:
 
 
 def code_state() -> str:
-    """The git commit of this code and whether it was changed since; in words where there is no git."""
+    """The git commit of this code, and whether it was changed since; in words if there is no git."""
     package = Path(__file__).parents[1]
     try:
-        # Installed inside another checkout, this package is not one of that repository's.
+        # Installed inside the checkout of something else, this package is not part of that repository.
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         commit = _git(package, "rev-parse", "HEAD")
         changed = _git(package, "status", "--porcelain", "--", ".")
@@ -79,18 +76,16 @@ def code_state() -> str:
 
 def write_beginning(path: Path, start: dict[str, Any]) -> None:
     """Writes start.yaml."""
-    with replacing_file(path) as fresh:
-        fresh.write_text(yaml.safe_dump(start, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(start, sort_keys=False))
 
 
 def read_beginning(path: Path) -> dict[str, Any]:
-    """Reads start.yaml. Raises RunError if it is not there or is no mapping."""
+    """Reads start.yaml. Raises RunError if it is missing or not a mapping."""
     try:
         start = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
-        raise RunError(
-            f"{path.parent} has no {path.name}: it is not a run, or one of an older version; train again"
-        ) from None
+        reason = "it is not a run, or one of an older version; train again"
+        raise RunError(f"{path.parent} has no {path.name}: {reason}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read ({error})") from None
     if not isinstance(start, dict):
@@ -99,7 +94,5 @@ def read_beginning(path: Path) -> dict[str, Any]:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -13,7 +13,7 @@ from sbirlib.layers.mstr import MSTR
 from sbirlib.methods.arnet import ARNet
 from sbirlib.runs.atomic import RunError
 
-# Names of the released layout and ours; the classifier of the pretrained ViT is carried along there unused.
+# Names in the released layout and here; the classifier of the pretrained ViT is saved there, but unused.
 _RELEASED_NAMES = {
     "encoder.head.": None,
     "encoder.": "backbone.encoder.",
@@ -21,19 +21,16 @@ _RELEASED_NAMES = {
     "recycle_model.fc.": "mstr.mix.",
     "recycle_model.transformer_models.": "mstr.transformers.",
 }
-_RELEASED_MSTR = {
-    name.partition(".")[2]: value for name, value in RELEASED.items() if name.startswith("mstr.")
-}
+_RELEASED_MSTR = {name[5:]: value for name, value in RELEASED.items() if name.startswith("mstr.")}
 
 
 def load_released(path: str | Path, *, transformers: Literal["refuse", "random"] = "refuse") -> ARNet:
     """The model of a checkpoint in the released layout, in eval mode on the CPU.
 
-    ViT-B/16 at 224 px with e = 512, fed as released: [0, 1] images as they are, others stretched to the
-    square. A checkpoint of the full model lacks the MSTR transformers, which were never saved: it is
-    refused, unless `transformers="random"` draws new ones from torch's generator, as the released
-    evaluation does without saying so. Raises RunError that names the file, and which tensors it lacks.
-    Source: released code.
+    ViT-B/16 at 224 px with e = 512, fed as released: images in [0, 1] without normalisation, stretched to the
+    square. A checkpoint of the full model lacks the MSTR transformers, which were never saved: that is an
+    error, unless `transformers="random"` draws new ones from torch's generator, as the released evaluation
+    silently does. Raises a RunError that names the file, and the tensors it lacks. Source: released code.
     """
     path = Path(path)
     states = _read_released(path)
@@ -41,9 +38,9 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
     lacking = _lacking_transformers(states) if is_full else []
     if lacking and transformers == "refuse":
         raise RunError(
-            f"{path} is a full model, but lacks {len(lacking)} tensors, the MSTR transformers ({lacking[0]} ... "
-            f"{lacking[-1]}): the released code never saves them. With random ones, as it draws them at each start, "
-            "the score is another each time; ask for that with --released-transformers random"
+            f"{path} is a full model, but lacks {len(lacking)} tensors, the MSTR transformers ({lacking[0]} "
+            f"... {lacking[-1]}): the released code never saves them. It draws random ones at each start, so "
+            "that its score changes every time; for the same, --released-transformers random"
         )
     mstr = _RELEASED_MSTR | {"registered": not lacking} if is_full else None
     model = ARNet("vit_base_patch16_224", fit="stretch", normalise=False, mstr=mstr)
@@ -51,20 +48,16 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
         try:
             missing, unexpected = encoder.load_state_dict(_our_names(states[side]), strict=False)
         except RuntimeError as error:
-            raise RunError(
-                f"{path}: {side} has other shapes than ViT-B/16 with 512 dimensions "
-                f"({str(error).splitlines()[-1].strip()})"
-            ) from None
+            last = str(error).splitlines()[-1].strip()
+            raise RunError(f"{path}: {side} has other shapes than ViT-B/16 with e = 512 ({last})") from None
         if missing or unexpected:
             raise RunError(
                 f"{path}: {side} is no ViT-B/16 in the released layout: {len(missing)} tensors are missing "
                 f"({', '.join(missing[:3])}), {len(unexpected)} are unknown ({', '.join(unexpected[:3])})"
             )
-    model.origin = (
-        f"released checkpoint {path.name}"
-        + ("; MSTR as released, attention over the batch" if is_full else "")
-        + (", transformers random and dropout on" if lacking else "")
-    )
+    full = "; MSTR as released, attention over the batch" if is_full else ""
+    drawn = ", transformers random and dropout on" if lacking else ""
+    model.origin = f"released checkpoint {path.name}{full}{drawn}"
     return model.eval()
 
 
@@ -74,35 +67,27 @@ def _read_released(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except Exception as error:  # what reads a pickle raises almost anything over a damaged one
-        raise RunError(
-            f"{path}: is not a checkpoint of tensors ({first_line(error)}); it is damaged or holds "
-            "something else"
-        ) from None
+    except Exception as error:  # reading a damaged pickle can raise almost anything
+        reason = f"({first_line(error)}); it is damaged or holds something else"
+        raise RunError(f"{path}: is not a checkpoint of tensors {reason}") from None
     sides = ("skt_model", "img_model")
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(side), dict) for side in sides):
         found = ", ".join(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise RunError(
-            f"{path}: is not in the released layout: it needs img_model and skt_model, found {found[:200]}"
-        )
+        reason = f"it needs img_model and skt_model, found {found[:200]}"
+        raise RunError(f"{path}: is not in the released layout: {reason}")
     for side in sides:
-        if not all(
-            isinstance(name, str) and torch.is_tensor(value) for name, value in checkpoint[side].items()
-        ):
+        content = checkpoint[side].items()
+        if not all(isinstance(name, str) and torch.is_tensor(value) for name, value in content):
             raise RunError(f"{path}: {side} holds something else than named tensors")
     return {side: checkpoint[side] for side in sides}
 
 
 def _lacking_transformers(states: dict[str, dict[str, torch.Tensor]]) -> list[str]:
-    """The names of the MSTR transformers' tensors that either side of a full checkpoint is without."""
+    """The tensors of the MSTR transformers that either side of a full checkpoint lacks."""
     with torch.device("meta"):  # names only, no memory
-        names = MSTR(768, (14, 14)).transformers.state_dict()
-    return [
-        f"{side}.recycle_model.transformer_models.{name}"
-        for side, state in states.items()
-        for name in names
-        if f"recycle_model.transformer_models.{name}" not in state
-    ]
+        parts = [name.partition("transformers.") for name in MSTR(768, (14, 14)).state_dict()]
+    names = [f"recycle_model.transformer_models.{name}" for head, cut, name in parts if cut and not head]
+    return [f"{side}.{name}" for side, state in states.items() for name in names if name not in state]
 
 
 def _our_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

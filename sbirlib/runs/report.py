@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sbirlib.config.config import Config
-from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import Run
 
 _STYLE = (
@@ -23,31 +23,30 @@ def describe(run: str | Path) -> str:
 
     Raises RunError if `run` is not a run, or has not finished an epoch.
     """
-    run = Run(run)
-    history, config = run.history(), run.config()
+    place = Run(run)
+    history, config = place.history(), place.config()
     paper = Config(method=config.method).flat()
     settings = [f"  {name} = {value}" for name, value in config.flat().items() if value != paper[name]]
-    parts = [f"Run {run.path}, method {config.method}", *_result(run, config, history), ""]
+    parts = [f"Run {place.path}, method {config.method}", *_result(place, config, history), ""]
     parts += ["Settings that differ from the paper's defaults:", *settings, ""]
-    return "\n".join([*parts, "Began from:", *_lines(run.start())])
+    return "\n".join([*parts, "Began from:", *_lines(place.start())])
 
 
 def write_page(run: str | Path) -> Path:
-    """Writes the report with its curves to `report.html` in the run folder; it needs no other file."""
-    # Seaborn takes two seconds to import, which only a picture is worth.
+    """Writes the report with its curves to `report.html` in the run folder, which needs no other file."""
+    # Seaborn takes two seconds to import: only for a picture.
     from sbirlib.figures.curves import training_curves
     from sbirlib.figures.style import png_bytes
 
-    run = Run(run)
-    picture = base64.b64encode(png_bytes(training_curves(run.history()))).decode()
+    place = Run(run)
+    picture = base64.b64encode(png_bytes(training_curves(place.history()))).decode()
     page = (
-        f"<!doctype html><meta charset='utf-8'><title>{html.escape(run.path.name)}</title>"
-        f"<style>{_STYLE}</style><pre>{html.escape(describe(run.path))}</pre>"
+        f"<!doctype html><meta charset='utf-8'><title>{html.escape(place.path.name)}</title>"
+        f"<style>{_STYLE}</style><pre>{html.escape(describe(run))}</pre>"
         f"<img alt='training curves' src='data:image/png;base64,{picture}'>"
     )
-    with replacing_file(run.report_file) as fresh:
-        fresh.write_text(page, encoding="utf-8")
-    return run.report_file
+    write_text(place.report_file, page)
+    return place.report_file
 
 
 def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str]:
@@ -60,18 +59,15 @@ def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str
     scores = ", ".join(f"Acc@{k} {value:.1f} %" for k, value in percent.items() if not math.isnan(value))
     line = f"kept epoch {int(history['epoch'][chosen])}, chosen on {history['selected_on'][chosen]}"
     lines.append(f"{line}: {scores}" if scores else line)
-    if history["skipped"][-1]:
-        lines.append(
-            f"{int(history['skipped'][-1])} files of the training data were left out because of faults"
-        )
+    skipped = int(history["skipped"][-1])
+    if skipped:
+        lines.append(f"{skipped} files of the training data were left out because of faults")
     return lines
 
 
 def _lines(values: dict[str, Any], indent: str = "  ") -> list[str]:
     lines = []
     for name, value in values.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {value}")
+        nested = _lines(value, indent + "  ") if isinstance(value, dict) else None
+        lines += [f"{indent}{name}: {value}"] if nested is None else [f"{indent}{name}:", *nested]
     return lines

@@ -1,12 +1,11 @@
 """Checkpoints to go on from: everything that decides how a run continues, checked before it is used.
 
-Each is a folder `RUN/state/EPOCH-STEP` that appears under its name only when it is whole; the one
-before it is removed only then. Nothing in it is executed when it is read.
+Each is a folder `RUN/state/EPOCH-STEP` that appears under its name only when it is whole; only then is an
+older one removed. Nothing in it is executed when it is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -23,22 +22,23 @@ from sbirlib.config.config import Config, differing_settings
 from sbirlib.errors import first_line
 from sbirlib.runs.atomic import RunError, replacing
 from sbirlib.runs.model import WEIGHTS
+from sbirlib.runs.provenance import sha256
 
 TRAINER, CHECKSUMS = "trainer.pt", "checksums.json"
-KEPT = 2  # the newest, and the one to fall back on if that is damaged
-# Settings that change where, how fast or what is watched, but not what is learnt.
+KEPT = 2  # the newest, and one to fall back on if that is damaged
+# Settings of where, how fast and what to watch, which do not change what is learnt.
 FREE = ("data.root", "data.ram_budget", "run.device", "run.eval_batch", "run.save_minutes", "run.tracker")
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be used, and an older one was."""
+    """A checkpoint could not be used; an older one was."""
 
 
 @dataclass
 class Progress:
-    """Where a run is: `step` steps of `epoch` (from 1) are done, with these loss `terms` (t,) each.
+    """Where a run is: `step` steps of `epoch` (from 1) are done, each with its loss `terms` (t,).
 
-    `best` is the best validation (acc@1, mrr) so far, `rows` those of history.csv, `seconds` the time
+    `best` is the best validation (acc@1, mrr) so far, `rows` are those of history.csv, `seconds` the time
     spent in this epoch.
     """
 
@@ -55,17 +55,17 @@ def save_state(
 ) -> Path:
     """Writes a checkpoint into `folder` and removes all but the newest `KEPT`; returns its own folder.
 
-    `rest` holds tensors, numbers and strings in any nesting: optimiser, schedule, random numbers.
-    Raises RunError if the disk refuses; older checkpoints are then still there.
+    `rest` holds tensors, numbers and strings in any nesting: optimiser, schedule, random numbers. Raises
+    RunError if it cannot be written; older checkpoints are then still there.
     """
     place = folder / f"{progress.epoch:06d}-{progress.step:06d}"
     content = vars(progress) | {"terms": [term.cpu() for term in progress.terms]}
     with replacing(place) as fresh:
         save_model(model, str(fresh / WEIGHTS), metadata={"config": config.as_yaml()})
         torch.save({"progress": content, "config": config.to_dict(), "rest": dict(rest)}, fresh / TRAINER)
-        sums = {name: _sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
+        sums = {name: sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
-    # Hidden ones are of a process that was killed while it wrote.
+    # Hidden ones were left by a process that was killed while it wrote.
     for useless in (*checkpoints(folder)[:-KEPT], *folder.glob(".*")):
         shutil.rmtree(useless, ignore_errors=True)
     return place
@@ -77,10 +77,10 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress, dict[str, Any]]:
-    """Puts the newest whole checkpoint into `model`; returns where it was, and the `rest` of `save_state`.
+    """Puts the newest whole checkpoint into `model`; returns its progress, and the `rest` of `save_state`.
 
-    A damaged one is passed over with a CheckpointWarning. Raises RunError if none can be used, or if
-    `config` differs in something that decides what is learnt; the message names it.
+    A damaged one is passed over with a CheckpointWarning. Raises RunError if none can be used, or if `config`
+    differs in something that decides what is learnt; the message names it.
     """
     place, content, faults = _newest(folder)
     _check_config(place, Config.from_dict(content["config"]), config)
@@ -106,41 +106,33 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
             faults.append(f"{place} is damaged ({first_line(error)})")
         else:
             return place, content, faults
+    advice = "Start again: remove it, overwrite it (--overwrite), or choose another folder"
     raise RunError(
-        f"{folder.parent} cannot be resumed: {'; '.join(faults) or 'it holds no checkpoint'}. Start anew: remove "
-        "it, overwrite it (--overwrite), or choose another folder"
+        f"{folder.parent} cannot be resumed: {'; '.join(faults) or 'it holds no checkpoint'}. {advice}"
     )
 
 
 def _read(folder: Path) -> dict[str, Any]:
     sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     for name in (WEIGHTS, TRAINER):
-        if _sha256(folder / name) != sums[name]:
+        if sha256(folder / name) != sums[name]:
             raise ValueError(f"{name} is not what was written")
     return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
 
 
 def _check_config(place: Path, old: Config, new: Config) -> None:
     free = [*FREE, *(["run.epochs"] if old.optim.schedule == "constant" else [])]
+    differences = differing_settings([old, new]).items()
     changed = [
-        f"{name} was {before!r}, now {now!r}"
-        for name, (before, now) in differing_settings([old, new]).items()
-        if name not in free
+        f"{name} was {before!r}, now {now!r}" for name, (before, now) in differences if name not in free
     ]
     if changed:
-        raise RunError(
-            f"{place} was made with other settings: {'; '.join(changed)}. Resume with the old ones, or start "
-            "another run"
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        advice = "Resume with the old ones, or start another run"
+        raise RunError(f"{place} was made with other settings: {'; '.join(changed)}. {advice}")
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """What dropout draws from, on the CPU and on `device`, whichever kind it is."""
+    """What dropout draws from, on the CPU and on `device`, of whatever kind."""
     state = {"cpu": torch.get_rng_state()}
     return state if device.type == "cpu" else state | {"device": getattr(torch, device.type).get_rng_state()}
 

@@ -1,4 +1,4 @@
-"""What the trainer writes: by the first of all processes, so that none waits for one that could not."""
+"""What the trainer writes: by the first process alone, but all hear of it if it cannot."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sbirlib.runs.state import Progress, random_state, save_state
 
 
 class RunFiles:
-    """Writes a run folder. Every method that writes must be called by all processes at the same step.
+    """Writes a run folder. All processes must call a method that writes at the same step.
 
-    Raises RunError in all of them if the disk refuses the first.
+    Raises RunError in all of them if the first cannot write.
     """
 
     def __init__(self, accelerator: Accelerator, out: Path, config: Config) -> None:
@@ -38,7 +38,7 @@ class RunFiles:
         return time.monotonic() - self._saved > 60 * self.config.run.save_minutes
 
     def begin(self, start: dict[str, Any]) -> None:
-        """Clears what another run left, and writes what this one begins from."""
+        """Clears what another run left, and writes what this run begins from."""
 
         def write() -> None:
             self.run.path.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class RunFiles:
         self._first(lambda: write_history(self.run.history_file, progress.rows))
 
     def keep_epoch(self, model: nn.Module, progress: Progress, *, best: bool) -> None:
-        """Writes last/, best/ if it is, and the history."""
+        """Writes last/, best/ if this epoch is the best, and the history."""
 
         def write() -> None:
             for name in ("last", "best") if best else ("last",):
@@ -64,18 +64,17 @@ class RunFiles:
         self._first(write)
 
     def save(self, model: nn.Module, progress: Progress, rest: dict[str, Any]) -> None:
-        """Leaves a checkpoint, unless there is one of this very step, or the loss is no longer a number."""
+        """Saves a checkpoint, unless there is one of this step, or the loss is no longer a number."""
         place = (progress.epoch, progress.step)
         if place == self._saved_at or (progress.terms and not torch.stack(progress.terms).isfinite().all()):
-            # Weights that are spoilt must not become the newest checkpoint.
-            return
+            return  # broken weights must not become the newest checkpoint
         rest = rest | {"random": gather_object([random_state(self.accelerator.device)])}
         bare = self.accelerator.unwrap_model(model)
         self._first(lambda: save_state(self.run.states, bare, self.config, progress, rest))
         self._saved_at, self._saved = place, time.monotonic()
 
     def anyone(self, *here: bool) -> tuple[bool, ...]:
-        """For each of these questions, whether any process says yes; all get the same answer."""
+        """For each of these questions, whether any process says yes; all get the same answers."""
         if self.accelerator.num_processes == 1:
             return here
         asked = torch.tensor([float(value) for value in here], device=self.accelerator.device)

@@ -1,4 +1,4 @@
-"""What the trainer is set up with: data, device, optimiser, learning rate, and interrupts that wait."""
+"""What the trainer is set up with: device, optimiser, learning rate, stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # public, but not listed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam, AdamW, Optimizer
@@ -26,12 +26,11 @@ from sbirlib.methods.base import Method, Stage
 def make_accelerator(config: Config, out: Path) -> Accelerator:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device = 'cuda': torch sees no CUDA device here; use auto or cpu")
-    # Accelerate keeps one state a process; without this, a second run in a notebook with another
-    # precision or device is refused.
+    # Accelerate keeps one state per process; without this, a notebook's second run could not have another
+    # precision or device.
     AcceleratorState._reset_state(reset_partial_state=True)
-    cpu = config.run.device == "cpu"
+    cpu, tracker = config.run.device == "cpu", None if config.run.tracker == "none" else config.run.tracker
     precision = "bf16" if wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
-    tracker = None if config.run.tracker == "none" else config.run.tracker
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
     unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
     return Accelerator(
@@ -40,7 +39,7 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:
-    """Refuses to split a batch where its images see each other outside the loss. Raises ConfigError."""
+    """Raises ConfigError if a batch would be split whose images see each other outside the loss."""
     if processes == 1 and not config.optim.chunk:
         return
     way = f"optim.chunk = {config.optim.chunk}" if config.optim.chunk else f"{processes} processes"
@@ -48,28 +47,26 @@ def check_exactness(model: Method, config: Config, processes: int) -> None:
         raise ConfigError(f"{model.indivisible}; {way} would split it")
     if processes > 1 and len(model.stages()) > 1:
         raise ConfigError(f"method {config.method} trains different weights in turn: use one process")
-    # Each process keeps statistics of its own, as is usual; a chunk would count its images twice.
+    # That each process keeps its own statistics is usual; but a chunk would count its images twice.
     if config.optim.chunk and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        advice = "use optim.chunk = 0, or a backbone with LayerNorm or GroupNorm such as a ViT"
         raise ConfigError(
-            f"{config.model.backbone} has BatchNorm, whose statistics {way} would change; use "
-            "optim.chunk = 0, or a backbone with LayerNorm or GroupNorm such as a ViT"
+            f"{config.model.backbone} has BatchNorm, whose statistics {way} would change; {advice}"
         )
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = False) -> Optimizer:
-    """Adam or AdamW; `fused` takes each step in one kernel, whose last bits differ."""
-    # None leaves the choice to torch; False would be its slowest way on a GPU.
-    way = fused or None
+    """Adam or AdamW; `fused` does each step in one kernel, with differences in the last bits."""
+    way = fused or None  # None leaves the choice to torch; False would be the slowest on a GPU
     if config.name == "adamw":
-        groups = param_groups_weight_decay(model, config.weight_decay)
-        return AdamW(groups, lr=config.lr, fused=way)
+        return AdamW(param_groups_weight_decay(model, config.weight_decay), lr=config.lr, fused=way)
     return Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=way)
 
 
 def lr_factor(config: OptimConfig, steps: int, epochs: int) -> Callable[[int], float]:
     """Factor on the peak learning rate by step: linear warm-up, then constant or half a cosine.
 
-    `steps` an epoch, for so many `epochs`.
+    There are `steps` in each of the `epochs`.
     """
     warmup, total = round(config.warmup * steps), epochs * steps
 
@@ -84,6 +81,6 @@ def lr_factor(config: OptimConfig, steps: int, epochs: int) -> Callable[[int], f
 
 
 def stage_ends(stages: Sequence[Stage], epochs: int) -> list[int]:
-    """The last epoch of each stage, by the stages' shares; the last is the last of all."""
+    """The last epoch of each stage, by the stages' shares; the last stage ends with the training."""
     ends = [round(share * epochs) for share in itertools.accumulate(stage.share for stage in stages)]
     return [*ends[:-1], epochs]

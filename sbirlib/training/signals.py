@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stop:
-    """A request to end a training in good order: after the epoch under way, or `now`, after the step."""
+    """A request to end a training in good order: after the current epoch, or `now`, after the step."""
 
     def __init__(self) -> None:
         self.asked = self.now = False
@@ -22,10 +22,10 @@ class Stop:
 
 @contextmanager
 def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[threading.Event]:
-    """Holds a signal back and notes it, and does what comes `then`; a second Ctrl-C is not held back.
+    """Holds a signal back, sets the event and calls `then`; a second Ctrl-C is not held back.
 
-    A step that is cut in the middle would leave weights and optimiser of different steps. Outside the main
-    thread, which gets all signals, nothing is held back.
+    A step cut short would leave weights and optimiser at different steps. Outside the main thread, which gets
+    all signals, nothing is held back.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""One step of training: its loss over all processes, and its gradient, whole or chunk by chunk."""
+"""One step of training: its loss over all processes, and its gradient, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from sbirlib.runs.state import random_state, set_random_state
 
 
 def backward(accelerator: Accelerator, model: nn.Module, plan: Epoch, rows: Tensor, chunk: int = 0) -> Tensor:
-    """Adds the gradient of the loss of sketches `rows` (b,) of this process; returns its terms (t,).
+    """Adds the gradient of the loss on this process's sketches `rows` (b,); returns the loss terms (t,).
 
-    In several processes the pairs of all of them are one batch. With `chunk` pairs at a time the encoders
-    run twice, first without a graph for the rows, then chunk by chunk for the weights, with the same views
-    and the same dropout; the gradient is that of the whole batch. (Adding up the gradients of smaller
-    batches would not be: their pairs would not be each other's negatives.)
-    Source: gradient caching (Gao et al., arXiv 2101.06983).
+    The pairs of all processes make one batch. With `chunk` pairs at a time the encoders run twice with the
+    same views and dropout: first without a graph, for the rows, then chunk by chunk, for the weights. The
+    gradient is that of the whole batch, which the sum of smaller batches' gradients is not: their pairs would
+    not be each other's negatives. Source: gradient caching (Gao et al., arXiv 2101.06983).
     """
     method: Method = accelerator.unwrap_model(model)
     if not chunk or chunk >= len(rows):
@@ -36,7 +35,7 @@ def backward(accelerator: Accelerator, model: nn.Module, plan: Epoch, rows: Tens
 
 
 class JointLoss(NamedTuple):
-    """The loss `terms` of all pairs of a step, and the `objective` of this process, a scalar to go back from."""
+    """The loss `terms` of all pairs of a step, and the scalar that this process differentiates."""
 
     terms: dict[str, Tensor]
     objective: Tensor
@@ -45,8 +44,8 @@ class JointLoss(NamedTuple):
 def joint_loss(accelerator: Accelerator, method: Method, rows: dict[str, Tensor], batch: Batch) -> JointLoss:
     """The loss of the pairs of all processes, and what each must differentiate so that their mean is right.
 
-    Rows of other processes come without a graph: each process brings the derivative by its own rows, and the
-    sum of these is the whole. Since processes average gradients, the objective counts it once for each.
+    Rows of other processes have no graph: each process finds the derivative by its own rows, and their sum is
+    the whole. Since processes average gradients, the objective is the loss times the number of processes.
     """
     count = accelerator.num_processes
     if count > 1:
@@ -60,23 +59,21 @@ def _cached(
     accelerator: Accelerator, model: nn.Module, method: Method, plan: Epoch, parts: Sequence[Tensor]
 ) -> JointLoss:
     device, size = accelerator.device, sum(map(len, parts))
-    states, encoded, batches = [], [], []
+    states, encoded, labels = [], [], []
     with torch.no_grad():
         for rows in parts:
             states.append(random_state(device))
-            batches.append(plan.batch(rows, device))
-            encoded.append(model(batches[-1]))
-            batches[-1] = _labels(batches[-1].photo_ids, batches[-1].numbers)
+            batch = plan.batch(rows, device)
+            encoded.append(model(batch))
+            labels.append((batch.photo_ids, batch.numbers))
     leaves = {}
     for name in encoded[0]:
         values = [part[name] for part in encoded]
         shares = [value * (len(rows) / size) for value, rows in zip(values, parts, strict=True)]
         whole = torch.cat(values) if values[0].ndim else torch.stack(shares).sum(dim=0)
         leaves[name] = whole.requires_grad_()
-    whole_batch = _labels(
-        *(torch.cat([getattr(b, key) for b in batches]) for key in ("photo_ids", "numbers"))
-    )
-    joint = joint_loss(accelerator, method, leaves, whole_batch)
+    photo_ids, numbers = (torch.cat(values) for values in zip(*labels, strict=True))
+    joint = joint_loss(accelerator, method, leaves, _labels(photo_ids, numbers))
     found = torch.autograd.grad(joint.objective, list(leaves.values()), allow_unused=True)
     gradients = {name: value.float() for name, value in zip(leaves, found, strict=True) if value is not None}
     after, done = random_state(device), 0
@@ -97,7 +94,7 @@ def _cached(
 
 
 def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
-    """The rows of all processes, or the mean of their scalars; this process's own with their graph."""
+    """The rows of all processes, or the mean of their scalars; those of this process with their graph."""
     if value.ndim:
         rows = list(gather(value.detach().contiguous()).chunk(accelerator.num_processes))
         rows[accelerator.process_index] = value
@@ -107,5 +104,5 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
 
 
 def _labels(photo_ids: Tensor, numbers: Tensor) -> Batch:
-    """A batch of which only what is known of each row is left."""
+    """A batch without its views."""
     return Batch(None, None, None, None, photo_ids, numbers)

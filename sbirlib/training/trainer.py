@@ -1,4 +1,4 @@
-"""The trainer, on Hugging Face Accelerate: one record an epoch, so that a notebook can plot and stop."""
+"""The trainer, on Hugging Face Accelerate: a record for each epoch, so that a notebook can plot and stop."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sbirlib.data.loading import load_data
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.precision import choose_attention
-from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Method
+from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run
 from sbirlib.runs.history import HELD_OUT, NOTHING, TEST_SET, EpochRecord
 from sbirlib.runs.provenance import beginning
-from sbirlib.runs.state import Progress, set_random_state
+from sbirlib.runs.state import Progress, load_state, set_random_state
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import check_exactness, lr_factor, make_accelerator, make_optimizer, stage_ends
 from sbirlib.training.signals import Stop, noted
@@ -47,28 +47,25 @@ def train(
     """Trains the method of `config` on the train split and yields a record after each epoch.
 
     `out` becomes a run folder (`runs.folder.Run`). However the iteration ends, what is there is kept: closing
-    it, an interrupt of the keyboard or `stop` leaves a checkpoint, and `resume=True` goes on from the newest
-    one as if nothing had happened. In several processes (`accelerate launch`) the batch of a step is that of
-    all processes together.
+    it, Ctrl-C or `stop` leaves a checkpoint, and `resume=True` goes on from the newest one as if nothing had
+    happened. In several processes (`accelerate launch`) the batch of a step is that of all of them together.
 
     Data, model and folder are checked before this returns: PairError, BackboneError, MSTRError, ConfigError,
     FileExistsError, RunError. While iterating, TrainingError if the loss is no longer a number, RunError if
-    the disk refuses. One run at a time in a process.
-    Source: paper, section 4; the validation split by photo is ours.
+    the run cannot be written. One run at a time in a process.
+    Source: paper, section 4; the validation split by photo is the kit's own.
     """
-    if not isinstance(pairs, PairFolder) or pairs.pattern != config.data.pattern:
-        # The configuration decides: it is what the run records.
-        pairs = PairFolder(
-            pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=config.data.pattern
-        )
+    pattern = config.data.pattern  # the configuration decides: it is what the run records
+    if not isinstance(pairs, PairFolder) or pairs.pattern != pattern:
+        pairs = PairFolder(pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=pattern)
     config = config.updated({"data.root": str(pairs.root)})
     present = Run(out).present
     if resume and overwrite:
-        raise ConfigError("resume goes on with a run, overwrite begins it anew: choose one of them")
+        raise ConfigError("resume goes on with a run, overwrite starts it again: choose one of them")
     if present and not overwrite and not resume:
         raise FileExistsError(
-            f"{out} already holds a run ({', '.join(present)}); go on with it by resume (--resume), choose another "
-            "folder, or pass overwrite (--overwrite) to replace it"
+            f"{out} already holds a run ({', '.join(present)}); go on with it by resume (--resume), choose "
+            "another folder, or pass overwrite (--overwrite) to replace it"
         )
     trainer = Trainer(pairs, config, Path(out), stop)
     if resume:
@@ -90,15 +87,15 @@ class Trainer:
         set_seed(config.run.seed)
         model = build(config)
         check_exactness(model, config, processes)
-        # In fp32 nothing is exchanged for speed: it is what the fast path is compared with.
+        # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"
         choose_attention(model, self.accelerator.device, self.bf16)
         self.start = beginning(model, config, [part for part in (self.data, self.held_out) if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
         if self.batch_size % processes:
             raise ConfigError(
-                f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size} in each "
-                f"of {processes} processes; use fewer"
+                f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size} in "
+                f"each of {processes} processes; use fewer"
             )
         self.steps = len(self.data.sketches) // self.batch_size
         self.stages = model.stages()
@@ -113,21 +110,19 @@ class Trainer:
 
     @property
     def method(self) -> Method:
-        """The model as it is without Accelerate around it."""
+        """The model without Accelerate around it."""
         return self.accelerator.unwrap_model(self.model)
 
     def resume(self) -> None:
-        """Takes up the newest checkpoint. Raises RunError if there is none, or if it does not fit."""
-        run = Run(self.out)
-        began = run.start()
-        progress, rest = run.load_state(self.config, self.method)
+        """Takes up the newest checkpoint. Raises RunError if there is none, or it does not fit."""
+        began = self.files.run.start()
+        progress, rest = load_state(self.files.run.states, self.config, self.method)
         for name, now in self.start["data"].items():
             before = began.get("data", {}).get(name)
             if before != now:
-                raise RunError(
-                    f"{self.out} cannot be resumed: its data had {name} {before}, {self.config.data.root} has "
-                    f"{now}. Resume with the data of before, or start another run"
-                )
+                differs = f"its data had {name} {before}, {self.config.data.root} has {now}"
+                advice = "Resume with the data of before, or start another run"
+                raise RunError(f"{self.out} cannot be resumed: {differs}. {advice}")
         self.start, self.progress, self.resumed = began, progress, True
         progress.terms = [term.to(self.accelerator.device) for term in progress.terms]
         self._set_out(progress.epoch)
@@ -135,10 +130,8 @@ class Trainer:
         self.schedule.load_state_dict(rest["schedule"])
         states = rest["random"]
         if len(states) != self.accelerator.num_processes:
-            raise RunError(
-                f"{self.out} was trained in {len(states)} processes, these are "
-                f"{self.accelerator.num_processes}; start as many"
-            )
+            now = self.accelerator.num_processes
+            raise RunError(f"{self.out} was trained in {len(states)} processes, not {now}; start as many")
         set_random_state(states[self.accelerator.process_index], self.accelerator.device)
 
     def _set_out(self, epoch: int) -> None:
@@ -151,9 +144,8 @@ class Trainer:
             parts.requires_grad_(True)
         self.method.stage = stage.name
         optimizer = make_optimizer(parts, self.config.optim, fused=self.bf16)
-        self.schedule = LambdaLR(
-            optimizer, lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
-        )
+        factor = lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
+        self.schedule = LambdaLR(optimizer, factor)
         self.optimizer = self.accelerator.prepare(optimizer)
 
     def epochs(self) -> Iterator[EpochRecord]:
@@ -183,17 +175,13 @@ class Trainer:
         return Epoch(self.data, self.config.data, seed=self.config.run.seed, epoch=epoch, second_views=views)
 
     def _epoch(self) -> EpochRecord | None:
-        """Trains until the end of the epoch under way; None, and a checkpoint, if asked to stop before."""
-        config, progress, record = self.config, self.progress, None
-        plan = self.plan(progress.epoch)
+        """Trains to the end of the current epoch; None, and a checkpoint, if asked to stop before."""
+        progress, record = self.progress, None
+        plan, left = self.plan(progress.epoch), range(progress.step, self.steps)
         self.model.train()
-        steps = tqdm(
-            range(progress.step, self.steps),
-            desc=f"epoch {progress.epoch}/{config.run.epochs}",
-            unit="step",
-            disable=None if self.accelerator.is_main_process else True,
-            leave=False,
-        )
+        what = f"epoch {progress.epoch}/{self.config.run.epochs}"
+        silent = None if self.accelerator.is_main_process else True
+        steps = tqdm(left, desc=what, unit="step", disable=silent, leave=False)
         with noted(signal.SIGINT) as interrupted:
             for step in steps:
                 self.step(plan, step)
@@ -220,7 +208,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
-        # A gradient that is no number spoils the weights though the loss was one.
+        # A gradient that is not a number spoils the weights even if the loss is one.
         progress.terms.append(torch.where(norm.isfinite(), terms, torch.nan))
         progress.step += 1
         progress.seconds += time.perf_counter() - started
@@ -233,19 +221,23 @@ class Trainer:
         views = self.views_a_pair * self.steps * self.batch_size
         validation = self.validate(progress.epoch)
         score = (validation["acc@1"], validation["mrr"]) if validation else UNSCORED
-        # Until a first search there is nothing better than the latest weights, and a run that is
-        # stopped then must hold some.
-        best = score > progress.best or progress.best == UNSCORED
+        # Until a first search the latest weights are the best, and a run that stops then needs some.
+        best, lr = score > progress.best or progress.best == UNSCORED, float(self.schedule.get_last_lr()[0])
         record = EpochRecord(
-            progress.epoch, losses, self.schedule.get_last_lr()[0], views / seconds, seconds, validation, best,
-            self.selected_on, self.skipped,
+            progress.epoch, losses, lr, views / seconds, seconds, validation, best, self.selected_on,
+            self.skipped,
         )  # fmt: skip
-        rows = [*progress.rows, record.as_row()]
+        row = record.as_row()
+        rows = [*progress.rows, row]
         self.progress = Progress(epoch=progress.epoch + 1, best=max(progress.best, score), rows=rows)
         if progress.epoch in self.ends[:-1]:
             self._set_out(progress.epoch + 1)
             self.method.enter(self.method.stage)
-        self._keep(record)
+        numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
+        self.accelerator.log(numbers, step=record.epoch)
+        self.files.keep_epoch(self.model, self.progress, best=best)
+        if self.files.anyone(self.files.due)[0]:
+            self._save()
         return record
 
     @property
@@ -254,7 +246,7 @@ class Trainer:
         return 4 if self.method.needs.second_views else 2
 
     def _mean_terms(self, plan: Epoch) -> dict[str, float]:
-        # Read once an epoch: a look at each step would make the device wait.
+        # Read once per epoch: a look at every step would make the device wait.
         terms = torch.stack(self.progress.terms)
         finite = terms.isfinite().all(dim=1)
         if not finite.all():
@@ -262,30 +254,21 @@ class Trainer:
             rows = plan.rows(step, self.batch_size).tolist()
             files = ", ".join(self.data.split.sketches[row].path.name for row in rows)
             raise TrainingError(
-                f"the loss or its gradient is no longer a number in epoch {self.progress.epoch}, step {step + 1}, "
-                f"with the sketches {files}. What earlier epochs wrote is kept. Look at these files, or try a "
-                "smaller optim.lr, a longer optim.warmup or fp32"
+                f"the loss or its gradient is no longer a number in epoch {self.progress.epoch}, step "
+                f"{step + 1}, with the sketches {files}. What earlier epochs wrote is kept. Look at these "
+                "files, or try a smaller optim.lr, a longer optim.warmup or fp32"
             )
         return dict(zip(self.method.terms, terms.mean(dim=0).tolist(), strict=True))
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Scores of the photos that choose the checkpoint; nothing where this epoch is not scored."""
+        """Scores of the photos that choose the checkpoint; empty if this epoch is not scored."""
         run = self.config.run
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
         with self.accelerator.autocast():
-            scores = score_split(
-                self.method, self.held_out, device=self.accelerator.device, batch=run.eval_batch
-            )
+            device = self.accelerator.device
+            scores = score_split(self.method, self.held_out, device=device, batch=run.eval_batch)
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
-
-    def _keep(self, record: EpochRecord) -> None:
-        row = record.as_row()
-        numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
-        self.accelerator.log(numbers, step=record.epoch)
-        self.files.keep_epoch(self.model, self.progress, best=record.best)
-        if self.files.anyone(self.files.due)[0]:
-            self._save()
 
     def _save(self) -> None:
         rest = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}

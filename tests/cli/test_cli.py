@@ -14,45 +14,25 @@ from sbirlib.methods import METHODS
 from sbirlib.runs.folder import Run
 
 
+def words(*parts):
+    """The words of a command: text, split at its spaces, and paths, which stay whole."""
+    return [word for part in parts for word in (part.split() if isinstance(part, str) else [str(part)])]
+
+
 def test_train_evaluate_search(pairs, tmp_path, capsys):
     run, scores, found, figure = (
         tmp_path / name for name in ("run", "scores.json", "found.json", "found.png")
     )
-    flags = [
-        "--model.image-size",
-        "48",
-        "--model.embed_dim",
-        "16",
-        "--optim.batch-size",
-        "8",
-        "--run.epochs",
-        "1",
-        "--run.tracker",
-        "none",
-    ]
-    assert main(["train", "--preset", "mini", "--data.root", str(pairs.root), "--out", str(run), *flags]) == 0
+    small = "--preset mini --model.image-size 48 --model.embed_dim 16 --optim.batch-size 8"
+    flags = f"{small} --run.epochs 1 --run.tracker none --data.root"
+    assert main(words(f"train {flags}", pairs.root, "--out", run)) == 0
     config = Config.from_yaml(run / "best" / "config.yaml")
     assert (config.model.embed_dim, config.optim.name) == (16, "adamw")
     out = capsys.readouterr().out
     assert out.startswith("training arnet on sbir_mini, epochs 1 to 1, a line after each\nepoch   1")
     assert out.endswith(f"The run is in {run}\n")
 
-    assert (
-        main(
-            [
-                "evaluate",
-                "--run",
-                str(run),
-                "--data.root",
-                str(pairs.root),
-                "--split",
-                "test",
-                "--json",
-                str(scores),
-            ]
-        )
-        == 0
-    )
+    assert main(words("evaluate --split test --run", run, "--data.root", pairs.root, "--json", scores)) == 0
     result = json.loads(scores.read_text())
     assert {"acc@1", "acc@5", "acc@10", "hits@1", "queries", "gallery", "ci95@1", "protocol"} <= set(result)
     assert (result["queries"], result["gallery"], len(result["ci95@1"])) == (16, 8, 2)
@@ -61,25 +41,8 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     assert "guessing would reach 12.5 / 62.5 / 100.0 %" in out
 
     sketch = pairs.split("test").sketches[0].path
-    assert (
-        main(
-            [
-                "search",
-                str(sketch),
-                "--run",
-                str(run),
-                "--photos",
-                str(pairs.root / "testB"),
-                "--top",
-                "3",
-                "--json",
-                str(found),
-                "--figure",
-                str(figure),
-            ]
-        )
-        == 0
-    )
+    asked = words("search --top 3", sketch, "--run", run, "--photos", pairs.root / "testB")
+    assert main([*asked, *words("--json", found, "--figure", figure)]) == 0
     rows = json.loads(found.read_text())["results"]
     assert [row["rank"] for row in rows] == [1, 2, 3]
     assert rows[0]["photo"] in capsys.readouterr().out
@@ -88,7 +51,7 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
 
 
 def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monkeypatch):
-    def stopped(*words, **options):
+    def stopped(*settings, **options):
         yield "epoch 1"
         raise KeyboardInterrupt
 
@@ -112,27 +75,18 @@ def test_methods_are_listed_with_paper_needs_and_settings(capsys):
 
 
 def test_one_word_trains_another_method(pairs, tmp_path, capsys):
-    words = ["train", "--out", str(tmp_path / "run")]
-    flags = [
-        "--data.root",
-        str(pairs.root),
-        "--model.image_size",
-        "48",
-        "--run.epochs",
-        "1",
-        "--run.tracker",
-        "none",
-    ]
-    assert main([*words, "--method", "b_siamese", "--b_siamese.margin", "0.2", *flags]) == 0
+    start = words("train --out", tmp_path / "run")
+    flags = words("--model.image_size 48 --run.epochs 1 --run.tracker none --data.root", pairs.root)
+    assert main([*start, "--method", "b_siamese", "--b_siamese.margin", "0.2", *flags]) == 0
     assert "training b_siamese on sbir_mini" in capsys.readouterr().out
     config = Run(tmp_path / "run").config()
     assert (config.method, config.b_siamese.margin, config.model.share_encoders) == ("b_siamese", 0.2, True)
-    assert main([*words, "--resume"]) == 0
+    assert main([*start, "--resume"]) == 0
     assert Run(tmp_path / "run").config() == config
     assert main(["evaluate", "--run", str(tmp_path / "run"), "--data.root", str(pairs.root)]) == 0
     assert "Acc@1" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        main([*words, "--method", "b_siamese", "--mstr.enabled", *flags])
+        main([*start, "--method", "b_siamese", "--mstr.enabled", *flags])
     assert "mstr" in capsys.readouterr().err
 
 
@@ -173,22 +127,19 @@ def test_data_demo_draws_as_many_as_asked_for(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("command", "message"),
     [
-        (["data", "check", "nowhere"], "nowhere: no such folder"),
-        (["train", "--data.root", "nowhere", "--out", "run"], "nowhere: no such folder"),
-        (["train", "--preset", "huge", "--out", "run"], "unknown preset 'huge'"),
-        (
-            ["train", "--method", "telepathy", "--out", "run"],
-            "method = 'telepathy': input should be 'arnet' or",
-        ),
-        (["evaluate", "--run", "nowhere", "--data.root", "."], "nowhere is not a run"),
-        (["search", "a.png", "--run", "nowhere", "--photos", "."], "nowhere is not a run"),
+        ("data check nowhere", "nowhere: no such folder"),
+        ("train --data.root nowhere --out run", "nowhere: no such folder"),
+        ("train --preset huge --out run", "unknown preset 'huge'"),
+        ("train --method telepathy --out run", "method = 'telepathy': input should be 'arnet' or"),
+        ("evaluate --run nowhere --data.root .", "nowhere is not a run"),
+        ("search a.png --run nowhere --photos .", "nowhere is not a run"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_one_message_and_exit_code_2(command, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert main(command.split()) == 2
     streams = capsys.readouterr()
     assert streams.err.startswith("error: ")
     assert message in streams.err
@@ -205,8 +156,8 @@ def test_bad_input_is_one_message_and_exit_code_2(words, message, capsys, tmp_pa
 )
 def test_bad_input_to_search(flags, message, run, pairs, capsys):
     sketch = pairs.split("test").sketches[0].path
-    words = ["search", str(sketch), "--run", str(run), "--photos", str(pairs.root / "testB")]
-    assert main([*words, *flags]) == 2
+    start = words("search", sketch, "--run", run, "--photos", pairs.root / "testB")
+    assert main([*start, *flags]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -218,16 +169,8 @@ def test_bad_input_to_search(flags, message, run, pairs, capsys):
     ],
 )
 def test_a_model_that_cannot_be_built(flags, message, pairs, tmp_path, capsys):
-    words = [
-        "train",
-        "--data.root",
-        str(pairs.root),
-        "--out",
-        str(tmp_path / "run"),
-        "--model.image-size",
-        "48",
-    ]
-    assert main([*words, *flags]) == 2
+    start = words("train --model.image-size 48 --data.root", pairs.root, "--out", tmp_path / "run")
+    assert main([*start, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -250,26 +193,10 @@ def test_every_field_is_a_flag(capsys):
 
 def test_runs_as_a_module_and_keeps_a_log_file_clean(pairs, tmp_path):
     log = tmp_path / "log.txt"
+    flags = words("--model.image-size 48 --run.epochs 2 --data.root", pairs.root, "--out", tmp_path / "run")
+    command = [sys.executable, "-m", "sbirlib", "train", *flags]
     with log.open("w") as file:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "sbirlib",
-                "train",
-                "--data.root",
-                str(pairs.root),
-                "--out",
-                str(tmp_path / "run"),
-                "--model.image-size",
-                "48",
-                "--run.epochs",
-                "2",
-            ],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     assert done.returncode == 0, log.read_text()
     assert "\r" not in log.read_text()
     assert log.read_text().count("epoch ") == 2
@@ -281,14 +208,14 @@ def test_a_small_drawing_is_framed_if_asked(run, pairs, tmp_path, capsys):
     page = Image.new("RGB", (400, 300), (235, 235, 230))
     page.paste(sketch.resize((64, 64)), (20, 200))
     page.save(tmp_path / "page.png")
-    words = ["--run", str(run), "--photos", str(pairs.root / "testB"), "--top", "8"]
+    rest = words("--top 8 --run", run, "--photos", pairs.root / "testB")
     found = []
     for flags in (
         ["search", str(tmp_path / "page.png")],
         ["search", str(tmp_path / "page.png"), "--frame"],
         ["search", str(whole), "--frame"],
     ):
-        assert main([*flags, *words]) == 0
+        assert main([*flags, *rest]) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         found.append([float(similarity) for _, similarity, _ in sorted(lines, key=lambda line: line[2])])
     # Framed, the drawing in the corner of grey paper is about what the drawing alone is.

@@ -98,8 +98,11 @@ def test_one_word_changes_the_method_and_brings_its_defaults(tiny, siamese):
     assert model.photo_encoder.backbone.encoder is model.sketch_encoder.backbone.encoder
 
 
-@pytest.mark.parametrize("changes", [{}, {"optim.chunk": 3}, {"model.share_encoders": False, "model.photo_edges": False}],
-                         ids=["as it is", "in chunks", "two encoders"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optim.chunk": 3}, {"model.share_encoders": False, "model.photo_edges": False}],
+    ids=["as it is", "in chunks", "two encoders"],
+)
 def test_trained_stopped_resumed_scored_and_searched(siamese, pairs, tmp_path, changes):
     config = siamese.updated({"run.save_minutes": 0, **changes})
     whole = list(train(pairs, config, out=tmp_path / "whole"))

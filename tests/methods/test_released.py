@@ -68,7 +68,7 @@ def test_a_released_checkpoint_is_scored_from_the_command_line(checkpoint, pairs
 
 
 def full_states(complete):
-    """The smallest file that is recognised as a full model, or one of ViT-B with everything that was saved."""
+    """The smallest file that is recognised as a full model, or one of ViT-B with all that was saved."""
     recycling = {"recycle_model.fc.weight": torch.ones(1, 249), "recycle_model.fc.bias": torch.zeros(1)}
     if not complete:
         return {"img_model": recycling, "skt_model": recycling}

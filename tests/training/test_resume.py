@@ -21,7 +21,7 @@ from sbirlib.cli.app import main
 from sbirlib.errors import ConfigError
 from sbirlib.runs.atomic import RunError, replacing, settled
 from sbirlib.runs.folder import Run
-from sbirlib.runs.state import CheckpointWarning, Progress
+from sbirlib.runs.state import CheckpointWarning, Progress, load_state
 from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import Trainer
 
@@ -30,7 +30,7 @@ TIMING = ("seconds", "views_per_second")
 
 @pytest.fixture(scope="module")
 def config(tiny, pairs):
-    """Three epochs of three steps, with everything that draws random numbers: dropout and stochastic depth."""
+    """Three epochs of three steps, with all that draws random numbers: dropout and stochastic depth."""
     return tiny.updated(
         {
             "mstr.enabled": True,
@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(whole, config, pairs, tmp
     damage(newest / name)
     trainer = Trainer(pairs, config, tmp_path / "run")
     with pytest.warns(CheckpointWarning, match=f"{newest} is damaged.*going on from {older}"):
-        progress, _ = Run(tmp_path / "run").load_state(config, trainer.model)
+        progress, _ = load_state(tmp_path / "run" / "state", config, trainer.model)
     assert progress.epoch == 3
     assert len(progress.rows) == 2
 
@@ -372,7 +372,7 @@ def command(config, out, *words):
 
 
 def kill_and_resume(config, out, chance, tries):
-    """Kills a run as often as that, at random moments, and resumes it; then lets it end. How often it was killed."""
+    """Kills a run that often, at random moments, and resumes it; then lets it end. Counts the kills."""
     killed = 0
     for number in range(tries + 1):
         words = (

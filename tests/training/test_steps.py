@@ -144,7 +144,7 @@ def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path
     for name, weights in first.state_dict().items():
         same = second.state_dict()[name]
         if name.endswith(("qkv.bias", "in_proj_bias")):
-            # A bias of the keys changes no attention: its gradient is rounding, which Adam scales up to whole steps.
+            # A bias of the keys changes no attention: Adam scales its rounding error up to whole steps.
             weights, same = (
                 rearrange(bias, "(part d) -> part d", part=3)[[0, 2]] for bias in (weights, same)
             )
@@ -167,4 +167,4 @@ def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path
         text=True,
     )
     assert done.returncode == 2
-    assert "was trained in 2 processes, these are 1; start as many" in done.stderr
+    assert "was trained in 2 processes, not 1; start as many" in done.stderr

@@ -1,0 +1,13 @@
+"""Every method by name, and the model that a configuration describes."""
+
+from sbirlib.config.config import Config
+from sbirlib.methods.arnet import ARNet
+from sbirlib.methods.b_siamese import BSiamese
+from sbirlib.methods.base import Method
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (ARNet, BSiamese)}
+
+
+def build(config: Config) -> Method:
+    """The untrained model of `config.method`, as `config` describes it."""
+    return METHODS[config.method].from_config(config)
