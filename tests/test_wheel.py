@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train --preset mini --data.root clothes --out run --run.epochs 1 --run.tracker none"
     " --model.image_size 48 --optim.batch_size 8",
     "evaluate": "evaluate --run run --data.root clothes",
+    "methods": "methods",
     "published": "published ClothesV1",
 }
 
@@ -66,4 +67,5 @@ def test_every_command_runs_away_from_the_checkout(wheel, tmp_path):
     said = {name: python("-m", "sbirlib", *words.split(), **here) for name, words in COMMANDS.items()}
     assert "The run is in run" in said["train"]
     assert "/8, 95 % CI" in said["evaluate"]
+    assert "b_siamese: Cross-Modal" in said["methods"]
     assert "ARNet+MSTR" in said["published"]

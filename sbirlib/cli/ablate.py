@@ -23,7 +23,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         out: Path,
         config: Flags = base,
         preset: str = start.preset,
-        grid: Literal[grids.GRIDS] | None = None,
+        grid: grids.GridName | None = None,
         vary: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (0, 1, 2),
         frozen: str | None = None,

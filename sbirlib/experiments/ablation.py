@@ -65,6 +65,10 @@ class _Job(NamedTuple):
     def folder(self) -> Path:
         return self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9._+=-]+', '_', self.variant)}@{self.seed}"
 
+    @property
+    def result(self) -> Path:
+        return self.folder / RESULT
+
 
 def ablate(
     base: Config, variants: Sequence[Variant], seeds: Sequence[int], *, out: str | Path
@@ -86,7 +90,7 @@ def ablate(
     diverged = []
     for job in jobs:
         try:
-            row = _read(job.folder / RESULT) or _run(job)
+            row = _read(job.result) if job.result.is_file() else _run(job)
         except TrainingError as error:
             diverged.append(f"{job.folder.name}: {error}")
             continue
@@ -104,7 +108,8 @@ def score_frozen(base: Config, backbone: str, *, weights: str | Path = "", out: 
     that row for other data.
     """
     job = _Job(f"frozen {backbone}", LAST, UNTRAINED, base, Path(out))
-    row = _read(job.folder / RESULT) or _score(job, load_frozen(backbone, weights=weights), 0.0)
+    frozen = None if job.result.is_file() else load_frozen(backbone, weights=weights)
+    row = _read(job.result) if frozen is None else _score(job, frozen, 0.0)
     if row.config["data"] != base.to_dict()["data"]:
         raise InputError(f"{job.folder} was scored with other settings of the data; choose another --out")
     write_tables(out)
@@ -223,23 +228,22 @@ def _score(job: _Job, model: Method, seconds: float) -> RunScore:
         score |= {f"acc@{k}": a.percent, f"hits@{k}": a.hits, f"low@{k}": a.low, f"high@{k}": a.high}
     score |= {"queries": len(scores.ranks), "gallery": scores.gallery, "median_rank": scores.median_rank}
     score |= {"mrr": scores.mrr, "seconds": seconds, "protocol": scores.protocol}
-    found = scores.sketches, scores.photos, scores.ranks.tolist()
-    row = RunScore(job.variant, job.place, job.seed, score, *found, job.config.to_dict())
+    sketches, photos, ranks = list(scores.sketches), list(scores.photos), scores.ranks.tolist()
+    config = job.config.to_dict()
+    row = RunScore(job.variant, job.place, job.seed, score, sketches, photos, ranks, config)
     job.folder.mkdir(parents=True, exist_ok=True)
-    with replacing_file(job.folder / RESULT) as fresh:
+    with replacing_file(job.result) as fresh:
         fresh.write_text(json.dumps(row._asdict()), encoding="utf-8")
-    return _read(job.folder / RESULT)
+    return _read(job.result)  # as the next look at this folder will find it
 
 
-def _read(path: Path) -> RunScore | None:
-    """What `_score` left; None where there is no file."""
+def _read(path: Path) -> RunScore:
+    """What `_score` left."""
     try:
         row = TypeAdapter(RunScore).validate_json(path.read_bytes())
         if len({len(row.sketches), len(row.photos), len(row.ranks)}) > 1 or _SCORED - row.score.keys():
             raise ValueError("its queries or its score are not complete")
         return row
-    except FileNotFoundError:
-        return None
     except ValueError as error:
         why = "{msg} {loc}".format(**error.errors()[0]) if isinstance(error, ValidationError) else error
         raise InputError(f"{path} cannot be read ({why}); remove it, and its run is done again") from None
@@ -258,8 +262,9 @@ def _shared(runs: Sequence[RunScore]) -> tuple[np.ndarray, list[str]]:
     """Ranks (runs, q) and photos (q,) of the queries that all runs have: files may have been left out."""
     by_name = [dict(zip(run.sketches, run.ranks, strict=True)) for run in runs]
     photo_of = {name: photo for run in runs for name, photo in zip(run.sketches, run.photos, strict=True)}
-    names = [name for name in sorted(photo_of) if all(name in ranks for ranks in by_name)]
-    return np.array([[ranks[name] for name in names] for ranks in by_name]), list(map(photo_of.get, names))
+    names = [name for name in sorted(photo_of) if all(name in found for found in by_name)]
+    ranks = np.array([[found[name] for name in names] for found in by_name])
+    return ranks, [photo_of[name] for name in names]
 
 
 def _pick(rows: Sequence[RunScore], name: str) -> list[RunScore]:

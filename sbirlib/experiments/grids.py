@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
@@ -12,7 +12,8 @@ from sbirlib.config.config import RELEASED, Config
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import is_plain_vit
 
-GRIDS = ("losses", "views", "mstr", "released")
+GridName = Literal["losses", "views", "mstr", "released"]
+GRIDS = get_args(GridName)
 
 
 class Variant(NamedTuple):
@@ -41,7 +42,8 @@ def grid(name: str, base: Config) -> list[Variant]:
     no_recyc = {"loss.recyc_sketch": 0, "loss.recyc_photo": 0}
     if name == "losses":
         terms = ["loss.multi", "loss.inter", *no_intra, *(no_recyc if base.mstr.enabled else ())]
-        variants = {"all terms": {}} | {f"without {term.removeprefix('loss.')}": {term: 0} for term in terms}
+        variants: dict[str, dict[str, Any]] = {"all terms": {}}
+        variants |= {f"without {term.removeprefix('loss.')}": {term: 0} for term in terms}
         variants["without intra"] = no_intra
     elif name == "views":
         # One view alone has nothing to be matched with inside its domain.

@@ -72,7 +72,8 @@ def paired_bootstrap(
     points, samples = _resample(two - one, sizes, draws, seed)
     # Draws of exactly no difference count for both sides.
     p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / draws))
-    return Difference(points, *np.percentile(samples, (2.5, 97.5)), p)
+    low, high = np.percentile(samples, (2.5, 97.5))
+    return Difference(points, low, high, p)
 
 
 def _by_photo(ranks: ArrayLike, photos: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:

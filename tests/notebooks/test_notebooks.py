@@ -57,11 +57,18 @@ def test_notebooks_open_with_what_why_and_how_long(name):
         assert f"**{phrase}" in opening
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the notebooks run one after the other, as a course steps through them: what one draws or trains, the
+    next one finds."""
+    folder = tmp_path_factory.mktemp("course") / "notebooks"
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_notebooks_run_headless_within_two_minutes(name, tmp_path, monkeypatch):
+def test_notebooks_run_headless_within_two_minutes(name, folder, monkeypatch):
     monkeypatch.setenv("SBIR_FAST", "1")
-    work = tmp_path / "notebooks"
-    work.mkdir()
     notebook = read(name)
     started = time.monotonic()
     # Outputs are kept as they come: the widgets' live state is of no use here.
@@ -70,7 +77,7 @@ def test_notebooks_run_headless_within_two_minutes(name, tmp_path, monkeypatch):
         kernel_name="python3",
         timeout=120,
         store_widget_state=False,
-        resources={"metadata": {"path": str(work)}},
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     assert time.monotonic() - started < 120
