@@ -1,6 +1,8 @@
 """The files that set the kit up agree with each other."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -75,3 +77,11 @@ def test_hyper_parameters_page_has_the_table_as_it_is_generated():
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) < 16_000
+
+
+@pytest.mark.parametrize("command", ["check", "format --check"])
+def test_code_and_notebooks_have_one_hand(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command.split(), "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -79,9 +79,11 @@ def test_adding_up_smaller_batches_is_not_the_same(config, pairs):
     assert (halves - whole).norm() > 1e-2 * whole.norm()
 
 
-@pytest.mark.parametrize(("processes", "chunk"), [(2, 0), (4, 0), (2, 3)])
-def test_processes_together_take_the_step_of_one(config, pairs, tmp_path, processes, chunk):
-    exact = config.updated(EXACT)
+@pytest.mark.parametrize(
+    ("method", "processes", "chunk"), [("arnet", 2, 0), ("arnet", 4, 0), ("arnet", 2, 3), ("b_siamese", 2, 3)]
+)
+def test_processes_together_take_the_step_of_one(config, pairs, tmp_path, method, processes, chunk):
+    exact = config.updated({"method": method, **EXACT})
     exact.to_yaml(tmp_path / "config.yaml")
     out = tmp_path / "step.pt"
     launch(
