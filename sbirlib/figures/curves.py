@@ -20,8 +20,8 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     left, right = figure.subplots(1, 2)
     epochs = np.asarray(history["epoch"])
     # A term that is 0 throughout belongs to a part that the model does not have.
-    losses = [name for name in history if name.startswith("loss_") and name != "loss_total"]
-    terms = [name for name in losses if any(history[name])]
+    terms = [name for name in history if name.startswith("loss_") and any(history[name])]
+    terms = [name for name in terms if name != "loss_total"]
     for name, colour, marker in zip(terms, PALETTE, "osD^v<>", strict=False):
         label = "L_" + name.removeprefix("loss_")
         left.plot(epochs, history[name], color=colour, marker=marker, markersize=3, label=label)
