@@ -82,8 +82,7 @@ def interval_plot(
 def rank_histogram(ranks: np.ndarray, gallery: int) -> Figure:
     """How often the true photo came at which rank."""
     axes = new_axes(6, 3.2)
-    edges = np.arange(0.5, min(int(ranks.max()), gallery) + 1.5)
-    axes.hist(ranks, bins=edges, color=PALETTE[0])
+    axes.hist(ranks, bins=np.arange(0.5, min(int(ranks.max()), gallery) + 1.5), color=PALETTE[0])
     median = float(np.median(ranks))
     axes.axvline(median, color=PALETTE[1], linestyle="--", label=f"median {median:g}")
     axes.legend(fontsize=8, frameon=False)

@@ -90,9 +90,8 @@ class DrawPanel(Panel):
         super().__init__()
         buttons = [self.undo_button, self.clear_button, self.upload]
         if sample is not None:
-            self.sample_button = self._button(
-                "Sample", "searches with a sample sketch", lambda: self.load(sample)
-            )
+            hint = "searches with a sample sketch"
+            self.sample_button = self._button("Sample", hint, lambda: self.load(sample))
             buttons.append(self.sample_button)
             self.load(sample)
         self._listen()

@@ -51,10 +51,9 @@ class RunComparer(Panel):
 
     def figure(self) -> Figure:
         """A curve for each chosen run."""
-        if not self.names:
-            return message("no run here yet: `python -m sbirlib train` makes one")
         if not self.runs.value:
-            return message("no run chosen")
+            none = "no run here yet: `python -m sbirlib train` makes one"
+            return message("no run chosen" if self.names else none)
         histories = {name: self.names[name].history() for name in self.runs.value}
         return accuracy_by_epoch(histories, k=self.k.value)
 
