@@ -26,14 +26,12 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         label = "L_" + name.removeprefix("loss_")
         left.plot(epochs, history[name], color=colour, marker=marker, markersize=3, label=label)
     unit = "InfoNCE (nats)" + ("; recyc: mean square" if any("recyc" in name for name in terms) else "")
-    left.set(title="training loss by term", xlabel="epoch", ylabel=unit)
-    left.set_ylim(bottom=0)
+    left.set(title="training loss by term", xlabel="epoch", ylabel=unit, ylim=(0, None))
     for k, colour, marker in zip((1, 5, 10), PALETTE, "osD", strict=False):
         (values,) = floats(history[f"val_acc@{k}"])
         seen, style = np.isfinite(values), dict(color=colour, marker=marker, markersize=3, label=f"Acc@{k}")
         right.plot(epochs[seen], values[seen], **style)
-    chosen = [epoch for epoch, best in zip(epochs, history["best"], strict=True) if best]
-    if chosen:
+    if chosen := [epoch for epoch, best in zip(epochs, history["best"], strict=True) if best]:
         right.axvline(chosen[-1], color=GUIDE_COLOUR, linestyle=":", label="kept as best")
     right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)")
     for axes in (left, right):
@@ -55,14 +53,9 @@ def accuracy_curve(ranks: np.ndarray, gallery: int, *, most: int = 30) -> Figure
 
 
 def accuracy_bars(
-    names: Sequence[str],
-    percent: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    *,
-    xlabel: str = "",
-    ylabel: str = "Acc@1 (% of queries)",
-) -> Figure:
+    names: Sequence[str], percent: Sequence[float], low: Sequence[float], high: Sequence[float], *,
+    xlabel: str = "", ylabel: str = "Acc@1 (% of queries)",
+) -> Figure:  # fmt: skip
     """Bars with 95 % intervals, all in percent."""
     axes = new_axes(max(4.0, 0.9 * len(names) + 1.5), 3.4)
     names, (percent, low, high) = list(names), floats(percent, low, high)
@@ -72,15 +65,9 @@ def accuracy_bars(
 
 
 def interval_plot(
-    names: Sequence[str],
-    percent: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    *,
-    points: Sequence[Sequence[float]] = (),
-    title: str = "",
-    xlabel: str = "Acc@1 (% of queries)",
-) -> Figure:
+    names: Sequence[str], percent: Sequence[float], low: Sequence[float], high: Sequence[float], *,
+    points: Sequence[Sequence[float]] = (), title: str = "", xlabel: str = "Acc@1 (% of queries)",
+) -> Figure:  # fmt: skip
     """A row for each name: value and interval, NaN where there is none, and single `points`; in percent."""
     axes = new_axes(9.0, 1.2 + 0.34 * len(names))
     places, (percent, low, high) = np.arange(len(names)), floats(percent, low, high)
@@ -95,8 +82,7 @@ def interval_plot(
 def rank_histogram(ranks: np.ndarray, gallery: int) -> Figure:
     """How often the true photo came at which rank."""
     axes = new_axes(6, 3.2)
-    edges = np.arange(0.5, min(int(ranks.max()), gallery) + 1.5)
-    axes.hist(ranks, bins=edges, color=PALETTE[0])
+    axes.hist(ranks, bins=np.arange(0.5, min(int(ranks.max()), gallery) + 1.5), color=PALETTE[0])
     median = float(np.median(ranks))
     axes.axvline(median, color=PALETTE[1], linestyle="--", label=f"median {median:g}")
     axes.legend(fontsize=8, frameon=False)

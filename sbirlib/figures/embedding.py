@@ -89,8 +89,7 @@ def embedding_map(
     lowest, highest = photo_index.min(), photo_index.max()
     if lowest < 0 or highest >= gallery:
         raise InputError(f"photo_index runs from {lowest} to {highest}, but the map holds {gallery} photos")
-    beyond = [row for row in thumbnails if not 0 <= row < queries]
-    if beyond:
+    if beyond := [row for row in thumbnails if not 0 <= row < queries]:
         raise InputError(f"thumbnails of sketch {beyond[0]}, but the map holds {queries} sketches")
     beside = BESIDE if thumbnails else 0.1
     width, height = 6.2 + 2 * beside, 6.4
@@ -106,10 +105,8 @@ def embedding_map(
         look = dict(colors=[colour], linestyles=[style], linewidths=0.9, label=f"{name} ({rows.sum()})")
         axes.add_collection(LineCollection(lines[rows], **look))
     look = dict(linewidth=0.4, edgecolor="white", zorder=3)
-    for points, name, colour, marker, size in (
-        (projection.photos, "photos", PHOTO, "o", 28),
-        (projection.sketches, "sketches", SKETCH, "s", 17),
-    ):
+    for name, colour, marker, size in (("photos", PHOTO, "o", 28), ("sketches", SKETCH, "s", 17)):
+        points = getattr(projection, name)
         axes.scatter(*points.T, marker=marker, color=colour, s=size, label=f"{name} ({len(points)})", **look)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("t-SNE of the embeddings. The axes have no unit: only who is near whom counts.")

@@ -25,9 +25,8 @@ def angle_dots(angles: Mapping[str, ArrayLike], nearest: Mapping[str, float]) ->
         axes.plot(values, np.full(len(values), row), "o", label=None if row else labels[0], **dots)
         axes.plot(nearest[name], row, "D", color=PALETTE[1], label=None if row else labels[1])
     axes.set(yticks=range(len(angles)), yticklabels=list(angles), ylim=(len(angles) - 0.5, -0.5))
-    axes.set_xlim(left=0)
     axes.figure.legend(fontsize=9, frameon=False, loc="outside upper center", ncols=2)
-    return finish(axes, grid="y", xlabel="angle to the sketch embedded alone (degrees)")
+    return finish(axes, grid="y", xlim=(0, None), xlabel="angle to the sketch embedded alone (degrees)")
 
 
 def rank_pairs(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], gallery: int) -> Figure:

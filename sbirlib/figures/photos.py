@@ -31,18 +31,10 @@ def new_page(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def place_pictures(
-    axes: Axes,
-    images: Sequence[ArrayLike],
-    titles: Sequence[str],
-    x: float,
-    y: float,
-    side: float,
-    *,
-    gap: float,
-    head: float = 0.0,
-    columns: int | None = None,
+    axes: Axes, images: Sequence[ArrayLike], titles: Sequence[str], x: float, y: float, side: float, *,
+    gap: float, head: float = 0.0, columns: int | None = None,
     frames: Mapping[int | None, Frame] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Places pictures (h, w, 3), titles above, from (x, y) of a page on, in rows of `columns` or in one row.
 
     `gap` lies between neighbours, and `head`, with room for the titles, between rows; `frames[k]` is
@@ -73,14 +65,10 @@ def image_grid(
 
 
 def retrieval_strip(
-    sketches: Sequence[np.ndarray],
-    results: Sequence[Sequence[np.ndarray]],
-    true_place: Sequence[int | None] = (),
-    *,
-    captions: Sequence[str] = (),
-    similarities: Sequence[Sequence[float]] = (),
-    side: float = 1.15,
-) -> Figure:
+    sketches: Sequence[np.ndarray], results: Sequence[Sequence[np.ndarray]],
+    true_place: Sequence[int | None] = (), *, captions: Sequence[str] = (),
+    similarities: Sequence[Sequence[float]] = (), side: float = 1.15,
+) -> Figure:  # fmt: skip
     """A row for each query: the sketch, then its results from best to worst, the true photo framed.
 
     `true_place[i]` is the 0-based place of query i's photo among `results[i]`, None if it is not
@@ -101,17 +89,10 @@ def retrieval_strip(
 
 
 def retrieval_card(
-    sketch: ArrayLike,
-    results: Sequence[ArrayLike],
-    titles: Sequence[str],
-    *,
-    true_place: int | None = None,
-    heading: str = "",
-    columns: int = 5,
-    title: str = "query sketch",
-    large: float = 2.2,
-    side: float = 1.35,
-) -> Figure:
+    sketch: ArrayLike, results: Sequence[ArrayLike], titles: Sequence[str], *,
+    true_place: int | None = None, heading: str = "", columns: int = 5, title: str = "query sketch",
+    large: float = 2.2, side: float = 1.35,
+) -> Figure:  # fmt: skip
     """One query: the sketch, large, beside its results in rows of `columns`, the true photo framed.
 
     `true_place` is the 0-based place of the true photo among `results`, None if it is not there;
@@ -128,14 +109,10 @@ def retrieval_card(
 
 
 def failure_gallery(
-    sketches: Sequence[ArrayLike],
-    true_photos: Sequence[ArrayLike],
-    confused: Sequence[Sequence[ArrayLike]],
-    ranks: Sequence[int],
-    *,
-    captions: Sequence[str] = (),
+    sketches: Sequence[ArrayLike], true_photos: Sequence[ArrayLike],
+    confused: Sequence[Sequence[ArrayLike]], ranks: Sequence[int], *, captions: Sequence[str] = (),
     side: float = 1.2,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """A row for each query that failed: the sketch, its true photo framed, then what was found before it.
 
     `confused[i]` are photos found before query i's, best first, at most `ranks[i]` - 1 of them; pictures
@@ -160,8 +137,7 @@ def failure_gallery(
         pair = [captions[row] if len(captions) else "sketch", f"true photo: rank {rank}"]
         place_pictures(axes, [sketch, photo], pair, gap, y, side, gap=gap, frames=frames)
         place_pictures(axes, found, [str(k + 1) for k in range(len(found))], start, y, side, gap=gap)
-        left_out = rank - 1 - len(found)
-        if left_out:
+        if left_out := rank - 1 - len(found):
             x = start + len(found) * (side + gap)
             axes.text(x, y + side / 2, f"and {left_out}\nmore", va="center", fontsize=10)
     return figure

@@ -45,13 +45,13 @@ def new_axes(width: float, height: float) -> Axes:
     return new_figure(width, height).subplots()
 
 
-def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **labels: Any) -> Figure:
-    """Sets `labels`, such as xlabel, and takes the box off axes; returns their figure.
+def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **options: Any) -> Figure:
+    """Sets `options` of axes, such as xlabel, and takes the box off them; returns their figure.
 
     `whole` and `grid` name the sides ("x", "y" or "xy") that get whole numbers or faint lines. `percent`
     lets y go from 0 to 100 %, with room for a marker at the top.
     """
-    axes.set(**labels)
+    axes.set(**options)
     whole_ticks(axes, whole)
     if grid:
         axes.grid(axis=grid, color="0.9")
@@ -89,11 +89,9 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
 
     Raises InputError for an extension that matplotlib cannot write.
     """
-    known = figure.canvas.get_supported_filetypes()
+    known = sorted(figure.canvas.get_supported_filetypes())
     if Path(path).suffix.lower().removeprefix(".") not in known:
-        raise InputError(
-            f"{path}: a figure cannot be written in this format; known: {', '.join(sorted(known))}"
-        )
+        raise InputError(f"{path}: a figure cannot be written in this format; known: {', '.join(known)}")
     figure.savefig(path, dpi=dpi)
 
 

@@ -31,18 +31,10 @@ EVEN_REACH = 0.5214
 
 
 def token_overlay(
-    image: ArrayLike,
-    maps: Sequence[ArrayLike],
-    titles: Sequence[str],
-    *,
-    signed: bool = False,
-    query: tuple[int, int] | None = None,
-    columns: int = 6,
-    heading: str = "",
-    label: str = "",
-    common: bool = True,
-    side: float = 1.65,
-) -> Figure:
+    image: ArrayLike, maps: Sequence[ArrayLike], titles: Sequence[str], *, signed: bool = False,
+    query: tuple[int, int] | None = None, columns: int = 6, heading: str = "", label: str = "",
+    common: bool = True, side: float = 1.65,
+) -> Figure:  # fmt: skip
     """A picture (h, w, 3), then each map (rows, columns) of its patches as cells over the grey picture.
 
     One colour scale serves all maps, or each its own where `common` is False; it begins at 0 unless a
@@ -147,15 +139,11 @@ def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Fig
         left.plot(places, values.mean(axis=1), **means)
         right.plot(layers, values.var(axis=1), markersize=6, **style)
     left.axhline(EVEN_REACH * pixels, color=GUIDE_COLOUR, linestyle=":", label="attention spread evenly")
-    left.set(ylabel="mean attention distance (px)")
     left.set_title(f"each small dot a head; picture {pixels} × {pixels} px", fontsize=10, loc="left")
-    right.set(ylabel="variance over heads (px²)")
     right.set_title("how much the heads differ", fontsize=10, loc="left")
     deepest = max(map(len, distances.values()))
-    for axes in (left, right):
-        axes.set(xlabel="layer", xlim=(0.5, deepest + 0.5))
-        axes.set_ylim(bottom=0)
-        finish(axes, whole="x")
+    for axes, label in ((left, "mean attention distance (px)"), (right, "variance over heads (px²)")):
+        finish(axes, whole="x", xlabel="layer", xlim=(0.5, deepest + 0.5), ylabel=label, ylim=(0, None))
     figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
     return figure
 
@@ -189,26 +177,18 @@ def similarity_heatmaps(
 
 
 def discard_card(
-    image: ArrayLike,
-    kept: ArrayLike,
-    results: Sequence[ArrayLike],
-    titles: Sequence[str],
-    *,
-    true_place: int | None = None,
-    heading: str = "",
-    columns: int = 5,
+    image: ArrayLike, kept: ArrayLike, results: Sequence[ArrayLike], titles: Sequence[str], **card: Any
 ) -> Figure:
     """A sketch (h, w, 3) whose discarded patch tokens are hatched out, beside what it still finds.
 
-    `kept` (rows, columns) bool is False where the token is discarded; `true_place` is the 0-based place
-    of the true photo among `results`, None if it is not there. Raises InputError if `kept` is not 2-D.
+    `kept` (rows, columns) bool is False where the token is discarded; `card` is what else
+    `retrieval_card` takes: true_place, heading, columns. Raises InputError if `kept` is not 2-D.
     """
     kept = np.asarray(kept, dtype=bool)
     if kept.ndim != 2:
         raise InputError(f"kept has shape {kept.shape}; the grid (rows, columns) of patch tokens is needed")
     sketch, title = _shrunk(image, 2.85)[0], f"query sketch: {kept.sum()} of {kept.size} patch tokens kept"
-    options = dict(true_place=true_place, heading=heading, columns=columns, title=title)
-    figure = retrieval_card(sketch, results, titles, large=2.85, side=1.3, **options)
+    figure = retrieval_card(sketch, results, titles, title=title, large=2.85, side=1.3, **card)
     _hatch_out(figure.axes[0], ~kept)
     return figure
 

@@ -60,9 +60,8 @@ class Status(HTML):
 
     def say(self, text: str, *, alert: bool = False) -> None:
         """Shows this text; with `alert` in red, for what went wrong."""
-        style = "white-space: pre-wrap; line-height: 1.4; "
-        style += "color: #b00020; font-weight: bold" if alert else ""
-        self.value = f'<div style="{style}">{html.escape(text)}</div>'
+        look = "color: #b00020; font-weight: bold" if alert else ""
+        self.value = f'<div style="white-space: pre-wrap; line-height: 1.4; {look}">{html.escape(text)}</div>'
 
 
 def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> Widget:

@@ -81,30 +81,25 @@ class DrawPanel(Panel):
         self._thumbnail = lru_cache(maxsize=256)(_thumbnail)
         self.canvas, self.status = Canvas(width=size, height=size), Status()
         self.seen = Image(format="png", width=size // 3, layout=Layout(border=BORDER))
-        range_ = {"min": 1, "max": 10, "step": 0.5, "readout_format": ".1f"}
-        self.pen_width = FloatSlider(WIDTH, description="pen (px)", **range_)
-        self.pen_width.layout.width = f"{size}px"
+        look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width=f"{size}px")}
+        self.pen_width = FloatSlider(WIDTH, min=1, max=10, step=0.5, **look)
         self.undo_button = self._button("Undo", "takes back the last step", self.undo)
         self.clear_button = self._button("Clear", "an empty canvas", self.clear)
-        self.upload = FileUpload(
-            accept=",".join(EXTENSIONS), tooltip="searches with a picture file", layout=Layout(width="auto")
-        )
+        look = {"tooltip": "searches with a picture file", "layout": Layout(width="auto")}
+        self.upload = FileUpload(accept=",".join(EXTENSIONS), **look)
+        super().__init__()
         buttons = [self.undo_button, self.clear_button, self.upload]
         if sample is not None:
             hint = "searches with a sample sketch"
             self.sample_button = self._button("Sample", hint, lambda: self.load(sample))
             buttons.append(self.sample_button)
+            self.load(sample)
         self._listen()
-        frame = Box([self.canvas], layout=Layout(border=BORDER, overflow="hidden"))
-        frame.add_class("sbir-canvas")
+        frame = Box([self.canvas], layout=Layout(border=BORDER, overflow="hidden")).add_class("sbir-canvas")
         rows = [frame, self.pen_width, HBox(buttons), HBox([self.seen, HTML(SEEN)])]
         left = VBox(rows, layout=Layout(flex="0 0 auto"))
-        super().__init__()
         right = VBox([self.picture, self.status], layout=Layout(flex="1 1 0", min_width="0"))
         self.children = (HBox([left, right], layout=Layout(width="100%")),)
-        self._paint()
-        if sample is not None:
-            self.load(sample)
 
     @property
     def strokes(self) -> list[Stroke]:
@@ -157,7 +152,8 @@ class DrawPanel(Panel):
         return retrieval_card(self.query, *self._shown(), heading=heading, columns=math.ceil(count / 2))
 
     def refresh(self, _change: object = None) -> None:
-        """Draws the photos again; the canvas beside them shows the query already."""
+        """Draws the canvas again, and the photos beside it."""
+        self._paint()
         self.picture.value = png_bytes(self.photos())
 
     def _shown(self) -> tuple[list[np.ndarray], list[str]]:
@@ -171,7 +167,6 @@ class DrawPanel(Panel):
         found = [] if sheet is BLANK else search_picture(self.gallery, query, self.k)
         self._sheets, self.query, self.hits = sheets, query, found
         self.status.say(ON_PICTURE if sheet.paper is not None and not sheet.strokes else "")
-        self._paint()
         self.refresh()
 
     def _paint(self) -> None:

@@ -33,12 +33,9 @@ class RetrievalBrowser(Panel):
 
     def refill(self) -> None:
         """The queries to leaf through: `rows` of the split's sketches."""
-        self.rows = [
-            row
-            for row, sketch in enumerate(self.split.sketches)
-            if self.designer.value in (ALL, sketch.designer)
-            and (self.scores.ranks[row] > 1 or not self.failures.value)
-        ]
+        lowest, hand = 2 if self.failures.value else 1, self.designer.value
+        ranked = enumerate(zip(self.split.sketches, self.scores.ranks, strict=True))
+        self.rows = [row for row, (s, rank) in ranked if rank >= lowest and hand in (ALL, s.designer)]
         self.query.max = max(0, len(self.rows) - 1)
 
     def figure(self) -> Figure:
@@ -51,10 +48,8 @@ class RetrievalBrowser(Panel):
         shown = found if true in found else [*found, true]
         titles = [f"{place}: {self.similarity[row, photo]:.2f}" for place, photo in enumerate(shown, start=1)]
         titles[shown.index(true)] = f"rank {rank} true: {self.similarity[row, true]:.2f}"
-        heading = (
-            f"{sketch.path.stem}: the true photo has rank {rank} of {self.scores.gallery} "
-            f"(query {self.rows.index(row) + 1} of {len(self.rows)})"
-        )
+        heading = f"{sketch.path.stem}: the true photo has rank {rank} of {self.scores.gallery} "
+        heading += f"(query {self.rows.index(row) + 1} of {len(self.rows)})"
         query, *photos = map(read_image, (sketch.path, *(self.split.photos[photo].path for photo in shown)))
         place, width = shown.index(true), math.ceil(len(shown) / 2)
         return retrieval_card(query, photos, titles, true_place=place, heading=heading, columns=width)

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from ipycanvas import Canvas, hold_canvas
 from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
@@ -31,10 +31,8 @@ class AttentionExplorer(Panel):
     """What the global token, or a patch that you click, attends to, by layer and head."""
 
     def __init__(self, model: Method, data: LoadedSplit) -> None:
-        self.backbones = {
-            "sketch": model.eval().sketch_encoder.backbone,
-            "photo": model.photo_encoder.backbone,
-        }
+        model.eval()
+        self.backbones = {"sketch": model.sketch_encoder.backbone, "photo": model.photo_encoder.backbone}
         self.pixels = {"sketch": data.sketches, "photo": data.photos}
         self.attention = lru_cache(maxsize=4)(self._attention)
         maps, _, (height, width) = self.attention("sketch", 0)
@@ -46,8 +44,7 @@ class AttentionExplorer(Panel):
         places = "0 is the global token, then the patches row by row"
         self.query = slider("query patch", max=height * width, tooltip=places)
         square = Layout(width=f"{SIDE}px", height=f"{SIDE}px", border=BORDER)
-        self.canvas = Canvas(width=SIDE, height=SIDE, layout=square)
-        self.canvas.add_class("sbir-pick")
+        self.canvas = Canvas(width=SIDE, height=SIDE, layout=square).add_class("sbir-pick")
         self.canvas.on_mouse_down(self.pick)
         controls = [self.domain, self.image, self.layer, self.head, self.query]
         hint = HTML("Click a patch, or move the slider; 0 is the global token.")
@@ -97,9 +94,8 @@ class AttentionExplorer(Panel):
             shown = {"mean of heads": reduce(heads, "head h w -> h w", "mean")}
             shown |= {f"head {i}": head for i, head in enumerate(heads, start=1)}
         pixels = as_picture(self.pixels[domain][self.image.value])
-        grids = [grid.numpy() for grid in shown.values()]
         heading = f"{domain}, layer {layer}: what {who} attends to"
-        return token_overlay(pixels, grids, list(shown), query=asked, heading=heading)
+        return token_overlay(pixels, list(shown.values()), list(shown), query=asked, heading=heading)
 
     def _attention(self, domain: str, image: int) -> attention.AttentionMaps:
         backbone, pixels = self.backbones[domain], self.pixels[domain][image][None]
@@ -119,9 +115,8 @@ class TokenDiscardExplorer(Panel):
             self.photos[recycle] = embed(whole, data.photos, device=self.device, what="photos")
         self.query = slider("query", max=len(data.sketches) - 1)
         self.keep = slider("tokens kept (%)", value=50, max=100)
-        self.rule = dropdown(
-            "keep those by", [rule for rule in discard.RULES if recycles or rule != "recycling"]
-        )
+        rules = [rule for rule in discard.RULES if recycles or rule != "recycling"]
+        self.rule = dropdown("keep those by", rules)
         self.where = dropdown("discard at", discard.PLACES, value=discard.earliest_place(self.encoder))
         beside = "recycled tokens in the embedding"
         self.recycle = checkbox(beside, value=True, width="26em", disabled=not recycles)
@@ -134,9 +129,8 @@ class TokenDiscardExplorer(Panel):
         row, recycle = self.query.value, self.recycle.value
         image = to_float(self.data.sketches[row][None], self.device)
         try:
-            places = discard.kept_places(
-                discard.token_scores(self.encoder, image, self.rule.value), self.keep.value / 100
-            )
+            scores = discard.token_scores(self.encoder, image, self.rule.value)
+            places = discard.kept_places(scores, self.keep.value / 100)
             few = discard.embed_kept(self.encoder, image, places, where=self.where.value, recycle=recycle)
         except InputError as error:
             return message(str(error))
@@ -145,18 +139,11 @@ class TokenDiscardExplorer(Panel):
         true = int(self.data.photo_index[row])
         rank, before = true_ranks(similarity, np.array([true, true])).tolist()
         found = np.argsort(-similarity[0], kind="stable")[: self.k].tolist()
-        height, width = self.encoder.backbone.grid
-        kept = np.zeros(height * width, dtype=bool)
-        kept[places[0].cpu()] = True
-        heading = (
-            f"{kept.sum()} of {kept.size} tokens kept: the true photo has rank {rank} of "
-            f"{similarity.shape[1]} (with all tokens: {before})"
-        )
-        return discard_card(
-            as_picture(self.data.sketches[row]),
-            rearrange(kept, "(h w) -> h w", h=height),
-            [as_picture(photo) for photo in self.data.photos[found]],
-            [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)],
-            true_place=found.index(true) if true in found else None,
-            heading=heading,
-        )
+        kept = np.zeros(self.encoder.backbone.grid, dtype=bool)
+        np.put(kept, places[0].cpu(), True)
+        heading = f"{kept.sum()} of {kept.size} tokens kept: the true photo has rank {rank} of "
+        heading += f"{similarity.shape[1]} (with all tokens: {before})"
+        sketch, *photos = map(as_picture, (self.data.sketches[row], *self.data.photos[found]))
+        titles = [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)]
+        place = found.index(true) if true in found else None
+        return discard_card(sketch, kept, photos, titles, true_place=place, heading=heading)

@@ -36,10 +36,8 @@ class RunComparer(Panel):
         found = find_runs(runs) if isinstance(runs, str | Path) else [Run(run) for run in runs]
         self.names = short_names(found)
         names = list(self.names)
-        size = {"rows": min(8, max(2, len(names))), "layout": Layout(width="32em")}
-        self.runs = ipywidgets.SelectMultiple(
-            options=names, value=names[:4], description="runs", style=STYLE, **size
-        )
+        look = {"rows": min(8, max(2, len(names))), "layout": Layout(width="32em"), "style": STYLE}
+        self.runs = ipywidgets.SelectMultiple(options=names, value=names[:4], description="runs", **look)
         self.k = dropdown("Acc@K: K", (1, 5, 10))
         self.table = HTML()
         controls = [self.runs, self.k]
@@ -53,10 +51,9 @@ class RunComparer(Panel):
 
     def figure(self) -> Figure:
         """A curve for each chosen run."""
-        if not self.names:
-            return message("no run here yet: `python -m sbirlib train` makes one")
         if not self.runs.value:
-            return message("no run chosen")
+            none = "no run here yet: `python -m sbirlib train` makes one"
+            return message("no run chosen" if self.names else none)
         histories = {name: self.names[name].history() for name in self.runs.value}
         return accuracy_by_epoch(histories, k=self.k.value)
 
@@ -95,21 +92,18 @@ class TrainPanel(Panel):
         own = [name for group in ("loss", config.method) for name in groups.get(group, ())]
         self.most_used = ["run.epochs", "optim.lr", "optim.batch_size", *own]
         helps = {knob.name: knob.help + (f" [{knob.unit}]" if knob.unit else "") for knob in found}
-
-        def page(names: Sequence[str]) -> VBox:
-            rows = [HBox([self.controls[name], HTML(html.escape(helps[name]))]) for name in names]
-            return VBox(rows, layout=Layout(max_height="28em", overflow="auto"))
-
-        groups = {"most used": self.most_used, **groups}
-        self.settings = ipywidgets.Tab([page(names) for names in groups.values()], titles=list(groups))
+        pages = []
+        for shown in (self.most_used, *groups.values()):
+            rows = [HBox([self.controls[name], HTML(html.escape(helps[name]))]) for name in shown]
+            pages.append(VBox(rows, layout=Layout(max_height="28em", overflow="auto")))
+        self.settings = ipywidgets.Tab(pages, titles=["most used", *groups])
         self.train_button = Button(description="Train", icon="play", button_style="success")
         self.stop_button = Button(description="Stop", icon="stop", disabled=True)
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
         self.status = Status()
         buttons = HBox([self.train_button, self.stop_button])
-        followed = [self.controls[name] for name in self.most_used]
-        super().__init__(self.settings, buttons, self.status, controls=followed)
+        super().__init__(self.settings, buttons, self.status, controls=map(self.controls.get, self.most_used))
 
     @property
     def config(self) -> Config:
@@ -140,8 +134,9 @@ class TrainPanel(Panel):
         if self.running:
             self.status.say("A training is under way: press Stop first.", alert=True)
             return False
-        self.records, self.error, self.folder = [], None, _next_folder(self.out)
-        self._stop = Stop()
+        numbers = [int(path.name[4:]) for path in self.out.glob("run-*") if path.name[4:].isdigit()]
+        self.folder = self.out / f"run-{max(numbers, default=0) + 1:02d}"
+        self.records, self.error, self._stop = [], None, Stop()
         self.train_button.disabled, self.stop_button.disabled = True, False
         self.status.say("Reading the pictures and building the model ...")
         self.refresh()
@@ -159,8 +154,7 @@ class TrainPanel(Panel):
         """Waits for the training, prints its epochs, and returns the run folder.
 
         Starts one first if the panel has trained nothing yet. An interrupt of the kernel acts as Stop,
-        whose click a kernel that waits here may hear too late.
-        Raises what the training raised.
+        whose click a kernel that waits here may hear too late. Raises what the training raised.
         """
         if self._thread is None or (self.error is not None and not self.running):
             self.start()
@@ -179,7 +173,10 @@ class TrainPanel(Panel):
         return self.folder
 
     def _work(self) -> None:
-        _mute_thread()
+        # Keeps this thread's progress bars out of whichever cell is running; the panel shows progress.
+        publisher = getattr(get_ipython(), "display_pub", None)
+        if hasattr(publisher, "register_hook"):
+            publisher.register_hook(lambda message: None)
         try:
             config = self.config
             with contextlib.closing(train(self.pairs, config, out=self.folder, stop=self._stop)) as epochs:
@@ -212,18 +209,6 @@ def _control(knob: Knob) -> Widget:
     if isinstance(knob.default, tuple):
         return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
     return ipywidgets.Text(**common)
-
-
-def _next_folder(out: Path) -> Path:
-    numbers = [int(path.name[4:]) for path in out.glob("run-*") if path.name[4:].isdigit()]
-    return out / f"run-{max(numbers, default=0) + 1:02d}"
-
-
-def _mute_thread() -> None:
-    """Keeps this thread's progress bars out of whichever cell is running; the panel shows progress."""
-    publisher = getattr(get_ipython(), "display_pub", None)
-    if hasattr(publisher, "register_hook"):
-        publisher.register_hook(lambda message: None)
 
 
 class InfoNCEPanel(Panel):
