@@ -146,7 +146,7 @@ def recycling_shares(encoder: Encoder, images: Tensor) -> tuple[Tensor, ...]:
     (b, 3, s, s) in [0, 1]. Raises InputError for a model without MSTR.
     """
     mstr = _mstr(encoder)
-    if not mstr.makes_maps:
+    if not getattr(mstr, "makes_maps", True):
         raise InputError("the cells of this model are strips, not windows (mstr.pooling): they make no map")
     cells = mstr(*encoder.backbone(images)).cells
     summands = einsum(cells, mstr.mix.weight[0], "b m d, m -> b m d")

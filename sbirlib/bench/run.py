@@ -28,7 +28,7 @@ from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import first_line
 from sbirlib.methods import build
 from sbirlib.retrieval import Gallery, score_split, search
-from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
 from sbirlib.training.setup import make_accelerator
 
@@ -106,8 +106,7 @@ class Bench:
                 print(f"not measured: {title}: memory ran out ({first_line(error)})", file=sys.stderr)
                 written["not_measured"].append(title)
             if self.json is not None:
-                with replacing_file(self.json) as fresh:
-                    fresh.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+                write_text(self.json, json.dumps(written, indent=2) + "\n")
             gc.collect()  # models and loaders in cycles, whose memory and workers the next row needs
             torch.cuda.empty_cache()
         return not written["not_measured"]

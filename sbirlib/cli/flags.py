@@ -15,7 +15,7 @@ from sbirlib.config.methods import MethodName
 from sbirlib.runs.folder import Run
 
 # Commands whose flags take their defaults from a preset, and which one unless told otherwise.
-PRESETS = {"train": "mini", "ablate": "mini_full"}
+FIRST_PRESETS = {"train": "mini", "ablate": "mini_full"}
 
 
 class Start(NamedTuple):
@@ -56,10 +56,10 @@ def taking(flags: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
 def start_of(argv: Sequence[str]) -> Start:
     """The preset, method and run that these words ask for, and so the defaults of the other flags."""
     command = argv[0] if argv else ""
-    if command not in PRESETS:
+    if command not in FIRST_PRESETS:
         return Start("mini", Config.preset("mini"))
 
-    first = PRESETS[command]
+    first = FIRST_PRESETS[command]
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:

@@ -40,11 +40,11 @@ def train_from(start: Start) -> Callable[..., int]:
         with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
             root = settings.data.root
             records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
-            begun, epochs = Run(out).epochs if resume else 0, settings.run.epochs
-            if begun < epochs:
+            epochs, first = settings.run.epochs, Run(out).next_epoch if resume else 1
+            if first <= epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"
-                _tell(f"{how} {what}, epochs {begun + 1} to {epochs}, a line after each")
+                _tell(f"{how} {what}, epochs {first} to {epochs}, a line after each")
             try:
                 for record in records:
                     _tell(record)

@@ -169,7 +169,7 @@ class Config:
     @property
     def groups(self) -> list[str]:
         """The groups of settings that count: those of every method, and those of this one."""
-        others = {name for method, names in GROUPS.items() if method != self.method for name in names}
+        others = {name for names in GROUPS.values() for name in names} - set(GROUPS[self.method])
         return [field.name for field in dataclasses.fields(self) if field.name not in {"method", *others}]
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,11 +182,11 @@ class Config:
         return {knob.name: knob.default for knob in knobs(self)}
 
     def to_yaml(self, path: str | Path) -> None:
-        """Writes every field to `path`."""
+        """Writes the settings that count to `path`."""
         Path(path).write_text(self.as_yaml(), encoding="utf-8")
 
     def as_yaml(self) -> str:
-        """Every field, as `to_yaml` writes them."""
+        """The settings that count, as `to_yaml` writes them."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def updated(self, changes: dict[str, Any]) -> Config:
@@ -195,7 +195,7 @@ class Config:
         Another `method` brings its own defaults with it, `config.methods.DEFAULTS`.
         """
         values, method = dataclasses.asdict(self), changes.get("method", self.method)
-        if method != self.method:
+        if method != self.method and isinstance(method, str):
             changes = DEFAULTS.get(method, {}) | changes
         for name, value in changes.items():
             head, _, leaf = name.partition(".")
@@ -267,7 +267,7 @@ def markdown_table() -> str:
     """The table of notebooks/reference/hyper-parameters.md: defaults, ranges and what each field does."""
     lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
     mini = Config.preset("mini_full").flat()
-    every = {field.name: field for method in GROUPS for field in knobs(Config(method=method))}
+    every = {field.name: field for method in GROUPS for field in knobs(Config().updated({"method": method}))}
     for name, field in every.items():
         default = Config().method if name == "method" else field.default
         own = "" if mini.get(name, default) == default else f"`{mini[name]}`"

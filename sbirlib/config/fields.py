@@ -72,7 +72,9 @@ def _explain(cls: Any, error: ValidationError) -> str:
     """For each fault the field, its value, and what is allowed."""
     lines = []
     # BSiameseConfig -> b_siamese; nothing for Config itself.
-    group_name = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__.removesuffix("Config")).lower()
+    group_name = re.sub(
+        r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__.removesuffix("Config")
+    ).lower()
     for fault in error.errors():
         nested, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
         for part in path:

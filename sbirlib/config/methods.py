@@ -14,7 +14,7 @@ GROUPS: dict[MethodName, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siame
 # Shared settings that a method has in its own way; choosing the method brings these along.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "arnet": {"model.share_encoders": False, "model.pool": "cls"},
-    "b_siamese": {"model.share_encoders": True, "model.pool": "mean", "model.embed_dim": 64},
+    "b_siamese": {"model.share_encoders": True, "model.pool": "mean"},
 }
 
 

@@ -26,9 +26,8 @@ from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.intervals import Difference, bootstrap_accuracy, paired_bootstrap
 from sbirlib.retrieval.scores import evaluate
-from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.atomic import replacing_file, write_csv, write_text
 from sbirlib.runs.folder import Run
-from sbirlib.runs.history import write_history
 from sbirlib.runs.model import load_frozen
 from sbirlib.training.trainer import TrainingError, train
 
@@ -182,7 +181,7 @@ def write_tables(out: str | Path) -> None:
 
     out, rows = Path(out), read_rows(out)
     table = [{"variant": row.variant, "seed": row.seed} | row.score for row in rows]
-    write_history(out / "results.csv", table)
+    write_csv(out / "results.csv", table)
     variants = _by_variant(rows)
     figure = interval_plot(
         [f"{name} ({len(runs)}){_warning(runs)}" for name, runs in variants.items()],
@@ -232,8 +231,7 @@ def _score(job: _Job, model: Method, seconds: float) -> RunScore:
     config = job.config.to_dict()
     row = RunScore(job.variant, job.place, job.seed, score, sketches, photos, ranks, config)
     job.folder.mkdir(parents=True, exist_ok=True)
-    with replacing_file(job.result) as fresh:
-        fresh.write_text(json.dumps(row._asdict()), encoding="utf-8")
+    write_text(job.result, json.dumps(row._asdict()))
     return _read(job.result)  # as the next look at this folder will find it
 
 

@@ -44,8 +44,6 @@ class MSTR(nn.Module):
     Source: paper, section 3.
     """
 
-    hidden: Sequence[nn.Module] = ()  # layers that torch does not see; only the released code has any
-    makes_maps = True  # whether the cells of a scale are windows of the grid, which make a map
     contrast: Tensor
 
     def __init__(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
+from sbirlib.config.methods import GROUPS
 from sbirlib.data.batches import Batch
 from sbirlib.data.pairs import PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
@@ -35,7 +36,7 @@ class Paper(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a method needs beyond pairs of a sketch and a photo; `check` tells whether a folder has it."""
+    """What a method needs beyond pairs of a sketch and a photo; `check` refuses a folder that lacks it."""
 
     second_views: bool = False  # a second, augmented view of every picture
     edges: bool = False  # photos as edge maps
@@ -75,11 +76,13 @@ class Stage(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Backbone and embedding layer of one domain; `mstr` recycles the patch tokens, in ARNet."""
+    """Backbone and embedding layer of one domain."""
 
-    def __init__(self, backbone: Backbone, embed: nn.Module, mstr: nn.Module | None = None) -> None:
+    mstr: nn.Module | None = None  # what recycles the patch tokens, in ARNet
+
+    def __init__(self, backbone: Backbone, embed: nn.Module) -> None:
         super().__init__()
-        self.backbone, self.mstr, self.embed = backbone, mstr, embed
+        self.backbone, self.embed = backbone, embed
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 3, s, s) in [0, 1] -> embeddings (b, e), of any length."""
@@ -101,7 +104,7 @@ class Method(nn.Module):
     `needs`; it defines `encode` and `compare`, and overrides the rest where its paper asks for it.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "frozen"  # what a backbone is that no method has trained
     paper: ClassVar[Paper]
     terms: ClassVar[tuple[str, ...]] = ("total",)
     needs: ClassVar[Needs] = Needs()
@@ -133,9 +136,9 @@ class Method(nn.Module):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The model that `config` describes; a method takes the group of settings with its own name."""
+        """The model that `config` describes; a method takes its own groups of settings by their names."""
         model = asdict(config.model)
-        own = {cls.name: getattr(config, cls.name)} if cls.name in config.groups else {}
+        own = {group: getattr(config, group) for group in GROUPS[config.method]}
         return cls(model.pop("backbone"), fit=config.data.fit, **own, **model)
 
     @property
@@ -207,8 +210,9 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def _on_edges(encoder: Encoder) -> Encoder:
-    """`encoder` behind edge maps, with the same weights, which may serve sketches as well."""
-    # A shallow copy shares layers, buffers and hooks; it differs only in what the backbone does first.
-    backbone = copy.copy(encoder.backbone)
-    backbone.edges = True
-    return type(encoder)(backbone, encoder.embed, encoder.mstr)
+    """The same weights as `encoder`, which may serve sketches as well, behind edge maps."""
+    # Shallow copies share layers, buffers and hooks: only what the backbone does first differs.
+    backbone, behind = copy.copy(encoder.backbone), copy.copy(encoder)
+    backbone.edges, behind._modules = True, dict(encoder._modules)
+    behind.backbone = backbone
+    return behind

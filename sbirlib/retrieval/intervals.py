@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from sbirlib.retrieval.scores import accuracy_of
 
-DRAWS = 10_000
+RESAMPLES = 10_000
 
 
 class Estimate(NamedTuple):
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 
 
 def bootstrap_accuracy(
-    ranks: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = DRAWS, seed: int = 0
+    ranks: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
     """Acc@k of several runs on the same queries: ranks (runs, q), photos (q,) the photo of each query.
 
@@ -56,7 +56,13 @@ def bootstrap_accuracy(
 
 
 def paired_bootstrap(
-    first: ArrayLike, second: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = DRAWS, seed: int = 0
+    first: ArrayLike,
+    second: ArrayLike,
+    photos: ArrayLike,
+    k: int = 1,
+    *,
+    draws: int = RESAMPLES,
+    seed: int = 0,
 ) -> Difference:
     """How much better the second of two variants is: ranks (runs, q) each, of the same seeds and queries.
 

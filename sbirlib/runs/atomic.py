@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -21,8 +23,8 @@ class RunError(InputError):
 def replacing_file(path: str | Path) -> Iterator[Path]:
     """A new file to write that takes the place of `path` once it is on the disk. Raises OSError."""
     path = Path(path)
-    if path.exists() and not path.is_file():
-        yield path  # such as /dev/stdout, which nothing can replace
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        yield path  # such as /dev/stdout: what it leads to must stay in its place
         return
     # The suffix stays: it may name the format.
     fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -42,6 +44,17 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a text file, or leaves the old one. Raises OSError."""
     with replacing_file(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows of one set of columns, or leaves the old file; none where there are no rows. Raises OSError."""
+    if not rows:
+        Path(path).unlink(missing_ok=True)
+        return
+    with replacing_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @contextmanager

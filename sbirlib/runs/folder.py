@@ -42,6 +42,11 @@ class Run:
         return len(self.history()["epoch"]) if self.history_file.is_file() else 0
 
     @property
+    def next_epoch(self) -> int:
+        """The epoch that the newest checkpoint goes on in, counted from 1."""
+        return int(self.checkpoints[-1].name.partition("-")[0]) if self.checkpoints else 1
+
+    @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints to go on from, oldest first."""
         return state.checkpoints(self.states)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sbirlib.runs.atomic import RunError, replacing_file
+from sbirlib.runs.atomic import RunError
 
 HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what the checkpoint is chosen on
 
@@ -52,17 +51,6 @@ class EpochRecord(NamedTuple):
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 
-def write_history(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the rows of all epochs; no file while there are none."""
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    with replacing_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def read_history(path: Path) -> dict[str, list[Any]]:
     """The columns of a history.csv, one entry per epoch. Raises RunError if it cannot be read."""
     try:
@@ -73,7 +61,9 @@ def read_history(path: Path) -> dict[str, list[Any]]:
             name: values if name == "selected_on" else [float(value or "nan") for value in values]
             for name, values in columns.items()
         }
-    except OSError:
+    except FileNotFoundError:
         raise RunError(f"{path}: no such file; a run writes it after its first epoch") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, csv.Error) as error:
         raise RunError(f"{path}: cannot be read ({error}); train again, or leave this run out") from None

@@ -83,10 +83,10 @@ def read_beginning(path: Path) -> dict[str, Any]:
     """Reads start.yaml. Raises RunError if it is missing or not a mapping."""
     try:
         start = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
+    except FileNotFoundError:
         reason = "it is not a run, or one of an older version; train again"
         raise RunError(f"{path.parent} has no {path.name}: {reason}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read ({error})") from None
     if not isinstance(start, dict):
         raise RunError(f"{path} does not hold what a run began from")

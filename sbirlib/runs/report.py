@@ -25,7 +25,7 @@ def describe(run: str | Path) -> str:
     """
     place = Run(run)
     history, config = place.history(), place.config()
-    paper = Config(method=config.method).flat()
+    paper = Config().updated({"method": config.method}).flat()
     settings = [f"  {name} = {value}" for name, value in config.flat().items() if value != paper[name]]
     parts = [f"Run {place.path}, method {config.method}", *_result(place, config, history), ""]
     parts += ["Settings that differ from the paper's defaults:", *settings, ""]

@@ -14,9 +14,8 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from sbirlib.config.config import Config
-from sbirlib.runs.atomic import RunError, unwritable
+from sbirlib.runs.atomic import RunError, unwritable, write_csv
 from sbirlib.runs.folder import Run
-from sbirlib.runs.history import write_history
 from sbirlib.runs.model import save_model_folder
 from sbirlib.runs.provenance import write_beginning
 from sbirlib.runs.state import Progress, random_state, save_state
@@ -51,7 +50,7 @@ class RunFiles:
 
     def take_up(self, progress: Progress) -> None:
         """Brings history.csv back to where the checkpoint was."""
-        self._first(lambda: write_history(self.run.history_file, progress.rows))
+        self._first(lambda: write_csv(self.run.history_file, progress.rows))
 
     def keep_epoch(self, model: nn.Module, progress: Progress, *, best: bool) -> None:
         """Writes last/, best/ if this epoch is the best, and the history."""
@@ -59,7 +58,7 @@ class RunFiles:
         def write() -> None:
             for name in ("last", "best") if best else ("last",):
                 save_model_folder(self.run.folder(name), self.accelerator.unwrap_model(model), self.config)
-            write_history(self.run.history_file, progress.rows)
+            write_csv(self.run.history_file, progress.rows)
 
         self._first(write)
 

@@ -81,6 +81,11 @@ def lr_factor(config: OptimConfig, steps: int, epochs: int) -> Callable[[int], f
 
 
 def stage_ends(stages: Sequence[Stage], epochs: int) -> list[int]:
-    """The last epoch of each stage, by the stages' shares; the last stage ends with the training."""
-    ends = [round(share * epochs) for share in itertools.accumulate(stage.share for stage in stages)]
-    return [*ends[:-1], epochs]
+    """The last epoch of each stage, by the stages' shares; ConfigError for a stage without an epoch."""
+    ends = [round(share * epochs) for share in itertools.accumulate(stage.share for stage in stages)][:-1]
+    for stage, begin, end in zip(stages, [0, *ends], [*ends, epochs], strict=True):
+        if begin >= end:
+            raise ConfigError(
+                f"run.epochs = {epochs} leaves none for the stage {stage.name!r} of this method"
+            )
+    return [*ends, epochs]

@@ -101,7 +101,7 @@ class Trainer:
         self.stages = model.stages()
         self.ends = stage_ends(self.stages, config.run.epochs)
         self.model: nn.Module = self.accelerator.prepare(model)
-        self._set_out(epoch=1)
+        self._begin_stage(epoch=1)
         self.files = RunFiles(self.accelerator, out, config)
         self.progress, self.resumed = Progress(), False
         if rank:
@@ -125,7 +125,7 @@ class Trainer:
                 raise RunError(f"{self.out} cannot be resumed: {differs}. {advice}")
         self.start, self.progress, self.resumed = began, progress, True
         progress.terms = [term.to(self.accelerator.device) for term in progress.terms]
-        self._set_out(progress.epoch)
+        self._begin_stage(progress.epoch)
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
         states = rest["random"]
@@ -134,7 +134,7 @@ class Trainer:
             raise RunError(f"{self.out} was trained in {len(states)} processes, not {now}; start as many")
         set_random_state(states[self.accelerator.process_index], self.accelerator.device)
 
-    def _set_out(self, epoch: int) -> None:
+    def _begin_stage(self, epoch: int) -> None:
         """Optimiser and learning rate of the stage that this epoch belongs to."""
         place = next((i for i, end in enumerate(self.ends) if epoch <= end), len(self.ends) - 1)
         stage, begin = self.stages[place], self.ends[place - 1] if place else 0
@@ -230,12 +230,13 @@ class Trainer:
         row = record.as_row()
         rows = [*progress.rows, row]
         self.progress = Progress(epoch=progress.epoch + 1, best=max(progress.best, score), rows=rows)
-        if progress.epoch in self.ends[:-1]:
-            self._set_out(progress.epoch + 1)
-            self.method.enter(self.method.stage)
         numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
         self.accelerator.log(numbers, step=record.epoch)
         self.files.keep_epoch(self.model, self.progress, best=best)
+        if progress.epoch in self.ends[:-1]:
+            # A checkpoint of the next epoch holds the optimiser of the next stage.
+            self._begin_stage(progress.epoch + 1)
+            self.method.enter(self.method.stage)
         if self.files.anyone(self.files.due)[0]:
             self._save()
         return record

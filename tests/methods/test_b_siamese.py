@@ -89,10 +89,12 @@ def siamese(tiny):
 
 
 def test_one_word_changes_the_method_and_brings_its_defaults(tiny, siamese):
-    assert (siamese.method, siamese.model.share_encoders, siamese.model.embed_dim) == ("b_siamese", True, 64)
+    assert (siamese.method, siamese.model.share_encoders, siamese.model.embed_dim) == ("b_siamese", True, 16)
     assert siamese.model.image_size == tiny.model.image_size
-    back = siamese.updated({"method": "arnet", "model.embed_dim": 16})
-    assert not back.model.share_encoders
+    assert (
+        siamese.updated({"method": "arnet"}).flat()
+        == tiny.updated({"run.device": "cpu", "model.pool": "cls"}).flat()
+    )
     model = build(siamese)
     assert isinstance(model, BSiamese)
     assert model.photo_encoder.backbone.encoder is model.sketch_encoder.backbone.encoder

@@ -9,6 +9,7 @@ from sbirlib import Config, Gallery, PairFolder, evaluate, load_run, train
 from sbirlib.config.methods import DEFAULTS, GROUPS
 from sbirlib.data.images import read_pixels
 from sbirlib.data.pairs import PairError
+from sbirlib.errors import ConfigError
 from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Encoder, Method, Needs, Stage
 from sbirlib.training.setup import stage_ends
@@ -85,7 +86,6 @@ class Distances(Method):
     def __init__(self, backbone="sbir_mini", **options):
         options = {key: value for key, value in options.items() if key not in ("embed_dim", "mstr", "loss")}
         super().__init__(lambda trunk: Encoder(trunk, nn.Linear(trunk.dim, 8)), backbone, **options)
-        self.entered = 0
 
     @classmethod
     def from_config(cls, config):
@@ -99,7 +99,8 @@ class Distances(Method):
 
     def enter(self, stage):
         assert stage == self.stage == "head"
-        self.entered += 1
+        with torch.no_grad():
+            self.sketch_encoder.embed.bias.fill_(0.5)
 
     def _rows(self, pixels):
         return self.sketch_encoder.embed(self.sketch_encoder.backbone(pixels).patches)
@@ -148,6 +149,9 @@ def test_each_stage_trains_its_parts_alone_and_resume_goes_on_in_the_right_one(
     )
     states, rates = [], []
     for record in train(pairs, config, out=tmp_path / "whole"):
+        bias = load_run(tmp_path / "whole", "last").sketch_encoder.embed.bias
+        # What is kept is what was scored: the next stage has not touched it yet.
+        assert not (bias == 0.5).any()
         states.append(load_run(tmp_path / "whole", "last").state_dict())
         rates.append(record.lr)
     moved = [
@@ -173,6 +177,13 @@ def test_each_stage_trains_its_parts_alone_and_resume_goes_on_in_the_right_one(
 )
 def test_stages_share_the_epochs(shares, epochs, ends):
     assert stage_ends([Stage(str(share), share, []) for share in shares], epochs) == ends
+
+
+def test_a_stage_without_an_epoch_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"run\.epochs = 1 leaves none for the stage 'first' of this method"
+    ):
+        stage_ends([Stage("first", 0.5, []), Stage("second", 0.5, [])], 1)
 
 
 def test_a_folder_of_test_pairs_alone_is_told_apart(pairs, tiny, tmp_path):
