@@ -101,8 +101,9 @@ def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
 def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
     with path.open("rb") as file:
         start = file.read(262)
-    if start[:2] == b"\x1f\x8b" or start[257:] == b"ustar":
-        return _safely(path, lambda: _list_members(path, _tar_members(path, stack)))
+    gzipped = start[:2] == b"\x1f\x8b"
+    if gzipped or start[257:] == b"ustar":
+        return _safely(path, lambda: _list_members(path, _tar_members(path, gzipped, stack)))
     if _safely(path, lambda: zipfile.is_zipfile(path)):
         return _safely(path, lambda: _list_members(path, _zip_members(path, stack)))
     if start[:1] == b"\x80" or path.name.endswith(PICKLES):
@@ -147,29 +148,23 @@ def _zip_members(path: Path, stack: ExitStack) -> _Members:
         yield info.filename, kind if plain else "other", info.file_size, partial(archive.read, info)
 
 
-def _tar_members(path: Path, stack: ExitStack) -> _Members:
-    file = stack.enter_context(path.open("rb"))
-    if file.read(2) == b"\x1f\x8b":
-        file = stack.enter_context(gzip.GzipFile(path))
-    file.seek(0)
+def _tar_members(path: Path, gzipped: bool, stack: ExitStack) -> _Members:
+    file = stack.enter_context(gzip.GzipFile(path) if gzipped else path.open("rb"))
     archive = stack.enter_context(tarfile.TarFile(fileobj=_Limited(file, path)))
     for member in archive:
         if member.size < 0:
-            reason = f"is damaged ({member.name} has a negative length)"
-            raise ArchiveError(f"{path}: {reason}; download it again")
+            raise ArchiveError(f"{path}: is damaged ({member.name} has a negative length); download it again")
         kind = "file" if member.isfile() else "folder" if member.isdir() else "other"
         kind = "other" if member.issparse() else kind
         yield member.name, kind, member.size, lambda member=member: archive.extractfile(member).read()
 
 
 def _entry(archive: Path, inside: PurePosixPath, size: int, read: Callable[[], bytes]) -> Entry:
-    where = f"{archive}, {inside}"
+    where, limit = f"{archive}, {inside}", f"{MAX_FILE // 2**20} MiB"
 
     def read_safely() -> bytes:
         if size > MAX_FILE:
-            raise ArchiveError(
-                f"{where}: is larger than {MAX_FILE // 2**20} MiB; no picture here needs to be"
-            )
+            raise ArchiveError(f"{where}: is larger than {limit}; no picture here needs to be")
         return _safely(where, read)
 
     return Entry(inside, size, read_safely)
