@@ -92,9 +92,8 @@ def global_attention(attention: AttentionMaps, *, uses_cls: bool = True) -> Tens
     The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where patch tokens make the
     global token, CLS is never trained: the mean of the patches' rows stands for it.
     """
-    if uses_cls and attention.prefix:
-        return _as_grid(attention.maps[..., 0, attention.prefix :], attention.grid)
-    rows = attention.maps[..., attention.prefix :, attention.prefix :].mean(dim=-2)
+    maps, prefix = attention.maps[..., attention.prefix :], attention.prefix
+    rows = maps[..., 0, :] if uses_cls and prefix else maps[..., prefix:, :].mean(dim=-2)
     return _as_grid(rows, attention.grid)
 
 

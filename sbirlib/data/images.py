@@ -164,9 +164,8 @@ def _decode(path: Path) -> tuple[Image.Image, Facts]:
     except Image.DecompressionBombError:
         reason = f"claims to have more than {limit}"
     except UnidentifiedImageError:
-        reason = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
-        if not path.stat().st_size:
-            reason = "is empty (0 bytes); copy it again from where it came"
+        other = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
+        reason = other if path.stat().st_size else "is empty (0 bytes); copy it again from where it came"
     except PermissionError as error:
         reason = f"{error.strerror}; a readable picture file is needed"
     except Exception as error:  # decoders raise almost anything over a damaged picture
