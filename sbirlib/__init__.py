@@ -26,9 +26,9 @@ _LATE = {
 }
 
 __all__ = [
-    "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "edge_map", "epoch_batches", "evaluate",
-    "fit_square", "load_run", "load_split", "near_twins", "read_image", "score", "simulate_selection",
-    "trace_garment", "train", "wardrobe",
+    "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "edge_map", "epoch_batches",
+    "evaluate", "fit_square", "load_run", "load_split", "near_twins", "read_image", "score",
+    "simulate_selection", "trace_garment", "train", "wardrobe",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # or a misspelt name would pass for one of these

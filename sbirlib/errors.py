@@ -18,6 +18,11 @@ class ConfigError(InputError):
     """A configuration value that is unknown or out of range; the message names field and range."""
 
 
+def printable(line: str) -> str:
+    """A line with the names of unknown files, made safe to print: what would steer a terminal is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its kind where it has none."""
     if "weights_only" in str(error):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from einops import einsum, rearrange, reduce, repeat
+from einops import einsum, rearrange, reduce
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,14 +38,6 @@ class AttentionMaps(NamedTuple):
     grid: tuple[int, int]
 
 
-class Distance(NamedTuple):
-    """Average attention distance in px, `heads` (layers, heads), and their mean and variance (layers,)."""
-
-    heads: Tensor
-    mean: Tensor
-    variance: Tensor
-
-
 class Recycling(NamedTuple):
     """Before and after MSTR: patch tokens (b, n, d) and their cells of scale 1, or what both measure."""
 
@@ -63,12 +55,10 @@ def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
     vit = backbone.encoder if isinstance(backbone, Backbone) else backbone
     layers = [getattr(block, "attn", None) for block in getattr(vit, "blocks", ())]
     if not isinstance(vit, VisionTransformer) or not all(type(layer) is Attention for layer in layers):
-        raise InputError(
-            f"no attention here: {type(vit).__name__} is not a plain ViT, whose every block lets all "
-            "tokens see one another (a CNN has no attention, Swin has windows); choose sbir_mini or vit_*"
-        )
-    maps: list[Tensor] = []
-    queries: list[Tensor] = []
+        reason = f"{type(vit).__name__} is not a plain ViT, whose every block lets all tokens see one another"
+        others = "a CNN has no attention, Swin has windows"
+        raise InputError(f"no attention here: {reason} ({others}); choose sbir_mini or vit_*")
+    maps, queries = [], []
 
     def add_map(_layer: nn.Module, _inputs: tuple, key: Tensor) -> None:
         query, key = queries.pop().detach().float(), key.detach().float()
@@ -102,9 +92,8 @@ def global_attention(attention: AttentionMaps, *, uses_cls: bool = True) -> Tens
     The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where patch tokens make the
     global token, CLS is never trained: the mean of the patches' rows stands for it.
     """
-    if uses_cls and attention.prefix:
-        return _as_grid(attention.maps[..., 0, attention.prefix :], attention.grid)
-    rows = attention.maps[..., attention.prefix :, attention.prefix :].mean(dim=-2)
+    maps, prefix = attention.maps[..., attention.prefix :], attention.prefix
+    rows = maps[..., 0, :] if uses_cls and prefix else maps[..., prefix:, :].mean(dim=-2)
     return _as_grid(rows, attention.grid)
 
 
@@ -121,8 +110,8 @@ def rollout(attention: AttentionMaps) -> AttentionMaps:
     return attention._replace(maps=rearrange(followed, "b i j -> 1 b 1 i j"))
 
 
-def attention_distance(attention: AttentionMaps, image_size: int) -> Distance:
-    """How far, in pixels of an image of side `image_size`, patches look on average -> Distance.
+def attention_distance(attention: AttentionMaps, image_size: int) -> Tensor:
+    """How far, in pixels of an image of side `image_size`, patches look on average -> (layers, heads).
 
     The distance between the middles of two patches, weighted by attention, averaged over query patches and
     images; what goes to CLS and registers is left out. Source: the paper's figure of that name.
@@ -133,8 +122,7 @@ def attention_distance(attention: AttentionMaps, image_size: int) -> Distance:
     apart = torch.cdist(places, places).to(attention.maps.device)
     rows = attention.maps[..., attention.prefix :, attention.prefix :]
     rows = rows / rows.sum(dim=-1, keepdim=True)
-    heads = einsum(rows, apart, "layer b head i j, i j -> layer head") / (rows.shape[1] * len(places))
-    return Distance(heads, heads.mean(dim=1), heads.var(dim=1, correction=0))
+    return einsum(rows, apart, "layer b head i j, i j -> layer head") / (rows.shape[1] * len(places))
 
 
 @torch.no_grad()
@@ -158,10 +146,8 @@ def recycling_shares(encoder: Encoder, images: Tensor) -> tuple[Tensor, ...]:
 
 def shares_by_token(shares: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
     """Shares of the cells of all scales -> (b, h, w): each cell's share divided among its tokens."""
-    spread = []
-    for part in shares:
-        scale = grid[0] // part.shape[1]
-        spread.append(repeat(part, "b h w -> b (h s1) (w s2)", s1=scale, s2=scale) / scale**2)
+    cells = [part / (grid[0] // part.shape[1]) ** 2 for part in shares]
+    spread = [F.interpolate(part[None], grid, mode="nearest-exact")[0] for part in cells]
     return torch.stack(spread).sum(dim=0)
 
 

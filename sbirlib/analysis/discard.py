@@ -83,7 +83,8 @@ def embed_kept(
         raise InputError(f"where = {where!r}: tokens are discarded at {' or '.join(PLACES)}")
     cls, patches = (_at_input if where == "input" else _at_output)(encoder, images, places)
     filled = repeat(patches.mean(dim=1), "b d -> b n d", n=math.prod(encoder.backbone.grid))
-    return _unit(encoder, Tokens(cls, filled.scatter(1, _index(places, patches), patches)), recycle)
+    filled = filled.scatter(1, places[..., None].expand_as(patches), patches)
+    return _unit(encoder, Tokens(cls, filled), recycle)
 
 
 def embed_whole(encoder: Encoder, images: Tensor, *, recycle: bool = True) -> Tensor:
@@ -136,14 +137,12 @@ def _unit(encoder: Encoder, tokens: Tokens, recycle: bool) -> Tensor:
 def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
     vit = encoder.backbone.encoder
     if earliest_place(encoder) != "input":
-        raise InputError(
-            f"{type(vit).__name__} has no patch tokens that could be dropped before its first block; "
-            "choose a plain ViT, or where=output"
-        )
+        why = f"{type(vit).__name__} has no patch tokens that could be dropped before its first block"
+        raise InputError(f"{why}; choose a plain ViT, or where=output")
 
     def drop(_layer: torch.nn.Module, _inputs: tuple, tokens: Tensor) -> Tensor:
         prefix, patches = tokens[:, : vit.num_prefix_tokens], tokens[:, vit.num_prefix_tokens :]
-        return torch.cat([prefix, patches.gather(1, _index(places, patches))], dim=1)
+        return torch.cat([prefix, patches.take_along_dim(places[..., None], dim=1)], dim=1)
 
     # timm's place for dropping patches in training, between the position embedding and the first block.
     with vit.patch_drop.register_forward_hook(drop):
@@ -152,14 +151,8 @@ def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
 
 def _at_output(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
     if encoder.backbone.pool == "own" or encoder.backbone.early_patches:
-        raise InputError(
-            "this backbone makes its global token of something else than the patch tokens that it gives "
-            "(model.pool own, model.early_patches): discard at the input (where='input')"
-        )
+        why = "this backbone makes its global token of something else than the patch tokens that it gives"
+        raise InputError(f"{why} (model.pool own, model.early_patches): discard at the input (where='input')")
     cls, patches = encoder.backbone(images)
-    kept = patches.gather(1, _index(places, patches))
+    kept = patches.take_along_dim(places[..., None], dim=1)
     return Tokens(cls if encoder.backbone.uses_cls else kept.mean(dim=1), kept)
-
-
-def _index(places: Tensor, patches: Tensor) -> Tensor:
-    return repeat(places, "b k -> b k d", d=patches.shape[-1])

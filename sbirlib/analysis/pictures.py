@@ -35,8 +35,7 @@ def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     rows, truth, count = embed_split(model, data), data.photo_index.numpy(), len(data.sketches)
     hits = true_ranks(score_all(model.score, *rows).numpy(), truth) == 1
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
-    pairs = zip(_shown(data.sketches, chosen), _shown(data.photos, truth[chosen]), strict=True)
-    thumbnails = dict(zip(chosen, pairs, strict=True))
+    thumbnails = {i: (as_picture(data.sketches[i]), as_picture(data.photos[truth[i]])) for i in chosen}
     return embedding_map(project(*rows), truth, thumbnails=thumbnails, hits=hits)
 
 
@@ -52,13 +51,10 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
         found = f"{(ranks == 1).sum()} of {len(ranks)} sketches found their photo first"
         raise InputError(f"no failure beyond the first {query}: {found}")
     before = [order[row][order[row] != truth[row]][: min(shown, ranks[row] - 1)] for row in worst]
-    return failure_gallery(
-        _shown(data.sketches, worst),
-        _shown(data.photos, truth[worst]),
-        [_shown(data.photos, photos) for photos in before],
-        ranks[worst].tolist(),
-        captions=[data.split.sketches[row].path.stem for row in worst],
-    )
+    sketches, photos = _shown(data.sketches, worst), _shown(data.photos, truth[worst])
+    confused = [_shown(data.photos, found) for found in before]
+    captions = [data.split.sketches[row].path.stem for row in worst]
+    return failure_gallery(sketches, photos, confused, ranks[worst].tolist(), captions=captions)
 
 
 @torch.no_grad()
@@ -84,7 +80,7 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
         # A few at a time: the maps of a large ViT take 20 MB an image.
         for part in inside.batches(model, chosen, 8):
             maps = inside.attention_maps(encoder.backbone, part)
-            total = total + len(part) * inside.attention_distance(maps, model.image_size).heads
+            total = total + len(part) * inside.attention_distance(maps, model.image_size)
         found[f"{name} encoder"] = (total / len(chosen)).cpu().numpy()
     return distance_by_layer(found, pixels=model.image_size)
 
@@ -107,8 +103,7 @@ def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """The share that each cell of one sketch has in the recycled feature, at each scale."""
     encoder, images, shown = _one(model, data, "sketch", query)
     shares = [100 * part[0].cpu().numpy() for part in inside.recycling_shares(encoder, images)]
-    scales = zip(encoder.mstr.scales, shares, strict=True)
-    titles = [f"scale {scale}: {part.sum():.0f} %" for scale, part in scales]
+    titles = [f"scale {s}: {part.sum():.0f} %" for s, part in zip(encoder.mstr.scales, shares, strict=True)]
     words = {"heading": "what each cell brings to the recycled feature", "label": "share (% of all cells)"}
     return token_overlay(shown, shares, titles, signed=True, common=False, side=2.1, **words)
 

@@ -17,8 +17,7 @@ from sbirlib.cli.flags import start_of
 from sbirlib.cli.methods import methods_command
 from sbirlib.cli.models import evaluate_command, picture_command, search_command
 from sbirlib.cli.train import report_command, train_from
-from sbirlib.data.images import printable
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,11 +12,11 @@ from accelerate import PartialState
 from tyro.conf import Positional, arg
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.images import as_pixels, printable, read_image
+from sbirlib.data.images import as_pixels, read_image
 from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, printable
 from sbirlib.layers.precision import Precision
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Gallery

@@ -8,8 +8,8 @@ from sbirlib.data.strokes import Stroke, frame_picture, frame_strokes, render_st
 from sbirlib.data.transforms import edge_map, fit_square, make_view, to_float
 
 __all__ = [
-    "EXTENSIONS", "Batch", "Epoch", "Fault", "ImageError", "LoadedSplit", "PairError", "PairFolder", "Photo", "Sketch",
-    "Split", "Stroke", "as_picture", "as_pixels", "edge_map", "epoch_batches", "epoch_order", "fit_square",
-    "frame_picture", "frame_strokes", "load_data", "load_images", "load_split", "make_view", "read_image",
-    "read_pixels", "render_strokes", "to_float",
+    "EXTENSIONS", "Batch", "Epoch", "Fault", "ImageError", "LoadedSplit", "PairError", "PairFolder", "Photo",
+    "Sketch", "Split", "Stroke", "as_picture", "as_pixels", "edge_map", "epoch_batches", "epoch_order",
+    "fit_square", "frame_picture", "frame_strokes", "load_data", "load_images", "load_split", "make_view",
+    "read_image", "read_pixels", "render_strokes", "to_float",
 ]  # fmt: skip

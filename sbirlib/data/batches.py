@@ -85,14 +85,9 @@ class Epoch:
 
 
 def epoch_batches(
-    data: LoadedSplit,
-    config: DataConfig,
-    *,
-    seed: int,
-    epoch: int,
-    batch_size: int,
+    data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,
     device: torch.device | str,
-) -> Iterator[Batch]:
+) -> Iterator[Batch]:  # fmt: skip
     """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
     plan, batch_size = Epoch(data, config, seed=seed, epoch=epoch), min(batch_size, len(data.sketches))
     for step in range(len(data.sketches) // batch_size):

@@ -27,8 +27,7 @@ MIN_SIDE = 8  # px: anything smaller carries no drawing
 # A few kilobytes can claim to be any size. More than almost every camera takes, and little enough to be
 # decoded on all cores at once.
 MAX_PIXELS = 64_000_000
-# `warnings` keeps one state for all threads.
-_OPENING = threading.Lock()
+_OPENING = threading.Lock()  # `warnings` keeps one state for all threads
 _T = TypeVar("_T")
 
 
@@ -44,7 +43,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-class ImageFacts(NamedTuple):
+class Facts(NamedTuple):
     """Pixel mode and size (width, height) of one image file.
 
     The mode of an animation, or of a photo that carries a second one, says that its first frame is used.
@@ -53,11 +52,6 @@ class ImageFacts(NamedTuple):
     path: Path
     mode: str
     size: tuple[int, int]
-
-
-def printable(line: str) -> str:
-    """A line with the names of unknown files, made safe to print: what would steer a terminal is escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
@@ -92,7 +86,7 @@ def as_picture(pixels: Tensor) -> np.ndarray:
     return rearrange(pixels, "c h w -> h w c").numpy()
 
 
-def inspect_image(path: str | Path) -> ImageFacts:
+def inspect_image(path: str | Path) -> Facts:
     """Mode and size of a picture, decoded to its end. Raises ImageError as `read_image` does."""
     return _decode(Path(path))[1]
 
@@ -140,29 +134,23 @@ def _not_a_file(path: Path) -> str:
     return "links to a file that does not exist" if path.is_symlink() else "no such file"
 
 
-def _open(path: Path) -> Image.Image:
-    # Opening a pipe would wait for ever.
-    if not path.is_file():
-        raise ImageError(f"{path}: {_not_a_file(path)}")
-    with _OPENING, warnings.catch_warnings():
-        # Pillow warns of large pictures; `_decode` refuses them.
-        warnings.simplefilter("ignore")
-        return Image.open(path, formats=FORMATS)
-
-
-def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
+def _decode(path: Path) -> tuple[Image.Image, Facts]:
     limit = f"{MAX_PIXELS // 1_000_000} million pixels; save it smaller"
     try:
-        with _open(path) as image:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ImageError(_not_a_file(path))
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are refused below
+            image = Image.open(path, formats=FORMATS)
+        with image:
             size = f"{image.width} x {image.height} px"
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{path}: {size} is more than {limit}")
+                raise ImageError(f"{size} is more than {limit}")
             frames = getattr(image, "n_frames", 1)
             mode = image.mode + (f" (first of {frames} frames)" if frames > 1 else "")
-            facts = ImageFacts(path, mode, image.size)
+            facts = Facts(path, mode, image.size)
             if min(image.size) < MIN_SIDE:
-                needed = f"at least {MIN_SIDE} x {MIN_SIDE} is needed"
-                raise ImageError(f"{path}: {size} is too small to search; {needed}")
+                raise ImageError(f"{size} is too small to search; at least {MIN_SIDE} x {MIN_SIDE} is needed")
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith(("I", "F")):
                 # Pillow clips 16-bit grey at 255 instead of scaling it.
@@ -171,14 +159,13 @@ def _decode(path: Path) -> tuple[Image.Image, ImageFacts]:
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return image.convert("RGB"), facts
-    except ImageError:
-        raise  # with its reason already
+    except ImageError as error:
+        reason = str(error)
     except Image.DecompressionBombError:
         reason = f"claims to have more than {limit}"
     except UnidentifiedImageError:
-        reason = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
-        if not path.stat().st_size:
-            reason = "is empty (0 bytes); copy it again from where it came"
+        other = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
+        reason = other if path.stat().st_size else "is empty (0 bytes); copy it again from where it came"
     except PermissionError as error:
         reason = f"{error.strerror}; a readable picture file is needed"
     except Exception as error:  # decoders raise almost anything over a damaged picture

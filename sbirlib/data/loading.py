@@ -72,10 +72,9 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
         raise PairError(faults_message(config.root, usable.left_out))
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
-    index, grey = torch.from_numpy(usable.photo_index), is_grey(sketches)
-    if not faults:
-        return LoadedSplit(split, sketches, photos, index, grey)
-    return LoadedSplit(split.readable(faults), sketches, photos, index, grey).part(usable)
+    index = torch.from_numpy(usable.photo_index)
+    loaded = LoadedSplit(split.readable(faults), sketches, photos, index, is_grey(sketches))
+    return loaded.part(usable) if faults else loaded
 
 
 def load_images(
@@ -108,13 +107,9 @@ def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:
 
 def _take(pixels: Tensor, rows: Sequence[int]) -> Tensor:
     """Some rows, memory-mapped if the whole is."""
-    taken = _allocate((len(rows), *pixels.shape[1:]), mapped=is_mapped(pixels))
+    mapped = pixels.untyped_storage().filename is not None
+    taken = _allocate((len(rows), *pixels.shape[1:]), mapped)
     return torch.index_select(pixels, 0, torch.tensor(rows, dtype=torch.int64), out=taken)
-
-
-def is_mapped(pixels: Tensor) -> bool:
-    """Whether these pixels live in a memory-mapped file."""
-    return pixels.untyped_storage().filename is not None
 
 
 def is_grey(pixels: Tensor) -> bool:

@@ -11,17 +11,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sbirlib.data.images import (
-    EXTENSIONS,
-    Fault,
-    ImageFacts,
-    inspect_image,
-    list_images,
-    list_unread,
-    printable,
-    read_all,
-)
-from sbirlib.errors import InputError
+from sbirlib.data.images import EXTENSIONS, Facts, Fault, inspect_image, list_images, list_unread, read_all
+from sbirlib.errors import InputError, printable
 
 SPLITS = ("train", "test")
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
@@ -31,7 +22,7 @@ _DRAWING = {
     "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)"),
 }
 Pattern = Literal["digits", "one_character"]
-_TWICE = "two photos of one id"
+_TWICE, NO_PHOTO = "two photos of one id", "sketch without a photo"
 
 
 class PairError(InputError):
@@ -95,11 +86,8 @@ class Split:
         """The split without these files and the sketches of lost photos; all of them join `faults`."""
         rest = self.readable(faults)
         known = {photo.id for photo in rest.photos}
-        orphans = [
-            Fault(s.path, "sketch without a photo", f"photo {s.photo_id!r} cannot be used")
-            for s in rest.sketches
-            if s.photo_id not in known
-        ]
+        lost = [s for s in rest.sketches if s.photo_id not in known]
+        orphans = [Fault(s.path, NO_PHOTO, f"photo {s.photo_id!r} cannot be used") for s in lost]
         sketches = tuple(s for s in rest.sketches if s.photo_id in known)
         return replace(rest, sketches=sketches, faults=(*self.faults, *faults, *orphans))
 
@@ -145,11 +133,8 @@ class PairFolder:
         self.root, self.pattern = Path(root), pattern
         if not self.root.is_dir():
             raise PairError(f"{self.root}: no such folder; `python -m sbirlib data demo` draws one to try")
-        self.splits = {
-            name: _read_split(self.root, name, pattern)
-            for name in SPLITS
-            if any((self.root / f"{name}{side}").is_dir() for side in "AB")
-        }
+        there = [name for name in SPLITS if any((self.root / f"{name}{side}").is_dir() for side in "AB")]
+        self.splits = {name: _read_split(self.root, name, pattern) for name in there}
         if not self.splits:
             needed = "trainA/ and trainB/, or testA/ and testB/ (A sketches, B photos)"
             raise PairError(f"{self.root}: needs {needed}, and has neither")
@@ -187,7 +172,7 @@ class Report(NamedTuple):
     """
 
     root: Path
-    splits: dict[Split, list[ImageFacts]]
+    splits: dict[Split, list[Facts]]
 
     @property
     def left_out(self) -> int:
@@ -243,7 +228,7 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
         owners = [owner for owner in claims if owner in by_id]
         if not owners:
             wanted = drawing["id"] if drawing else path.stem
-            faults.append(Fault(path, "sketch without a photo", f"{name}B/ has no photo {wanted!r}"))
+            faults.append(Fault(path, NO_PHOTO, f"{name}B/ has no photo {wanted!r}"))
         elif len(owners) == 2:
             # `a_1` draws photo `a_1`, or is drawing 1 of photo `a`: nobody can tell.
             both = ", ".join(by_id[owner][0].name for owner in owners)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sbirlib.config.config import DataConfig
 
 Fit = Literal["pad", "stretch"]
+DARKEST = 0.1  # added to the light of every pixel, so that noise in black cloth draws no lines in an edge map
 
 
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
@@ -32,9 +33,6 @@ def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
     top, left = (size - target[0]) // 2, (size - target[1]) // 2
     square = F.pad(resized, (left, size - target[1] - left, top, size - target[0] - top), value=white)
     return square if images.is_floating_point() else square.round().to(images.dtype)
-
-
-DARKEST = 0.1  # added to the light of every pixel, so that noise in black cloth draws no lines
 
 
 def edge_map(images: Tensor) -> Tensor:
@@ -67,10 +65,10 @@ def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) ->
     if kind == "A0":
         return images
     flip = 1 - 2 * (numbers[:, 0] < config.flip).float()
+    zero = torch.zeros_like(flip)
     if kind == "A1":
         angle = torch.deg2rad((2 * numbers[:, 1] - 1) * config.rotation)
         cos, sin = torch.cos(angle) / config.enlarge, torch.sin(angle) / config.enlarge
-        zero = torch.zeros_like(angle)
         return _warp(images, [[cos * flip, -sin, zero], [sin * flip, cos, zero]])
     if kind == "A2":
         area = config.crop + (1 - config.crop) * numbers[:, 1]
@@ -78,7 +76,6 @@ def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) ->
         aspect = torch.exp((2 * numbers[:, 2] - 1) * math.log(4 / 3))
         width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
         x, y = (2 * numbers[:, 3] - 1) * (1 - width), (2 * numbers[:, 4] - 1) * (1 - height)
-        zero = torch.zeros_like(area)
         crop = _warp(images, [[width * flip, zero, x], [zero, height, y]])
         return _recolour(crop, numbers[:, 5:9], config.jitter, config.hue)
     raise ValueError(f"unknown view {kind!r}; known: A0, A1, A2")
@@ -87,19 +84,15 @@ def make_view(images: Tensor, kind: str, numbers: Tensor, config: DataConfig) ->
 def _warp(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
     """Samples each image through its affine map from output to input coordinates, both in [-1, 1]."""
     height, width = images.shape[-2:]
-    across, down = _centres(width, images.device), _centres(height, images.device)[:, None]
+    # Where the centres of the pixels lie in [-1, 1].
+    across, down = ((2 * torch.arange(n, device=images.device) + 1) / n - 1 for n in (width, height))
     grid = torch.empty(len(images), height, width, 2, device=images.device)
     for axis, (x, y, shift) in enumerate(rows):
         # The sum of a row and a column, several times faster than a product with every pixel's coordinates.
-        row, column = x[:, None, None] * across, y[:, None, None] * down + shift[:, None, None]
+        row, column = x[:, None, None] * across, y[:, None, None] * down[:, None] + shift[:, None, None]
         torch.add(row, column, out=grid[..., axis])
     # Zeros outside the shifted picture are white outside the picture.
     return F.grid_sample(images - 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False).add_(1)
-
-
-def _centres(count: int, device: torch.device) -> Tensor:
-    """(count,) where the centres of so many pixels lie in [-1, 1]."""
-    return (2 * torch.arange(count, device=device) + 1) / count - 1
 
 
 def _recolour(images: Tensor, numbers: Tensor, jitter: float, hue: float) -> Tensor:

@@ -36,15 +36,22 @@ class ArchiveError(InputError):
 
 
 class Entry(NamedTuple):
-    """One file: its path inside, its size in bytes, and how to get its bytes.
+    """One file: its path inside, relative and without `..`, its size in bytes, and where it is, in words.
 
-    Reading raises ArchiveError where the file is damaged or larger than MAX_FILE. The path is relative and
-    without `..`. Below a folder, an archive's name is among the parents: `trainA.zip/00001_01.png`.
+    Below a folder, an archive's name is among the parents: `trainA.zip/00001_01.png`.
     """
 
     path: PurePosixPath
     size: int
-    read: Callable[[], bytes]
+    where: str
+    fetch: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """Its bytes. Raises ArchiveError where the file is damaged or larger than MAX_FILE."""
+        if self.size > MAX_FILE:
+            limit = f"{MAX_FILE // 2**20} MiB"
+            raise ArchiveError(f"{self.where}: is larger than {limit}; no picture here needs to be")
+        return _safely(self.where, self.fetch)
 
 
 class Listing(NamedTuple):
@@ -92,7 +99,7 @@ def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
                     # It may have nothing to do with the data set.
                     faults.append(Fault(path, "not read", str(error).removeprefix(f"{path}: ")))
             else:
-                entries.append(_entry(root, inside, path.stat().st_size, path.read_bytes))
+                entries.append(Entry(inside, path.stat().st_size, f"{root}, {inside}", path.read_bytes))
             if len(entries) > MAX_FILES:
                 raise _too_many(root)
     return Listing(entries, faults)
@@ -101,8 +108,9 @@ def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
 def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
     with path.open("rb") as file:
         start = file.read(262)
-    if start[:2] == b"\x1f\x8b" or start[257:] == b"ustar":
-        return _safely(path, lambda: _list_members(path, _tar_members(path, stack)))
+    gzipped = start[:2] == b"\x1f\x8b"
+    if gzipped or start[257:] == b"ustar":
+        return _safely(path, lambda: _list_members(path, _tar_members(path, gzipped, stack)))
     if _safely(path, lambda: zipfile.is_zipfile(path)):
         return _safely(path, lambda: _list_members(path, _zip_members(path, stack)))
     if start[:1] == b"\x80" or path.name.endswith(PICKLES):
@@ -119,7 +127,7 @@ def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
 def _list_members(path: Path, members: _Members) -> list[Entry]:
     """The files of an archive, if all that its list states is harmless."""
     entries, total = [], 0
-    for count, (name, kind, size, read) in enumerate(members, 1):
+    for count, (name, kind, size, fetch) in enumerate(members, 1):
         slashes = name.replace("\\", "/")  # as some programs on Windows write it
         inside = _normal(slashes)
         if slashes.startswith("/") or ".." in inside.parts or re.match("[A-Za-z]:", slashes):
@@ -133,7 +141,7 @@ def _list_members(path: Path, members: _Members) -> list[Entry]:
         if total > _most(path):
             raise _bomb(path)
         if kind == "file":
-            entries.append(_entry(path, inside, size, read))
+            entries.append(Entry(inside, size, f"{path}, {inside}", fetch))
     return entries
 
 
@@ -147,32 +155,15 @@ def _zip_members(path: Path, stack: ExitStack) -> _Members:
         yield info.filename, kind if plain else "other", info.file_size, partial(archive.read, info)
 
 
-def _tar_members(path: Path, stack: ExitStack) -> _Members:
-    file = stack.enter_context(path.open("rb"))
-    if file.read(2) == b"\x1f\x8b":
-        file = stack.enter_context(gzip.GzipFile(path))
-    file.seek(0)
+def _tar_members(path: Path, gzipped: bool, stack: ExitStack) -> _Members:
+    file = stack.enter_context(gzip.GzipFile(path) if gzipped else path.open("rb"))
     archive = stack.enter_context(tarfile.TarFile(fileobj=_Limited(file, path)))
     for member in archive:
         if member.size < 0:
-            reason = f"is damaged ({member.name} has a negative length)"
-            raise ArchiveError(f"{path}: {reason}; download it again")
+            raise ArchiveError(f"{path}: is damaged ({member.name} has a negative length); download it again")
         kind = "file" if member.isfile() else "folder" if member.isdir() else "other"
         kind = "other" if member.issparse() else kind
         yield member.name, kind, member.size, lambda member=member: archive.extractfile(member).read()
-
-
-def _entry(archive: Path, inside: PurePosixPath, size: int, read: Callable[[], bytes]) -> Entry:
-    where = f"{archive}, {inside}"
-
-    def read_safely() -> bytes:
-        if size > MAX_FILE:
-            raise ArchiveError(
-                f"{where}: is larger than {MAX_FILE // 2**20} MiB; no picture here needs to be"
-            )
-        return _safely(where, read)
-
-    return Entry(inside, size, read_safely)
 
 
 def _safely(where: object, work: Callable[[], Any]) -> Any:

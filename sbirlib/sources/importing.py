@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import Fault, inspect_image, list_visible, printable, read_all
-from sbirlib.data.pairs import SPLITS, PairFolder
-from sbirlib.errors import InputError
+from sbirlib.data.images import Fault, inspect_image, list_visible, read_all
+from sbirlib.data.pairs import NO_PHOTO, SPLITS, PairFolder
+from sbirlib.errors import InputError, printable
 from sbirlib.sources.archives import ArchiveError, open_archive
 from sbirlib.sources.layouts import Layout, SourceError, arrange
 
@@ -65,10 +65,8 @@ class ImportReport(NamedTuple):
         return tuple(lines)
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.published.name}, imported from {self.archive} to {self.out}",
-            f"{'':<16}{'found':>8}  published",
-        ]
+        heading = f"{self.published.name}, imported from {self.archive} to {self.out}"
+        lines = [heading, f"{'':<16}{'found':>8}  published"]
         for what, found in self.counts.items():
             known = " or ".join(map(str, self.published.counts.get(what, ()))) or "not stated"
             lines.append(f"{what:<16}{found:>8}  {known}")
@@ -111,15 +109,10 @@ def import_dataset(source: Source, archive: str | Path, out: str | Path) -> Impo
                 new = Path(fresh, "new")
                 report = _report(known, archive, out, _write(layout, archive, new), new)
                 record = {
-                    "source": source,
-                    "name": known.name,
-                    "from": str(archive),
-                    "terms": known.terms,
-                    "counts": report.counts,
-                    "files": _files(new),
-                    "warnings": report.warnings,
+                    "source": source, "name": known.name, "from": str(archive), "terms": known.terms,
+                    "counts": report.counts, "files": _files(new), "warnings": report.warnings,
                     "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
-                }
+                }  # fmt: skip
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
                 _put_in_place(new, out)
         except OSError as error:
@@ -164,8 +157,7 @@ def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
         try:
             data = entry.read()
             # Upper and lower case make one file on many disks.
-            first = written.get(key)
-            if first is None:
+            if not (first := written.get(key)):
                 path.write_bytes(data)
                 written[key], origins[path] = path, origin
             elif first.name == path.name and first.read_bytes() == data:
@@ -189,9 +181,8 @@ def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
 def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: Path) -> ImportReport:
     splits = PairFolder(folder).splits.values()
     if not any(split.sketches for split in splits):
-        names = "a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
-        count = f"{len(layout.left_out)} files were left out"
-        raise SourceError(f"{archive}: no sketch belongs to a photo; {names}. {count}")
+        reason = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
+        raise SourceError(f"{archive}: {reason}. {len(layout.left_out)} files were left out")
     files, sides = _files(folder), {"photos": "B", "sketches": "A"}
     counts = {f"{split} {what}": files.get(split + sides[what], 0) for split in SPLITS for what in sides}
     counts |= {f"all {what}": sum(counts[f"{split} {what}"] for split in SPLITS) for what in sides}
@@ -200,8 +191,7 @@ def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: 
     if both and len(splits) == 2:
         count = f"{len(both)}, such as {min(both)}"
         notes.append(f"photos in both splits: {count}; a test on them proves nothing")
-    lonely = [f for split in splits for f in split.faults if f.kind == "sketch without a photo"]
-    if lonely:
+    if lonely := [fault for split in splits for fault in split.faults if fault.kind == NO_PHOTO]:
         notes.append(f"sketches without a photo: {len(lonely)}; data check names them")
     return ImportReport(known, archive, out, counts, tuple(layout.left_out), tuple(notes))
 

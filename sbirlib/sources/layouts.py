@@ -63,8 +63,7 @@ def arrange(listing: Listing, word: str, archive: Path) -> Layout:
     3. photo/train, photo/test, sketch/train, sketch/test, or train/photo and so on: seen in the wild.
     Source: the READMEs of ARNet, DLI-Net and TCNet, and loaders of Shoe-V2 on GitHub.
 
-    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if no such shape, half of one, or more
-    than one fits.
+    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if none, half or more than one fits.
     """
     placed = [found for entry in listing.entries if (found := _place(entry))]
     root = _root(listing, placed, word, archive)
@@ -130,8 +129,7 @@ def _root(listing: Listing, placed: Sequence[_Placed], word: str, archive: Path)
         if found.readable or found.entry.path.suffix.lower() == ".svg":
             sides[found.root].add(found.side)
     whole = [root for root, found in sides.items() if len(found) == 2]
-    if len(whole) > 1:
-        whole = [root for root in whole if word in str(root).casefold()] or whole
+    whole = [root for root in whole if word in str(root).casefold()] or whole
     if len(whole) == 1:
         return whole[0]
     if whole:
@@ -168,8 +166,7 @@ def _one_folder_a_side(files: Sequence[_Placed], archive: Path) -> list[_Placed]
     result = []
     for (side, _), candidates in folders.items():
         usable = [folder for folder, inside in candidates.items() if any(found.readable for found in inside)]
-        if len(usable) > 1:
-            usable = [folder for folder in usable if str(folder).endswith("_png")] or usable
+        usable = [folder for folder in usable if str(folder).endswith("_png")] or usable
         if len(usable) > 1:
             several = f"has {len(usable)} folders of {_CONTENT[side]}"
             raise SourceError(f"{archive}: {several} ({_names(sorted(usable))}); keep one")

@@ -13,10 +13,10 @@ from sbirlib.data.images import (
     inspect_image,
     list_images,
     list_unread,
-    printable,
     read_image,
     read_pixels,
 )
+from sbirlib.errors import printable
 
 
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):

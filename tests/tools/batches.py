@@ -6,7 +6,7 @@ from sbirlib.data.batches import DRAWS, Batch
 
 
 def batch_of(views, photo_ids=None, seed=0):
-    """Views (4, b, 3, s, s): sketch, its second view, photo, its second view; by default each pair another photo."""
+    """Views (4, b, 3, s, s): sketch, its second view, photo, its second view; by default a photo each."""
     sketch, sketch_second, photo, photo_second = views
     count = len(sketch)
     numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))

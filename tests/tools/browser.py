@@ -40,7 +40,8 @@ STDERR = '.jp-Notebook [data-mime-type="application/vnd.jupyter.stderr"]'
 # An error ends the run: the cells below it stay without a number.
 RUN_IS_OVER = f"""() => {{
   const prompts = [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputPrompt")];
-  const numbered = prompts.length > 0 && prompts.every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim()));
+  const isNumbered = prompt => /^\\[\\d+\\]:$/.test(prompt.textContent.trim());
+  const numbered = prompts.length > 0 && prompts.every(isNumbered);
   return numbered || document.querySelector('{ERROR}') !== null;
 }}"""
 DIGEST = """async image => {
@@ -50,7 +51,8 @@ DIGEST = """async image => {
 }"""
 IMAGES = """images => images.map(image => {
   const box = image.getBoundingClientRect(), cell = image.closest(".jp-Cell").getBoundingClientRect();
-  return {width: image.naturalWidth, height: image.naturalHeight, shown_width: box.width, shown_height: box.height,
+  return {width: image.naturalWidth, height: image.naturalHeight,
+          shown_width: box.width, shown_height: box.height,
           cut_off: Math.max(0, Math.round(box.right - cell.right))};
 })"""
 INK = """canvas => {
@@ -69,7 +71,7 @@ class Lab(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A picture in the notebook: its own size, the size on the page, and what is beyond the cell's edge; in px."""
+    """A picture in the notebook, in px: its own size, its size on the page, and what the edge cuts off."""
 
     width: int
     height: int
@@ -87,7 +89,7 @@ def find_chromium() -> str | None:
 
 
 def lab_command() -> list[str]:
-    """What `make lab` runs, as the Makefile has it now; with the Jupyter of the Python that runs the tests."""
+    """What `make lab` runs according to the Makefile, with the Jupyter of the Python that runs the tests."""
     told = subprocess.run(
         ["make", "--no-print-directory", "-n", "lab"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
@@ -98,7 +100,7 @@ def lab_command() -> list[str]:
 
 @contextmanager
 def running_lab(folder: Path) -> Iterator[Lab]:
-    """JupyterLab on a copy of the notebooks in `folder`, with settings of its own; ended with all its kernels."""
+    """JupyterLab on a copy of the notebooks in `folder`, with its own settings; ends with all its kernels."""
     root, config, runtime, log = (folder / name for name in ("root", "config", "runtime", "log.txt"))
     shutil.copytree(
         ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")

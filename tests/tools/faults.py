@@ -37,7 +37,7 @@ BROKEN = 3  # exit code of a child that could not go on
 
 
 class Fault(NamedTuple):
-    """A kind of fault: how often tried, then gone on with, or begun again; and runs that came out different."""
+    """A kind of fault: how often tried, then gone on with or begun again; and how many runs differed."""
 
     kind: str
     tried: int
@@ -141,7 +141,7 @@ def damaged(
     kind: str,
     damage: Callable[[bytes, random.Random], bytes],
 ) -> Fault:
-    """Damages the newest checkpoint of a run that was stopped half-way; the one before is to be used, and that said."""
+    """Damages the newest checkpoint of a run stopped half-way: the one before must be used, and that said."""
     chance, different, said = random.Random(1), 0, 0
     half = folder / f"{kind.split()[0]}-half"
     records = train(config.data.root, config, out=half)
@@ -162,7 +162,7 @@ def damaged(
 
 
 def full_disk(config: Config, whole: Path, folder: Path, tries: int) -> Fault | None:
-    """Trains on a file system that is too small, makes room, and goes on; None if none can be mounted here."""
+    """Trains on a file system that is too small, makes room, goes on; None if none can be mounted here."""
     need, different, resumed, refused = _size(whole), 0, 0, 0
     for number in range(tries):
         small = folder / f"small-{number}"

@@ -14,7 +14,7 @@ from sbirlib.data.loading import load_split
 from sbirlib.methods import build
 from sbirlib.training.steps import backward
 
-# Two processes add up in another order than one, and dropout differs between them: without it, in full precision.
+# Two processes add up in another order than one, and draw other dropout: none of it here, and full precision.
 EXACT = {"mstr.dropout": 0.0, "run.precision": "fp32"}
 
 
