@@ -78,11 +78,11 @@ class Stage(NamedTuple):
 class Encoder(nn.Module):
     """Backbone and embedding layer of one domain."""
 
-    mstr: nn.Module | None = None  # what recycles the patch tokens, in ARNet
+    mstr: nn.Module | None  # what recycles the patch tokens, in ARNet
 
     def __init__(self, backbone: Backbone, embed: nn.Module) -> None:
         super().__init__()
-        self.backbone, self.embed = backbone, embed
+        self.backbone, self.embed, self.mstr = backbone, embed, None
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 3, s, s) in [0, 1] -> embeddings (b, e), of any length."""

@@ -107,7 +107,7 @@ class TokenDiscardExplorer(Panel):
     """One query with a part of its patch tokens discarded, and what the search finds with the rest."""
 
     def __init__(self, model: Method, data: LoadedSplit, *, k: int = 8) -> None:
-        discard.check_vectors(model)
+        discard.check_vectors(model, "discarding tokens")
         self.encoder, self.data, self.k = model.eval().sketch_encoder, data, k
         self.device, recycles = next(model.parameters()).device, self.encoder.mstr is not None
         self.photos = {}
