@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from sbirlib.miniclothes.cut import OUTLINED, Part, pixels
+from sbirlib.miniclothes.cut import Part, pixels
 from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 
@@ -121,13 +121,13 @@ class _Page:
             self._button(part)
         elif part.name == "zip":
             self._zip(part)
-        elif part.name in OUTLINED:
+        elif part.filled:
             self.brush.polygon(pixels(part.points, self.side), fill=255)
             if marks and "pattern" not in self.designer.leaves_out:
                 self._pattern(part, marks)
             if part.name == "back" and "inside" not in self.designer.leaves_out:
                 self._inside(part)
-            for stroke in _strokes(np.concatenate([part.points, part.points[:1]])):
+            for stroke in _strokes(part.outline):
                 self._ink(stroke, repeat=1 + self.designer.restate)
         else:
             self._ink(part.points, LIGHT.get(part.name, 0.9))
