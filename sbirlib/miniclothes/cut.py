@@ -30,7 +30,7 @@ NECKS: dict[str, tuple[float, float, float]] = {
     "collar": (0.080, 0.06, 0.08), "round": (0.085, 0.06, 0.09), "stand": (0.085, 0.03, 0.05),
     "lapel": (0.085, 0.26, 0.42), "shawl": (0.085, 0.26, 0.46), "hood": (0.100, 0.10, 0.16),
 }  # fmt: skip
-# Every other part is a line, but "button", a disc.
+# Closed, filled parts; every other part is a line, but "button", a disc.
 FILLED = frozenset((
     "back", "hood", "body", "sleeve", "cuff", "hem", "band", "pocket", "flap", "placket", "belt", "buckle",
     "tie", "collar", "trim",
@@ -88,8 +88,7 @@ class Cut(NamedTuple):
         waist = 0.0 if g.family == "skirt" else min(0.50, 0.62 * end)
         slit = min(0.26, 0.07 + 0.3 * (end - waist)) if g.hem == "slit" else 0.0
         if g.family == "skirt":
-            top = np.array([chest, 0.06])
-            hip = chest + 0.5 * (hem - chest) + 0.035
+            top, hip = np.array([chest, 0.06]), chest + 0.5 * (hem - chest) + 0.035
             side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
             return cls(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit, sewn)
         neck, *depths = NECKS[g.neckline]
@@ -104,13 +103,10 @@ class Cut(NamedTuple):
         inset = 0.055 if g.sleeve == "none" else 0.03
         deepest = (min(shoulder[0], pit) - inset, underarm[1] - 0.01)
         armhole = bezier(shoulder, off(shoulder, -0.012, 0.09), deepest, underarm)
-        side = chain(
-            armhole,
-            bezier(
-                underarm, (pit, between((underarm[1], waist), 0.4)), (narrow, waist - 0.06), (narrow, waist)
-            ),
-            bezier((narrow, waist), (narrow, waist + 0.08), (hem, between((waist, end), 0.55)), (hem, end)),
-        )
+        middle = (narrow, waist)
+        upper = bezier(underarm, (pit, between((underarm[1], waist), 0.4)), (narrow, waist - 0.06), middle)
+        lower = bezier(middle, (narrow, waist + 0.08), (hem, between((waist, end), 0.55)), (hem, end))
+        side = chain(armhole, upper, lower)
         return cls(neck, depth, shoulder, underarm, armhole, side, waist, base, end, slit, sewn)
 
     def half(self, y: float) -> float:

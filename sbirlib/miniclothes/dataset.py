@@ -77,11 +77,10 @@ def draw_miniclothes(
 ) -> Path:
     """Draws the whole data set into `root` and returns that folder.
 
-    Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one
-    per processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the
-    designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this
-    very drawing is returned at once. Raises FileExistsError when `root` holds anything else and
-    InputError for counts that do not go together.
+    Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one per
+    processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the designer), trainB,
+    testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this very drawing is returned at
+    once. Raises FileExistsError when `root` holds anything else, InputError for counts that do not match.
     """
     _check(seed, photos, sketches, size, workers)
     root = Path(root)
@@ -124,11 +123,8 @@ class Twin(NamedTuple):
 def near_twins(root: str | Path) -> dict[str, Twin]:
     """The near twins of a MiniClothes folder, by photo id; photos without one are absent."""
     items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
-    return {
-        photo: Twin(item["twin"], item["differs"], sorted([photo, item["twin"]]))
-        for photo, item in items.items()
-        if item["twin"]
-    }
+    twins = {photo: item for photo, item in items.items() if item["twin"]}
+    return {p: Twin(item["twin"], item["differs"], sorted([p, item["twin"]])) for p, item in twins.items()}
 
 
 def _run(jobs: list[_Job], workers: int | None) -> None:
@@ -156,10 +152,9 @@ def _holds(root: Path, header: dict) -> bool:
         found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(found, dict) or {key: found.get(key) for key in header} != header:
-        return False
+    same = isinstance(found, dict) and found | header == found
     counts = [len(list((root / folder).glob("*.png"))) for folder in ("trainB", "testB", "trainA", "testA")]
-    return counts == [*header["photos"], *header["sketches"]]
+    return same and counts == [*header["photos"], *header["sketches"]]
 
 
 def _check(seed: int, photos: Counts, sketches: Counts, size: int, workers: int | None) -> None:

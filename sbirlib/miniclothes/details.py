@@ -32,14 +32,13 @@ def _seams(g: Garment, cut: Cut) -> list[Part]:
         if 0.3 < share < 0.5:  # this fold opens into the slit, if there is one
             low -= cut.slit
         parts.append(Part("pleat", chain((share * cut.half(start), start), (share * cut.half(low), low))))
-    chest, hem = cut.underarm[1], cut.end
     if g.family != "skirt":
-        half = cut.half(chest + 0.05)
+        chest, half = cut.underarm[1], cut.half(cut.underarm[1] + 0.05)
         parts += both(Part("fold", arc((half * 0.93, chest + 0.03), (half * 0.5, chest + 0.17), 0.1)))
     if not g.pleats:
         for share, high in ((0.62, 0.35), (0.3, 0.22)):
-            top = hem - high * (hem - start)
-            ends = (share * cut.half(top) * 0.9, top), (share * cut.half(hem), hem - 0.05)
+            top = cut.end - high * (cut.end - start)
+            ends = (share * cut.half(top) * 0.9, top), (share * cut.half(cut.end), cut.end - 0.05)
             parts += both(Part("fold", arc(*ends, 0.05)))
     return parts
 
@@ -118,11 +117,9 @@ def buttons(g: Garment, cut: Cut) -> list[Part]:
 def _belt(g: Garment, cut: Cut) -> list[Part]:
     if g.belt == "none":
         return []
-    heights = cut.waist - 0.029, cut.waist + 0.029
-    top, low = (np.array([cut.half(y) + 0.008, y]) for y in heights)  # at the right
+    top, low = (np.array([cut.half(y) + 0.008, y]) for y in (cut.waist - 0.029, cut.waist + 0.029))
     cloth, middle = "leather" if g.belt == "buckle" else "trim", cut.waist + 0.006
-    outline = chain(arc(top * [-1, 1], top, -0.015), arc(low, low * [-1, 1], 0.015))
-    belt = Part("belt", outline, cloth)
+    belt = Part("belt", chain(arc(top * [-1, 1], top, -0.015), arc(low, low * [-1, 1], 0.015)), cloth)
     if g.belt == "buckle":
         buckle, hole = box(0, middle - 0.042, 0.09, 0.084), box(0, middle - 0.022, 0.05, 0.044)
         return [belt, Part("buckle", buckle, "metal"), Part("buckle", hole, cloth)]

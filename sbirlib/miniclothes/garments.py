@@ -60,11 +60,11 @@ class Wardrobe(NamedTuple):
 
 
 _SHALLOW = ("crew", "boat", "turtle", "collar", "round", "stand")
+# What each family may have; a word or a pattern named twice is twice as likely.
 _PATTERNS = (
     "plain", "plain", "plain", "plain", "plain", "stripes across", "stripes across",
     "stripes down", "diagonal", "checks", "dots", "block", "chest band",
 )  # fmt: skip
-# What each family may have, in words; a word named twice is twice as likely.
 _CUT: dict[str, dict[str, str]] = {
     "tee": dict(
         neckline="crew scoop v boat square turtle", sleeve="none short short long",

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
+from PIL.ImageFilter import BoxBlur, GaussianBlur
 
 from sbirlib.miniclothes.cut import Part, off, pixels
 from sbirlib.miniclothes.garments import Garment
@@ -54,8 +55,7 @@ class _Studio:
 
     def __init__(self, garment: Garment, parts: list[Part], rng: np.random.Generator, size: int):
         self.side = size * OVERSAMPLING
-        dyes = garment.colour, garment.trim, garment.second
-        main, trim, self.second = np.array(dyes, dtype=np.float32)
+        main, trim, self.second = np.float32([garment.colour, garment.trim, garment.second])
         self.colours = FITTINGS | dict(main=main, rib=main * 0.92, trim=trim, lining=main * 0.50 + 18)
         self.relief = self._relief(parts, rng, size)
         weave = rng.standard_normal((self.side, self.side), dtype=np.float32)
@@ -81,9 +81,8 @@ class _Studio:
             if part.name in ("fold", "pleat"):
                 width, depth = (0.016, 150) if part.name == "fold" else (0.010, 255)
                 brush.line(pixels(part.points, size), fill=depth, width=max(round(width * size), 1))
-        furrows = np.asarray(lines.filter(ImageFilter.GaussianBlur(0.011 * size)), dtype=np.float32)
-        height = drape * (size / 256) * 2.4 - furrows / 255 * 6.0 * (size / 256)
-        slope_y, slope_x = np.gradient(height)
+        furrows = np.asarray(lines.filter(GaussianBlur(0.011 * size)), dtype=np.float32)
+        slope_y, slope_x = np.gradient(drape * (size / 256) * 2.4 - furrows / 255 * 6.0 * (size / 256))
         return self._enlarge(np.clip(1 + 0.16 * (slope_x + 0.6 * slope_y), 0.62, 1.28).astype(np.float32))
 
     def _ground(self, parts: list[Part], size: int) -> np.ndarray:
@@ -94,7 +93,7 @@ class _Studio:
         for part in parts:
             if part.filled:
                 brush.polygon(pixels(off(part.points, 0.012, 0.022), small), fill=255)
-        shadow = np.asarray(shape.filter(ImageFilter.GaussianBlur(0.02 * small)), dtype=np.float32) / 255
+        shadow = np.asarray(shape.filter(GaussianBlur(0.02 * small)), dtype=np.float32) / 255
         near = np.linspace(254, 246, small, dtype=np.float32)[:, None] * (1 - 0.24 * shadow)
         return self._enlarge(near) * _planes((1.0, 1.0, 1.003))
 
@@ -121,12 +120,11 @@ class _Studio:
         """The mask blurred by a share of the frame, as 0..1; wide blurs at a quarter of the resolution."""
         radius *= self.side
         if radius > 6 and min(mask.size) > 16:
-            small = mask.reduce(4).filter(ImageFilter.GaussianBlur(radius / 4))
-            blurred = small.resize(mask.size, Image.Resampling.BILINEAR)
+            small = mask.reduce(4).filter(GaussianBlur(radius / 4))
+            mask = small.resize(mask.size, Image.Resampling.BILINEAR)
         else:
-            kind = ImageFilter.GaussianBlur if radius > 1 else ImageFilter.BoxBlur
-            blurred = mask.filter(kind(radius))
-        return np.asarray(blurred, dtype=np.float32) / 255
+            mask = mask.filter(GaussianBlur(radius) if radius > 1 else BoxBlur(radius))
+        return np.asarray(mask, dtype=np.float32) / 255
 
     def _blend(self, window, mask: np.ndarray, colour) -> None:
         under = self.rgb[:, *window]
@@ -134,8 +132,7 @@ class _Studio:
 
     def _line(self, lines: list[np.ndarray], width: float, colour, strength: float, blur=0.0015) -> None:
         window = self._window(np.concatenate(lines), width + 3 * blur)
-        mask = self._blur(self._mask(window, lines, width), blur)
-        self._blend(window, strength * mask, _planes(colour))
+        self._blend(window, strength * self._blur(self._mask(window, lines, width), blur), _planes(colour))
 
     def cloth(self, part: Part, marks: list[np.ndarray]) -> None:
         """Lays a piece of cloth down: its shadow, its colour and pattern, its volume and its edge."""
@@ -200,7 +197,6 @@ class _Studio:
         window = self._window(part.points[:1], 2.2 * radius)
         y, x = np.mgrid[window].astype(np.float32) / self.side
         u, v = (x - centre[0]) / radius, (y - centre[1]) / radius
-        soft = 0.5 * self.side * radius
         away = np.hypot(u, v)
         self.rgb[:, *window] *= 1 - 0.5 * np.clip(1.5 - np.hypot(u - 0.25, v - 0.4), 0, 1)
         shade = 0.92 - 0.22 * (u + v) * away + 0.20 * np.exp(-(((away - 0.82) / 0.13) ** 2)) * -(u + v)
@@ -209,7 +205,7 @@ class _Studio:
         trim = self.colours["trim"]
         base = trim * 0.72 + 40 if trim.mean() < 120 else trim * 0.62
         colour = _planes(base) * (shade * (1 - 0.65 * holes)) + 120 * glint
-        self._blend(window, np.clip((1 - away) * soft + 0.5, 0, 1), colour)
+        self._blend(window, np.clip((1 - away) * (0.5 * self.side * radius) + 0.5, 0, 1), colour)
 
 
 def _planes(colour) -> np.ndarray:

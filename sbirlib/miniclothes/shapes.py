@@ -110,8 +110,8 @@ def _sleeves(g: Garment, cut: Cut, swing: float) -> list[Part]:
         parts.append(Part("stitch", np.array([outer - out * 0.008, inner + out * 0.008]) - along * 0.025))
     else:
         wide, high, cloth = CUFFS[g.cuff]
-        ends = [wrist + out * half * wide * s - along * high * e for e, s in ((0.5, 1), (0.5, -1))]
-        outline = np.array([*ends, ends[1] + along * high, ends[0] + along * high])
+        right, left = (wrist + out * half * wide * side - along * high * 0.5 for side in (1, -1))
+        outline = np.array([right, left, left + along * high, right + along * high])
         parts.append(Part("cuff", outline, cloth, angle + swing))
     return both(*parts)
 
@@ -193,8 +193,7 @@ def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
     if garment.pattern == "dots":
         angle = np.arange(12) * np.pi / 6
         circle = 0.27 * pitch * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        shift = 0.5 * pitch  # of every other row
-        marks = [off(circle, x + shift * (row % 2), y) for row, y in enumerate(reach) for x in reach]
+        marks = [off(circle, x + 0.5 * pitch * (row % 2), y) for row, y in enumerate(reach) for x in reach]
     else:
         marks = {"stripes down": upright, "checks": level + upright}.get(garment.pattern, level)
     turn = np.deg2rad(part.grain + (40.0 if garment.pattern == "diagonal" else 0.0))

@@ -19,12 +19,10 @@ def trace_garment(garment: Garment, size: int = SIZE, *, seed: int = 0) -> dict[
     parts, strokes = layout(garment), {}
     outlines = [Outline(part.points) if part.filled else None for part in parts]
     for place, part in enumerate(parts):
-        points = part.points
+        points = part.outline if part.filled else part.points
         if part.name == "button":
             turn = np.linspace(0, 2 * np.pi, 13)[:, None]
             points = points[0] + np.ptp(points[:, 0]) * np.hstack([np.cos(turn), np.sin(turn)])
-        elif part.filled:
-            points = part.outline
         points = _shaky(points, rng)
         hidden = np.zeros(len(points), dtype=bool)
         for outline in filter(None, outlines[place + 1 :]):
