@@ -13,15 +13,15 @@ import numpy as np
 
 from sbirlib.miniclothes.garments import Garment
 
-# The low and the high end of each measure, in body units; a Garment's 0..1 fields choose between.
-MEASURES: dict[str, dict[str, tuple[float, float]]] = {
-    "tee": {"length": (0.60, 1.02), "chest": (0.20, 0.31), "flare": (-0.08, 0.35)},
-    "shirt": {"length": (0.60, 1.05), "chest": (0.21, 0.30), "flare": (-0.06, 0.25)},
-    "hoodie": {"length": (0.56, 0.92), "chest": (0.23, 0.32), "flare": (-0.10, 0.12)},
-    "jacket": {"length": (0.56, 0.90), "chest": (0.22, 0.31), "flare": (-0.10, 0.20)},
-    "coat": {"length": (0.95, 1.50), "chest": (0.22, 0.31), "flare": (-0.05, 0.60)},
-    "dress": {"length": (0.95, 1.55), "chest": (0.18, 0.25), "flare": (0.05, 1.20)},
-    "skirt": {"length": (0.50, 1.15), "chest": (0.16, 0.24), "flare": (0.10, 1.10)},
+# The low and the high end of length, chest and flare; a Garment's 0..1 fields choose between.
+MEASURES: dict[str, tuple[tuple[float, float], ...]] = {
+    "tee": ((0.60, 1.02), (0.20, 0.31), (-0.08, 0.35)),
+    "shirt": ((0.60, 1.05), (0.21, 0.30), (-0.06, 0.25)),
+    "hoodie": ((0.56, 0.92), (0.23, 0.32), (-0.10, 0.12)),
+    "jacket": ((0.56, 0.90), (0.22, 0.31), (-0.10, 0.20)),
+    "coat": ((0.95, 1.50), (0.22, 0.31), (-0.05, 0.60)),
+    "dress": ((0.95, 1.55), (0.18, 0.25), (0.05, 1.20)),
+    "skirt": ((0.50, 1.15), (0.16, 0.24), (0.10, 1.10)),
 }
 # Half the width of the neck hole and the range of its depth.
 NECKS: dict[str, tuple[float, float, float]] = {
@@ -78,9 +78,8 @@ class Cut(NamedTuple):
     @classmethod
     def of(cls, g: Garment) -> Cut:
         """The measures of one garment in body units."""
-        spans = MEASURES[g.family]
-        length, chest = between(spans["length"], g.length), between(spans["chest"], g.width)
-        hem = chest * (1 + between(spans["flare"], g.flare))
+        length, chest, flare = map(between, MEASURES[g.family], (g.length, g.width, g.flare))
+        hem = chest * (1 + flare)
         sewn = {"ribbed": 0.085, "ruffle": 0.150}.get(g.hem, 0.0)
         end = length - (0.09 if g.hem == "curved" else sewn)
         sag = 0.012 + 0.05 * max(hem - chest, 0.0)

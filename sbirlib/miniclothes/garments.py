@@ -99,10 +99,6 @@ _CUT: dict[str, dict[str, str]] = {
         belt="none", pockets="none none patch1 patch2 welt flap", yoke="none none straight pointed",
         hem="straight arched ruffle slit curved"),
 }  # fmt: skip
-_SHARES = (
-    "length", "width", "waist", "flare", "shoulder", "neck_depth", "sleeve_length", "sleeve_width",
-    "pocket_size", "pattern_scale",
-)  # fmt: skip
 _SWAPS = ("neckline", "sleeve", "closure", "pockets", "belt", "yoke", "hem")  # what twins differ in
 _PALETTE: tuple[Colour, ...] = (
     (52, 62, 92), (92, 120, 160), (150, 178, 205), (176, 60, 58), (120, 40, 56), (214, 128, 120),
@@ -151,7 +147,8 @@ def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
     colour, second, trim = (_PALETTE[i] for i in rng.choice(len(_PALETTE), 3, replace=False))
     if abs(sum(colour) - sum(second)) < 150:  # a pattern needs contrast
         second = (236, 232, 224) if sum(colour) < 400 else (58, 62, 80)
-    details |= {name: round(float(rng.uniform()), 4) for name in _SHARES}
+    shares = (field.name for field in fields(Garment) if field.type == "float")
+    details |= {name: round(float(rng.uniform()), 4) for name in shares}
     details |= dict(buttons=int(rng.integers(3, 8)), pocket_place=str(rng.choice(["chest", "hip"])))
     details |= dict(pleats=int(rng.choice([0, 0, 3, 4, 5, 6])), pattern=str(rng.choice(_PATTERNS)))
     colours = dict(colour=colour, second=second, trim=trim if rng.uniform() < 0.35 else colour)

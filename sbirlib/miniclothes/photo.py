@@ -143,8 +143,10 @@ class _Studio:
         slope_y, slope_x = np.gradient(volume, 1 / (thick * self.side))
         shade = (0.76 + 0.28 * volume) * (1 + 0.15 * (slope_x + 0.9 * slope_y))
         shade = shade * self.relief[window] * self.weave[window]
-        if part.cloth == "rib":
-            shade *= self._ribs(part, window)
+        if part.cloth == "rib":  # knitted along the grain, ribs about 11 px apart at 512 px
+            y, x = np.mgrid[window].astype(np.float32) / self.side
+            turn = np.deg2rad(part.grain)
+            shade *= 1 + 0.10 * np.sin((x * np.cos(turn) - y * np.sin(turn)) * 2 * np.pi / 0.021)
         if part.name == "back":
             shade *= 0.75 + 0.25 * (1 - volume)
         else:
@@ -161,12 +163,6 @@ class _Studio:
         self.rgb[:, *window] *= 1 - strength * self._blur(rim, 0.0016)
         if part.cloth == "metal":
             self._line([part.points[:2] + 0.004], 0.006, (255, 252, 240), 0.8)
-
-    def _ribs(self, part: Part, window) -> np.ndarray:
-        """Knitted ribs along the grain, about 11 px apart at 512 px."""
-        y, x = np.mgrid[window].astype(np.float32) / self.side
-        turn = np.deg2rad(part.grain)
-        return 1 + 0.10 * np.sin((x * np.cos(turn) - y * np.sin(turn)) * 2 * np.pi / 0.021)
 
     def seam(self, part: Part) -> None:
         """A seam or the edge of an overlap: a dark furrow with a lit lip; a stitch: dashes beside one."""
