@@ -27,7 +27,7 @@ from sbirlib.data.loading import load_data, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import first_line
 from sbirlib.methods import build
-from sbirlib.retrieval import Gallery, score_split, search
+from sbirlib.retrieval import Gallery, best_matches, score_split
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
 from sbirlib.training.setup import make_accelerator
@@ -147,7 +147,7 @@ class Bench:
     def _search(self, part: str, queries: int, photos: int) -> BenchRow:
         """Milliseconds of an exact search among random rows, on the CPU."""
         sketches, gallery = (torch.randn(count, 512) for count in (queries, photos))
-        kit = partial(search, build(self.config("mini")).score, sketches, gallery, 10)
+        kit = partial(best_matches, build(self.config("mini")).score, sketches, gallery, 10)
         title, plain = f"{part}, {queries} in {photos} photos", lambda: (sketches @ gallery.T).topk(10)
         return self._timed(title, "ms", 1e3, kit, plain, against="topk of one product")
 

@@ -7,14 +7,6 @@ from sbirlib.miniclothes.sketch import DESIGNERS, Designer, render_sketch
 from sbirlib.miniclothes.trace import trace_garment
 
 __all__ = [
-    "DESIGNERS",
-    "Designer",
-    "Garment",
-    "Wardrobe",
-    "draw_miniclothes",
-    "near_twins",
-    "render_photo",
-    "render_sketch",
-    "trace_garment",
-    "wardrobe",
-]
+    "DESIGNERS", "Designer", "Garment", "Wardrobe", "draw_miniclothes", "near_twins", "render_photo",
+    "render_sketch", "trace_garment", "wardrobe",
+]  # fmt: skip

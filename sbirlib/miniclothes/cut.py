@@ -13,15 +13,15 @@ import numpy as np
 
 from sbirlib.miniclothes.garments import Garment
 
-# The low and the high end of each measure, in body units; a Garment's 0..1 fields choose between.
-MEASURES: dict[str, dict[str, tuple[float, float]]] = {
-    "tee": {"length": (0.60, 1.02), "chest": (0.20, 0.31), "flare": (-0.08, 0.35)},
-    "shirt": {"length": (0.60, 1.05), "chest": (0.21, 0.30), "flare": (-0.06, 0.25)},
-    "hoodie": {"length": (0.56, 0.92), "chest": (0.23, 0.32), "flare": (-0.10, 0.12)},
-    "jacket": {"length": (0.56, 0.90), "chest": (0.22, 0.31), "flare": (-0.10, 0.20)},
-    "coat": {"length": (0.95, 1.50), "chest": (0.22, 0.31), "flare": (-0.05, 0.60)},
-    "dress": {"length": (0.95, 1.55), "chest": (0.18, 0.25), "flare": (0.05, 1.20)},
-    "skirt": {"length": (0.50, 1.15), "chest": (0.16, 0.24), "flare": (0.10, 1.10)},
+# The low and the high end of length, chest and flare; a Garment's 0..1 fields choose between.
+MEASURES: dict[str, tuple[tuple[float, float], ...]] = {
+    "tee": ((0.60, 1.02), (0.20, 0.31), (-0.08, 0.35)),
+    "shirt": ((0.60, 1.05), (0.21, 0.30), (-0.06, 0.25)),
+    "hoodie": ((0.56, 0.92), (0.23, 0.32), (-0.10, 0.12)),
+    "jacket": ((0.56, 0.90), (0.22, 0.31), (-0.10, 0.20)),
+    "coat": ((0.95, 1.50), (0.22, 0.31), (-0.05, 0.60)),
+    "dress": ((0.95, 1.55), (0.18, 0.25), (0.05, 1.20)),
+    "skirt": ((0.50, 1.15), (0.16, 0.24), (0.10, 1.10)),
 }
 # Half the width of the neck hole and the range of its depth.
 NECKS: dict[str, tuple[float, float, float]] = {
@@ -30,9 +30,8 @@ NECKS: dict[str, tuple[float, float, float]] = {
     "collar": (0.080, 0.06, 0.08), "round": (0.085, 0.06, 0.09), "stand": (0.085, 0.03, 0.05),
     "lapel": (0.085, 0.26, 0.42), "shawl": (0.085, 0.26, 0.46), "hood": (0.100, 0.10, 0.16),
 }  # fmt: skip
-HEM_PIECE = {"ribbed": 0.085, "ruffle": 0.150}  # height of a piece sewn on below the body
 # Closed, filled parts; every other part is a line, but "button", a disc.
-OUTLINED = frozenset((
+FILLED = frozenset((
     "back", "hood", "body", "sleeve", "cuff", "hem", "band", "pocket", "flap", "placket", "belt", "buckle",
     "tie", "collar", "trim",
 ))  # fmt: skip
@@ -51,6 +50,15 @@ class Part(NamedTuple):
     cloth: str = "main"
     grain: float = 0.0
 
+    @property
+    def filled(self) -> bool:
+        return self.name in FILLED
+
+    @property
+    def outline(self) -> np.ndarray:
+        """(n + 1, 2) the points, back to the first."""
+        return np.concatenate([self.points, self.points[:1]])
+
 
 class Cut(NamedTuple):
     """The measures that the details are placed by, in body units; x is measured to the right."""
@@ -65,6 +73,40 @@ class Cut(NamedTuple):
     base: float  # y of the lowest point of the centre front
     end: float  # y at which the side seam ends
     slit: float  # height of a slit in the hem, 0 without
+    sewn: float  # height of a ribbed band or a ruffle sewn on below the body, 0 without
+
+    @classmethod
+    def of(cls, g: Garment) -> Cut:
+        """The measures of one garment in body units."""
+        length, chest, flare = map(between, MEASURES[g.family], (g.length, g.width, g.flare))
+        hem = chest * (1 + flare)
+        sewn = {"ribbed": 0.085, "ruffle": 0.150}.get(g.hem, 0.0)
+        end = length - (0.09 if g.hem == "curved" else sewn)
+        sag = 0.012 + 0.05 * max(hem - chest, 0.0)
+        base = {"arched": length - 0.15, "curved": length}.get(g.hem, end + sag)
+        waist = 0.0 if g.family == "skirt" else min(0.50, 0.62 * end)
+        slit = min(0.26, 0.07 + 0.3 * (end - waist)) if g.hem == "slit" else 0.0
+        if g.family == "skirt":
+            top, hip = np.array([chest, 0.06]), chest + 0.5 * (hem - chest) + 0.035
+            side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
+            return cls(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit, sewn)
+        neck, *depths = NECKS[g.neckline]
+        depth, pit = between(depths, g.neck_depth), chest
+        if g.sleeve == "none":
+            neck = min(neck, 0.115)
+            shoulder = np.array([min(neck + between((0.040, 0.10), g.shoulder), chest), 0.035])
+            pit = min(chest, shoulder[0] + 0.07)  # a wider chest would stand off as wings
+        else:
+            shoulder = np.array([min(max(between((0.175, 0.25), g.shoulder), neck + 0.04), chest), 0.05])
+        underarm, narrow = np.array([pit, 0.24 + 0.06 * g.width]), chest * (1 - 0.24 * g.waist)
+        inset = 0.055 if g.sleeve == "none" else 0.03
+        deepest = (min(shoulder[0], pit) - inset, underarm[1] - 0.01)
+        armhole = bezier(shoulder, off(shoulder, -0.012, 0.09), deepest, underarm)
+        middle = (narrow, waist)
+        upper = bezier(underarm, (pit, between((underarm[1], waist), 0.4)), (narrow, waist - 0.06), middle)
+        lower = bezier(middle, (narrow, waist + 0.08), (hem, between((waist, end), 0.55)), (hem, end))
+        side = chain(armhole, upper, lower)
+        return cls(neck, depth, shoulder, underarm, armhole, side, waist, base, end, slit, sewn)
 
     def half(self, y: float) -> float:
         """Half the width of the cloth at height y."""
@@ -73,41 +115,6 @@ class Cut(NamedTuple):
     def across(self, y: float) -> np.ndarray:
         """A seam across the front at height y, a little lower in the middle."""
         return arc((-self.half(y), y), (self.half(y), y), -0.02)
-
-
-def measure(g: Garment) -> Cut:
-    """The measures of one garment in body units."""
-    spans = MEASURES[g.family]
-    length, chest = between(spans["length"], g.length), between(spans["chest"], g.width)
-    hem = chest * (1 + between(spans["flare"], g.flare))
-    end = length - HEM_PIECE.get(g.hem, 0.09 if g.hem == "curved" else 0.0)
-    sag = 0.012 + 0.05 * max(hem - chest, 0.0)
-    base = {"arched": length - 0.15, "curved": length}.get(g.hem, end + sag)
-    waist = 0.0 if g.family == "skirt" else min(0.50, 0.62 * end)
-    slit = min(0.26, 0.07 + 0.3 * (end - waist)) if g.hem == "slit" else 0.0
-    if g.family == "skirt":
-        top = np.array([chest, 0.06])
-        hip = chest + 0.5 * (hem - chest) + 0.035
-        side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
-        return Cut(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit)
-    neck, *depths = NECKS[g.neckline]
-    depth, pit = between(depths, g.neck_depth), chest
-    if g.sleeve == "none":
-        neck = min(neck, 0.115)
-        shoulder = np.array([min(neck + between((0.040, 0.10), g.shoulder), chest), 0.035])
-        pit = min(chest, shoulder[0] + 0.07)  # a wider chest would stand off as wings
-    else:
-        shoulder = np.array([min(max(between((0.175, 0.25), g.shoulder), neck + 0.04), chest), 0.05])
-    underarm, narrow = np.array([pit, 0.24 + 0.06 * g.width]), chest * (1 - 0.24 * g.waist)
-    inset = 0.055 if g.sleeve == "none" else 0.03
-    deepest = (min(shoulder[0], pit) - inset, underarm[1] - 0.01)
-    armhole = bezier(shoulder, off(shoulder, -0.012, 0.09), deepest, underarm)
-    side = chain(
-        armhole,
-        bezier(underarm, (pit, between((underarm[1], waist), 0.4)), (narrow, waist - 0.06), (narrow, waist)),
-        bezier((narrow, waist), (narrow, waist + 0.08), (hem, between((waist, end), 0.55)), (hem, end)),
-    )
-    return Cut(neck, depth, shoulder, underarm, armhole, side, waist, base, end, slit)
 
 
 def between(span: Sequence[float], share: float) -> float:
@@ -134,8 +141,7 @@ def arc(a, b, bow: float = 0.0, n: int = 14) -> np.ndarray:
 def chain(*pieces) -> np.ndarray:
     """Several polylines or points joined into one polyline, without doubled points."""
     points = np.concatenate([np.atleast_2d(np.asarray(piece, dtype=float)) for piece in pieces])
-    keep = np.r_[True, np.abs(np.diff(points, axis=0)).sum(axis=1) > 1e-9]
-    return points[keep]
+    return points[np.r_[True, np.abs(np.diff(points, axis=0)).sum(axis=1) > 1e-9]]
 
 
 def mirror(points: np.ndarray) -> np.ndarray:
@@ -163,11 +169,8 @@ def widen(points: np.ndarray, by: float) -> np.ndarray:
 
 def both(*parts: Part) -> list[Part]:
     """Each part and its mirror image."""
-    return [
-        twin
-        for part in parts
-        for twin in (part, part._replace(points=mirror(part.points), grain=-part.grain))
-    ]
+    twins = [part._replace(points=mirror(part.points), grain=-part.grain) for part in parts]
+    return [part for pair in zip(parts, twins, strict=True) for part in pair]
 
 
 def pixels(points: np.ndarray, side: float) -> list[float]:

@@ -13,38 +13,31 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from tqdm.auto import tqdm
 
 from sbirlib.errors import InputError
-from sbirlib.miniclothes.garments import Garment, Wardrobe, detail_differences, wardrobe
+from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
 
 VERSION = 2  # of the drawing: raise it with every change that changes a pixel
 MANIFEST = "miniclothes.json"
 MOST_PER_PHOTO = 4  # sketches of one photo, unless more are asked for on average
-
-
-class _Job(NamedTuple):
-    garment: Garment
-    designer: int | None  # None: the photo
-    seed: tuple[int, ...]
-    size: int
-    path: Path
+_Job = tuple[Callable[[], Image.Image], Path]  # what draws a picture, and its file
+Counts = tuple[int, int]  # (train, test)
 
 
 def _draw(job: _Job) -> None:
-    if job.designer is None:
-        picture = render_photo(job.garment, seed=job.seed, size=job.size)
-    else:
-        picture = render_sketch(job.garment, DESIGNERS[job.designer - 1], seed=job.seed, size=job.size)
-    picture.save(job.path)
+    render, path = job
+    render().save(path)
 
 
 def _deal(rng: np.random.Generator, photos: int, sketches: int) -> list[list[int]]:
@@ -61,32 +54,33 @@ def _deal(rng: np.random.Generator, photos: int, sketches: int) -> list[list[int
     return hands
 
 
-def _jobs(clothes: Wardrobe, sketches: tuple[int, int], seed: int, size: int, root: Path) -> Iterator[_Job]:
+def _jobs(clothes: Wardrobe, sketches: Counts, seed: int, size: int, root: Path) -> Iterator[_Job]:
     for split, name in enumerate(clothes._fields):
         hands = _deal(np.random.default_rng([seed, split, 1, 1]), len(clothes[split]), sketches[split])
         for garment, designers in zip(clothes[split], hands, strict=True):
             photo, number = garment.photo, int(garment.photo)
-            yield _Job(garment, None, (seed, number, 0), size, root / f"{name}B" / f"{photo}.png")
+            render = partial(render_photo, garment, seed=(seed, number, 0), size=size)
+            yield render, root / f"{name}B" / f"{photo}.png"
             for d in designers:
-                yield _Job(garment, d, (seed, number, d), size, root / f"{name}A" / f"{photo}_{d:02d}.png")
+                render = partial(render_sketch, garment, DESIGNERS[d - 1], seed=(seed, number, d), size=size)
+                yield render, root / f"{name}A" / f"{photo}_{d:02d}.png"
 
 
 def draw_miniclothes(
     root: str | os.PathLike,
     *,
     seed: int = 0,
-    photos: tuple[int, int] = (380, 120),
-    sketches: tuple[int, int] = (925, 275),
+    photos: Counts = (380, 120),
+    sketches: Counts = (925, 275),
     size: int = 256,
     workers: int | None = None,
 ) -> Path:
     """Draws the whole data set into `root` and returns that folder.
 
-    Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one
-    per processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the
-    designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this
-    very drawing is returned at once. Raises FileExistsError when `root` holds anything else and
-    InputError for counts that do not go together.
+    Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one per
+    processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the designer), trainB,
+    testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this very drawing is returned at
+    once. Raises FileExistsError when `root` holds anything else, InputError for counts that do not match.
     """
     _check(seed, photos, sketches, size, workers)
     root = Path(root)
@@ -129,24 +123,19 @@ class Twin(NamedTuple):
 def near_twins(root: str | Path) -> dict[str, Twin]:
     """The near twins of a MiniClothes folder, by photo id; photos without one are absent."""
     items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
-    return {
-        photo: Twin(item["twin"], item["differs"], sorted([photo, item["twin"]]))
-        for photo, item in items.items()
-        if item["twin"]
-    }
+    twins = {photo: item for photo, item in items.items() if item["twin"]}
+    return {p: Twin(item["twin"], item["differs"], sorted([p, item["twin"]])) for p, item in twins.items()}
 
 
 def _run(jobs: list[_Job], workers: int | None) -> None:
     workers = workers or (os.cpu_count() or 1 if len(jobs) > 100 else 1)
     bar = dict(total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None)
     if workers == 1:
-        for job in tqdm(jobs, **bar):
-            _draw(job)
+        list(tqdm(map(_draw, jobs), **bar))
         return
     # spawn: a process that already runs threads (torch, a notebook) must not be forked
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in tqdm(pool.map(_draw, jobs, chunksize=16), **bar):
-            pass
+        list(tqdm(pool.map(_draw, jobs, chunksize=16), **bar))
 
 
 def _items(clothes: Wardrobe) -> dict[str, dict]:
@@ -163,15 +152,12 @@ def _holds(root: Path, header: dict) -> bool:
         found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(found, dict) or {key: found.get(key) for key in header} != header:
-        return False
+    same = isinstance(found, dict) and found | header == found
     counts = [len(list((root / folder).glob("*.png"))) for folder in ("trainB", "testB", "trainA", "testA")]
-    return counts == [*header["photos"], *header["sketches"]]
+    return same and counts == [*header["photos"], *header["sketches"]]
 
 
-def _check(
-    seed: int, photos: tuple[int, int], sketches: tuple[int, int], size: int, workers: int | None
-) -> None:
+def _check(seed: int, photos: Counts, sketches: Counts, size: int, workers: int | None) -> None:
     if seed < 0:
         raise InputError(f"seed={seed}: give 0 or more")
     if size < 32:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sbirlib.miniclothes.cut import HEM_PIECE, Cut, Part, arc, between, bezier, both, box, chain, mirror
+from sbirlib.miniclothes.cut import Cut, Part, arc, between, bezier, both, box, chain, mirror
 from sbirlib.miniclothes.garments import Garment
 
 # Degrees by which the cloth of pockets is turned, as tailors do where a pattern would hide them.
@@ -32,14 +32,13 @@ def _seams(g: Garment, cut: Cut) -> list[Part]:
         if 0.3 < share < 0.5:  # this fold opens into the slit, if there is one
             low -= cut.slit
         parts.append(Part("pleat", chain((share * cut.half(start), start), (share * cut.half(low), low))))
-    chest, hem = cut.underarm[1], cut.end
     if g.family != "skirt":
-        half = cut.half(chest + 0.05)
+        chest, half = cut.underarm[1], cut.half(cut.underarm[1] + 0.05)
         parts += both(Part("fold", arc((half * 0.93, chest + 0.03), (half * 0.5, chest + 0.17), 0.1)))
     if not g.pleats:
         for share, high in ((0.62, 0.35), (0.3, 0.22)):
-            top = hem - high * (hem - start)
-            ends = (share * cut.half(top) * 0.9, top), (share * cut.half(hem), hem - 0.05)
+            top = cut.end - high * (cut.end - start)
+            ends = (share * cut.half(top) * 0.9, top), (share * cut.half(cut.end), cut.end - 0.05)
             parts += both(Part("fold", arc(*ends, 0.05)))
     return parts
 
@@ -88,7 +87,7 @@ def _front(g: Garment, cut: Cut) -> tuple[float, float]:
     start = 0.07 if g.family == "skirt" else -0.01 if g.neckline == "stand" else cut.depth
     if g.closure == "half":
         return start, start + 0.24
-    return start, cut.base - 0.003 + (HEM_PIECE["ribbed"] if g.hem == "ribbed" else 0.0)
+    return start, cut.base - 0.003 + (cut.sewn if g.hem == "ribbed" else 0.0)
 
 
 def _closure(g: Garment, cut: Cut) -> list[Part]:
@@ -118,20 +117,16 @@ def buttons(g: Garment, cut: Cut) -> list[Part]:
 def _belt(g: Garment, cut: Cut) -> list[Part]:
     if g.belt == "none":
         return []
-    middle, high = cut.waist, 0.058
-    top, low = middle - high / 2, middle + high / 2
-    right, right_low = np.array([cut.half(top) + 0.008, top]), np.array([cut.half(low) + 0.008, low])
-    cloth = "leather" if g.belt == "buckle" else "trim"
-    outline = chain(arc(right * [-1, 1], right, -0.015), arc(right_low, right_low * [-1, 1], 0.015))
-    parts = [Part("belt", outline, cloth)]
-    middle += 0.006
+    top, low = (np.array([cut.half(y) + 0.008, y]) for y in (cut.waist - 0.029, cut.waist + 0.029))
+    cloth, middle = "leather" if g.belt == "buckle" else "trim", cut.waist + 0.006
+    belt = Part("belt", chain(arc(top * [-1, 1], top, -0.015), arc(low, low * [-1, 1], 0.015)), cloth)
     if g.belt == "buckle":
         buckle, hole = box(0, middle - 0.042, 0.09, 0.084), box(0, middle - 0.022, 0.05, 0.044)
-        return [*parts, Part("buckle", buckle, "metal"), Part("buckle", hole, cloth)]
+        return [belt, Part("buckle", buckle, "metal"), Part("buckle", hole, cloth)]
     tail = chain((0.0, middle), (0.07, middle + 0.22), (0.115, middle + 0.20), (0.02, middle))
     loop = chain(
         bezier((0, middle), (0.06, middle - 0.10), (0.17, middle - 0.07), (0.15, middle + 0.01)),
         bezier((0.15, middle + 0.01), (0.10, middle + 0.06), (0, middle)),
     )
     knot = box(0, middle - 0.026, 0.05, 0.052)
-    return [*parts, *(Part("tie", p, cloth) for p in (mirror(tail), tail, mirror(loop), loop, knot))]
+    return [belt, *(Part("tie", p, cloth) for p in (mirror(tail), tail, mirror(loop), loop, knot))]

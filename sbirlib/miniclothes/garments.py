@@ -59,61 +59,46 @@ class Wardrobe(NamedTuple):
     test: list[Garment]
 
 
-# What each family may have; a value named twice is twice as likely.
 _SHALLOW = ("crew", "boat", "turtle", "collar", "round", "stand")
+# What each family may have; a word or a pattern named twice is twice as likely.
 _PATTERNS = (
     "plain", "plain", "plain", "plain", "plain", "stripes across", "stripes across",
     "stripes down", "diagonal", "checks", "dots", "block", "chest band",
 )  # fmt: skip
-_CUT: dict[str, dict[str, tuple[str, ...]]] = {
+_CUT: dict[str, dict[str, str]] = {
     "tee": dict(
-        neckline=("crew", "scoop", "v", "boat", "square", "turtle"),
-        sleeve=("none", "short", "short", "long"), cuff=("plain", "plain", "band", "rib", "rolled"),
-        closure=("none", "none", "none", "half"), belt=("none",),
-        pockets=("none", "none", "patch1", "patch2", "kangaroo"),
-        yoke=("none", "none", "raglan", "straight"),
-        hem=("straight", "straight", "curved", "arched", "ribbed", "ruffle", "slit")),
+        neckline="crew scoop v boat square turtle", sleeve="none short short long",
+        cuff="plain plain band rib rolled", closure="none none none half", belt="none",
+        pockets="none none patch1 patch2 kangaroo", yoke="none none raglan straight",
+        hem="straight straight curved arched ribbed ruffle slit"),
     "shirt": dict(
-        neckline=("collar", "collar", "collar", "round", "stand", "v"),
-        sleeve=("none", "short", "long", "long"), cuff=("plain", "band", "band", "rolled"),
-        closure=("buttons", "buttons", "buttons", "half", "zip"), belt=("none", "none", "none", "tie"),
-        pockets=("none", "patch1", "patch2", "flap", "flap"), yoke=("none", "straight", "pointed"),
-        hem=("straight", "curved", "curved", "ruffle", "slit")),
+        neckline="collar collar collar round stand v", sleeve="none short long long",
+        cuff="plain band band rolled", closure="buttons buttons buttons half zip", belt="none none none tie",
+        pockets="none patch1 patch2 flap flap", yoke="none straight pointed",
+        hem="straight curved curved ruffle slit"),
     "hoodie": dict(
-        neckline=("hood", "hood", "hood", "hood", "stand", "crew"),
-        sleeve=("long", "long", "long", "short"), cuff=("rib", "rib", "band", "plain"),
-        closure=("none", "none", "zip", "half"), belt=("none",),
-        pockets=("kangaroo", "kangaroo", "none", "welt", "patch1", "patch2"),
-        yoke=("none", "raglan", "straight"), hem=("ribbed", "ribbed", "straight", "curved", "slit")),
+        neckline="hood hood hood hood stand crew", sleeve="long long long short", cuff="rib rib band plain",
+        closure="none none zip half", belt="none", pockets="kangaroo kangaroo none welt patch1 patch2",
+        yoke="none raglan straight", hem="ribbed ribbed straight curved slit"),
     "jacket": dict(
-        neckline=("collar", "stand", "lapel", "shawl", "round", "hood", "crew"),
-        sleeve=("long", "long", "long", "none"), cuff=("plain", "band", "rib", "rolled"),
-        closure=("buttons", "zip", "zip", "double"), belt=("none", "none", "none", "buckle", "tie"),
-        pockets=("none", "flap", "flap", "welt", "patch2", "patch1"),
-        yoke=("none", "straight", "pointed", "raglan"),
-        hem=("straight", "ribbed", "ribbed", "curved", "arched")),
+        neckline="collar stand lapel shawl round hood crew", sleeve="long long long none",
+        cuff="plain band rib rolled", closure="buttons zip zip double", belt="none none none buckle tie",
+        pockets="none flap flap welt patch2 patch1", yoke="none straight pointed raglan",
+        hem="straight ribbed ribbed curved arched"),
     "coat": dict(
-        neckline=("lapel", "lapel", "shawl", "collar", "round", "stand", "hood"),
-        sleeve=("long",), cuff=("plain", "plain", "band", "rolled"),
-        closure=("buttons", "double", "double", "zip"), belt=("none", "none", "buckle", "tie"),
-        pockets=("none", "flap", "welt", "patch2"), yoke=("none", "none", "straight", "pointed", "raglan"),
-        hem=("straight", "straight", "curved", "arched", "ruffle")),
+        neckline="lapel lapel shawl collar round stand hood", sleeve="long", cuff="plain plain band rolled",
+        closure="buttons double double zip", belt="none none buckle tie", pockets="none flap welt patch2",
+        yoke="none none straight pointed raglan", hem="straight straight curved arched ruffle"),
     "dress": dict(
-        neckline=("crew", "scoop", "v", "square", "boat", "collar", "round", "turtle"),
-        sleeve=("none", "none", "short", "long"), cuff=("plain", "plain", "band", "rolled"),
-        closure=("none", "none", "buttons", "half", "zip"), belt=("none", "none", "buckle", "tie"),
-        pockets=("none", "none", "patch1", "patch2", "welt"), yoke=("none", "none", "straight", "pointed"),
-        hem=("straight", "arched", "ruffle", "slit", "curved")),
+        neckline="crew scoop v square boat collar round turtle", sleeve="none none short long",
+        cuff="plain plain band rolled", closure="none none buttons half zip", belt="none none buckle tie",
+        pockets="none none patch1 patch2 welt", yoke="none none straight pointed",
+        hem="straight arched ruffle slit curved"),
     "skirt": dict(
-        neckline=("band", "high", "elastic", "paperbag"), sleeve=("none",), cuff=("plain",),
-        closure=("none", "none", "buttons", "zip"), belt=("none",),
-        pockets=("none", "none", "patch1", "patch2", "welt", "flap"),
-        yoke=("none", "none", "straight", "pointed"), hem=("straight", "arched", "ruffle", "slit", "curved")),
+        neckline="band high elastic paperbag", sleeve="none", cuff="plain", closure="none none buttons zip",
+        belt="none", pockets="none none patch1 patch2 welt flap", yoke="none none straight pointed",
+        hem="straight arched ruffle slit curved"),
 }  # fmt: skip
-_SHARES = (
-    "length", "width", "waist", "flare", "shoulder", "neck_depth", "sleeve_length", "sleeve_width",
-    "pocket_size", "pattern_scale",
-)  # fmt: skip
 _SWAPS = ("neckline", "sleeve", "closure", "pockets", "belt", "yoke", "hem")  # what twins differ in
 _PALETTE: tuple[Colour, ...] = (
     (52, 62, 92), (92, 120, 160), (150, 178, 205), (176, 60, 58), (120, 40, 56), (214, 128, 120),
@@ -158,11 +143,12 @@ def _collection(seed: int, split: int, count: int, first: int) -> list[Garment]:
 
 
 def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
-    details = {name: str(rng.choice(options)) for name, options in _CUT[family].items()}
+    details = {name: str(rng.choice(words.split())) for name, words in _CUT[family].items()}
     colour, second, trim = (_PALETTE[i] for i in rng.choice(len(_PALETTE), 3, replace=False))
     if abs(sum(colour) - sum(second)) < 150:  # a pattern needs contrast
         second = (236, 232, 224) if sum(colour) < 400 else (58, 62, 80)
-    details |= {name: round(float(rng.uniform()), 4) for name in _SHARES}
+    shares = (field.name for field in fields(Garment) if field.type == "float")
+    details |= {name: round(float(rng.uniform()), 4) for name in shares}
     details |= dict(buttons=int(rng.integers(3, 8)), pocket_place=str(rng.choice(["chest", "hip"])))
     details |= dict(pleats=int(rng.choice([0, 0, 3, 4, 5, 6])), pattern=str(rng.choice(_PATTERNS)))
     colours = dict(colour=colour, second=second, trim=trim if rng.uniform() < 0.35 else colour)
@@ -171,32 +157,36 @@ def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
 
 def _tidy(g: Garment) -> Garment:
     """The garment without details that cannot be sewn together."""
-    change: dict[str, object] = {}
-    if g.sleeve == "none":
-        change["cuff"] = "plain"
-    if g.yoke == "raglan" and (g.sleeve == "none" or g.neckline not in ("crew", "hood", "stand", "turtle")):
-        change["yoke"] = "none"
-    if g.yoke in ("straight", "pointed") and g.family != "skirt" and g.neckline not in _SHALLOW:
-        change["yoke"] = "none"
-    if g.neckline == "turtle" or (g.closure == "half" and g.neckline not in (*_SHALLOW, "hood")):
-        change["closure"] = "none"
-    most = {"buttons": 7, "half": 3, "double": 4}.get(change.get("closure", g.closure), 0)
-    change["buttons"] = min(g.buttons, most)
+    skirt, bare, shallow = g.family == "skirt", g.sleeve == "none", g.neckline in _SHALLOW
     deep = g.neckline in ("lapel", "shawl", "v", "scoop", "square")
-    if g.family == "skirt" or g.pockets in ("kangaroo", "welt") or (g.pockets == "patch2" and deep):
-        change["pocket_place"] = "hip"
-    if g.pockets in ("patch1", "none") and g.family != "skirt":
-        change["pocket_place"] = "chest"
-    if g.family not in ("dress", "skirt") or (g.family == "skirt" and g.yoke != "none"):
-        change["pleats"] = 0
-    return replace(g, **change)
+    rules = (
+        (bare, "cuff", "plain"),
+        (
+            g.yoke == "raglan" and (bare or g.neckline not in ("crew", "hood", "stand", "turtle")),
+            "yoke",
+            "none",
+        ),
+        (g.yoke in ("straight", "pointed") and not (skirt or shallow), "yoke", "none"),
+        (g.closure == "half" and not (shallow or g.neckline == "hood"), "closure", "none"),
+        (g.neckline == "turtle", "closure", "none"),
+        (
+            skirt or g.pockets in ("kangaroo", "welt") or (g.pockets == "patch2" and deep),
+            "pocket_place",
+            "hip",
+        ),
+        (g.pockets in ("patch1", "none") and not skirt, "pocket_place", "chest"),
+        (g.family != "dress" and not (skirt and g.yoke == "none"), "pleats", 0),
+    )
+    g = replace(g, **{field: value for wrong, field, value in rules if wrong})
+    return replace(g, buttons=min(g.buttons, {"buttons": 7, "half": 3, "double": 4}.get(g.closure, 0)))
 
 
 def _twin(rng: np.random.Generator, garment: Garment, photo: str) -> Garment:
     """The same garment in the same colours with one detail changed, or two that go together."""
     calm = garment.pattern in ("plain", "block", "chest band")  # else a yoke's seam is lost among stripes
     for name in rng.permutation([name for name in _SWAPS if calm or name != "yoke"]):
-        for value in rng.permutation(sorted(set(_CUT[garment.family][name]) - {getattr(garment, name)})):
+        others = set(_CUT[garment.family][name].split()) - {getattr(garment, name)}
+        for value in rng.permutation(sorted(others)):
             twin = _tidy(replace(garment, photo=photo, twin_of=garment.photo, **{str(name): str(value)}))
             changed = detail_differences(garment, twin)
             if name in changed and len(changed) <= 2:

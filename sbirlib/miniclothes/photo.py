@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
+from PIL.ImageFilter import BoxBlur, GaussianBlur
 
-from sbirlib.miniclothes.cut import OUTLINED, Part, off, pixels
+from sbirlib.miniclothes.cut import Part, off, pixels
 from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 
 OVERSAMPLING = 2
-LEATHER, METAL = (92.0, 58.0, 40.0), (205.0, 196.0, 170.0)
+FITTINGS = {"leather": (92.0, 58.0, 40.0), "metal": (205.0, 196.0, 170.0)}  # their colours
 # Volume as a share of the frame.
 THICK = {"body": 0.045, "sleeve": 0.032, "hood": 0.04, "back": 0.02, "hem": 0.02}
 # Width (share of the frame) and darkness of the seam around a part. Details are piped: a plain seam is 1 px
@@ -40,17 +41,12 @@ def render_photo(garment: Garment, *, seed: int | Sequence[int], size: int = 256
     parts = layout(garment, swing=rng.uniform(-2.0, 3.0))
     posed = [part._replace(points=pose(part.points)) for part in parts]
     studio = _Studio(garment, posed, rng, size)
+    lay = {"button": studio.button, "zip": studio.zip, "cord": studio.cord}
     for part, flat in zip(posed, parts, strict=True):
-        if part.name == "button":
-            studio.button(part)
-        elif part.name == "zip":
-            studio.zip(part)
-        elif part.name == "cord":
-            studio.cord(part)
-        elif part.name in OUTLINED:
+        if part.filled:
             studio.cloth(part, [pose(mark) for mark in pattern_marks(garment, flat)])
         elif part.name != "fold":
-            studio.seam(part)
+            lay.get(part.name, studio.seam)(part)
     return studio.finish(size)
 
 
@@ -59,10 +55,8 @@ class _Studio:
 
     def __init__(self, garment: Garment, parts: list[Part], rng: np.random.Generator, size: int):
         self.side = size * OVERSAMPLING
-        named = (garment.colour, garment.trim, garment.second, LEATHER, METAL)
-        main, trim, self.second, leather, metal = np.array(named, dtype=np.float32)
-        self.colours = dict(main=main, rib=main * 0.92, trim=trim, lining=main * 0.50 + 18)
-        self.colours |= dict(leather=leather, metal=metal)
+        main, trim, self.second = np.float32([garment.colour, garment.trim, garment.second])
+        self.colours = FITTINGS | dict(main=main, rib=main * 0.92, trim=trim, lining=main * 0.50 + 18)
         self.relief = self._relief(parts, rng, size)
         weave = rng.standard_normal((self.side, self.side), dtype=np.float32)
         self.weave = 1 + 0.022 * (weave + np.roll(weave, 1, axis=0)) / 1.4
@@ -87,9 +81,8 @@ class _Studio:
             if part.name in ("fold", "pleat"):
                 width, depth = (0.016, 150) if part.name == "fold" else (0.010, 255)
                 brush.line(pixels(part.points, size), fill=depth, width=max(round(width * size), 1))
-        furrows = np.asarray(lines.filter(ImageFilter.GaussianBlur(0.011 * size)), dtype=np.float32)
-        height = drape * (size / 256) * 2.4 - furrows / 255 * 6.0 * (size / 256)
-        slope_y, slope_x = np.gradient(height)
+        furrows = np.asarray(lines.filter(GaussianBlur(0.011 * size)), dtype=np.float32)
+        slope_y, slope_x = np.gradient(drape * (size / 256) * 2.4 - furrows / 255 * 6.0 * (size / 256))
         return self._enlarge(np.clip(1 + 0.16 * (slope_x + 0.6 * slope_y), 0.62, 1.28).astype(np.float32))
 
     def _ground(self, parts: list[Part], size: int) -> np.ndarray:
@@ -98,86 +91,78 @@ class _Studio:
         shape = Image.new("L", (small, small), 0)
         brush = ImageDraw.Draw(shape)
         for part in parts:
-            if part.name in OUTLINED:
+            if part.filled:
                 brush.polygon(pixels(off(part.points, 0.012, 0.022), small), fill=255)
-        shadow = np.asarray(shape.filter(ImageFilter.GaussianBlur(0.02 * small)), dtype=np.float32) / 255
+        shadow = np.asarray(shape.filter(GaussianBlur(0.02 * small)), dtype=np.float32) / 255
         near = np.linspace(254, 246, small, dtype=np.float32)[:, None] * (1 - 0.24 * shadow)
         return self._enlarge(near) * _planes((1.0, 1.0, 1.003))
 
-    def _window(self, points: np.ndarray, margin: float) -> tuple[tuple[slice, slice], np.ndarray]:
-        """The part of the picture around some points, and its upper left corner in pixels."""
+    def _window(self, points: np.ndarray, margin: float) -> tuple[slice, slice]:
+        """The part of the picture around some points: its rows and columns."""
         low = np.clip(np.floor((points.min(axis=0) - margin) * self.side), 0, self.side - 2).astype(int)
         high = np.clip(np.ceil((points.max(axis=0) + margin) * self.side), low + 2, self.side).astype(int)
-        return (slice(low[1], high[1]), slice(low[0], high[0])), low
+        return slice(low[1], high[1]), slice(low[0], high[0])
 
-    def _mask(self, window, corner: np.ndarray, polygons=(), lines=(), width: float = 0.0) -> Image.Image:
+    def _mask(self, window, shapes: list[np.ndarray], width: float | None = None) -> Image.Image:
+        """The shapes in a window: lines of that width, or filled without one."""
         rows, columns = window
         mask = Image.new("L", (columns.stop - columns.start, rows.stop - rows.start), 0)
         brush = ImageDraw.Draw(mask)
-        for points in polygons:
-            brush.polygon((points * self.side - corner).ravel().tolist(), fill=255)
-        for points in lines:
-            corners = (points * self.side - corner).ravel().tolist()
-            brush.line(corners, fill=255, width=max(round(width * self.side), 1), joint="curve")
+        for points in shapes:
+            corners = (points * self.side - (columns.start, rows.start)).ravel().tolist()
+            if width is None:
+                brush.polygon(corners, fill=255)
+            else:
+                brush.line(corners, fill=255, width=max(round(width * self.side), 1), joint="curve")
         return mask
 
     def _blur(self, mask: Image.Image, radius: float) -> np.ndarray:
         """The mask blurred by a share of the frame, as 0..1; wide blurs at a quarter of the resolution."""
         radius *= self.side
         if radius > 6 and min(mask.size) > 16:
-            small = mask.reduce(4).filter(ImageFilter.GaussianBlur(radius / 4))
-            blurred = small.resize(mask.size, Image.Resampling.BILINEAR)
+            small = mask.reduce(4).filter(GaussianBlur(radius / 4))
+            mask = small.resize(mask.size, Image.Resampling.BILINEAR)
         else:
-            kind = ImageFilter.GaussianBlur if radius > 1 else ImageFilter.BoxBlur
-            blurred = mask.filter(kind(radius))
-        return np.asarray(blurred, dtype=np.float32) / 255
+            mask = mask.filter(GaussianBlur(radius) if radius > 1 else BoxBlur(radius))
+        return np.asarray(mask, dtype=np.float32) / 255
 
     def _blend(self, window, mask: np.ndarray, colour) -> None:
         under = self.rgb[:, *window]
         under += (colour - under) * mask
 
-    def _line(
-        self, lines: list[np.ndarray], width: float, colour, strength: float, blur: float = 0.0015
-    ) -> None:
-        window, corner = self._window(np.concatenate(lines), width + 3 * blur)
-        mask = self._mask(window, corner, lines=lines, width=width)
-        self._blend(window, strength * self._blur(mask, blur), _planes(colour))
+    def _line(self, lines: list[np.ndarray], width: float, colour, strength: float, blur=0.0015) -> None:
+        window = self._window(np.concatenate(lines), width + 3 * blur)
+        self._blend(window, strength * self._blur(self._mask(window, lines, width), blur), _planes(colour))
 
     def cloth(self, part: Part, marks: list[np.ndarray]) -> None:
         """Lays a piece of cloth down: its shadow, its colour and pattern, its volume and its edge."""
         thick = THICK.get(part.name, 0.010)
-        window, corner = self._window(part.points, 2.2 * thick)
-        shape = self._mask(window, corner, polygons=[part.points])
-        mask = self._blur(shape, 0.0012)  # a soft edge, against steps
+        window = self._window(part.points, 2.2 * thick)
+        shape = self._mask(window, [part.points])
         volume = self._blur(shape, thick)
-        if part.name != "back":
-            fall = self._blur(shape, min(thick, 0.012))
-            step = round(0.008 * self.side)
-            self.rgb[:, *window] *= 1 - 0.34 * np.roll(fall, (step, step // 2), axis=(0, 1))
         slope_y, slope_x = np.gradient(volume, 1 / (thick * self.side))
         shade = (0.76 + 0.28 * volume) * (1 + 0.15 * (slope_x + 0.9 * slope_y))
         shade = shade * self.relief[window] * self.weave[window]
-        if part.cloth == "rib":
-            shade *= self._ribs(part, window)
+        if part.cloth == "rib":  # knitted along the grain, ribs about 11 px apart at 512 px
+            y, x = np.mgrid[window].astype(np.float32) / self.side
+            turn = np.deg2rad(part.grain)
+            shade *= 1 + 0.10 * np.sin((x * np.cos(turn) - y * np.sin(turn)) * 2 * np.pi / 0.021)
         if part.name == "back":
             shade *= 0.75 + 0.25 * (1 - volume)
+        else:
+            fall, step = self._blur(shape, min(thick, 0.012)), round(0.008 * self.side)
+            self.rgb[:, *window] *= 1 - 0.34 * np.roll(fall, (step, step // 2), axis=(0, 1))
         colour = _planes(self.colours[part.cloth])
         if marks:
-            dyed = self._blur(self._mask(window, corner, polygons=marks), 0.0012)
+            dyed = self._blur(self._mask(window, marks), 0.0012)
             colour = colour + (_planes(self.second) - colour) * dyed
-        # Dark cloth still shows its folds: light adds a little instead of only scaling.
-        self._blend(window, mask, (colour + 26) * shade - 23.4)
+        # The edge is soft, against steps. Dark cloth shows its folds: light adds a little, not only scales.
+        self._blend(window, self._blur(shape, 0.0012), (colour + 26) * shade - 23.4)
         width, strength = PIPED if part.name in PIPED_PARTS else PLAIN
-        rim = self._mask(window, corner, lines=[np.concatenate([part.points, part.points[:1]])], width=width)
+        rim = self._mask(window, [part.outline], width)
         self.rgb[:, *window] *= 1 - strength * self._blur(rim, 0.0016)
         if part.cloth == "metal":
             self._line([part.points[:2] + 0.004], 0.006, (255, 252, 240), 0.8)
-
-    def _ribs(self, part: Part, window) -> np.ndarray:
-        """Knitted ribs along the grain, about 11 px apart at 512 px."""
-        y, x = np.mgrid[window].astype(np.float32) / self.side
-        turn = np.deg2rad(part.grain)
-        return 1 + 0.10 * np.sin((x * np.cos(turn) - y * np.sin(turn)) * 2 * np.pi / 0.021)
 
     def seam(self, part: Part) -> None:
         """A seam or the edge of an overlap: a dark furrow with a lit lip; a stitch: dashes beside one."""
@@ -205,10 +190,9 @@ class _Studio:
     def button(self, part: Part) -> None:
         """A disc with a raised rim, four holes and a highlight."""
         centre, radius = part.points[0], float(np.hypot(*(part.points[1] - part.points[0])))
-        window, _ = self._window(part.points[:1], 2.2 * radius)
+        window = self._window(part.points[:1], 2.2 * radius)
         y, x = np.mgrid[window].astype(np.float32) / self.side
         u, v = (x - centre[0]) / radius, (y - centre[1]) / radius
-        soft = 0.5 * self.side * radius
         away = np.hypot(u, v)
         self.rgb[:, *window] *= 1 - 0.5 * np.clip(1.5 - np.hypot(u - 0.25, v - 0.4), 0, 1)
         shade = 0.92 - 0.22 * (u + v) * away + 0.20 * np.exp(-(((away - 0.82) / 0.13) ** 2)) * -(u + v)
@@ -217,7 +201,7 @@ class _Studio:
         trim = self.colours["trim"]
         base = trim * 0.72 + 40 if trim.mean() < 120 else trim * 0.62
         colour = _planes(base) * (shade * (1 - 0.65 * holes)) + 120 * glint
-        self._blend(window, np.clip((1 - away) * soft + 0.5, 0, 1), colour)
+        self._blend(window, np.clip((1 - away) * (0.5 * self.side * radius) + 0.5, 0, 1), colour)
 
 
 def _planes(colour) -> np.ndarray:

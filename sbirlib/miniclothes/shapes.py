@@ -9,22 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sbirlib.data.strokes import FILL_OF_FRAME
-from sbirlib.miniclothes.cut import (
-    HEM_PIECE,
-    OUTLINED,
-    Cut,
-    Part,
-    arc,
-    between,
-    bezier,
-    both,
-    box,
-    chain,
-    measure,
-    mirror,
-    off,
-    widen,
-)
+from sbirlib.miniclothes.cut import Cut, Part, arc, between, bezier, both, box, chain, mirror, off, widen
 from sbirlib.miniclothes.details import buttons, details
 from sbirlib.miniclothes.garments import Garment
 
@@ -39,15 +24,11 @@ def layout(garment: Garment, *, swing: float = 0.0) -> list[Part]:
 
     `swing` (degrees) lifts the sleeves away from the body.
     """
-    cut = measure(garment)
-    if garment.family == "skirt":
-        parts = [*_body(garment, cut), *details(garment, cut), *_waistband(garment, cut)]
-    else:
-        behind, front = _neck(garment, cut)
-        sleeves = _sleeves(garment, cut, swing)
-        parts = [*behind, *sleeves, *_body(garment, cut), *details(garment, cut), *front]
-    parts += buttons(garment, cut)
-    solid = np.concatenate([part.points for part in parts if part.name in OUTLINED])
+    cut = Cut.of(garment)
+    behind, front = _neck(garment, cut) if garment.family != "skirt" else ([], _waistband(garment, cut))
+    sleeves, body = _sleeves(garment, cut, swing), _body(garment, cut)
+    parts = [*behind, *sleeves, *body, *details(garment, cut), *front, *buttons(garment, cut)]
+    solid = np.concatenate([part.points for part in parts if part.filled])
     low, high = solid.min(axis=0), solid.max(axis=0)
     scale = FILL_OF_FRAME / max(high - low)
     return [p._replace(points=(p.points - (low + high) / 2) * scale + 0.5) for p in parts]
@@ -65,13 +46,12 @@ def _neck_line(g: Garment, cut: Cut) -> np.ndarray:
 
 def _body(g: Garment, cut: Cut) -> list[Part]:
     """The front with its hem, and what is seen of the back below it."""
-    corner, low = cut.side[-1], (0.0, cut.base)
-    if g.hem == "curved":
-        right = bezier(corner, off(corner, -0.05, 0.02), (corner[0] * 0.6, cut.base), low)
-    elif g.hem == "arched":
-        right = bezier(corner, (corner[0] * 0.75, cut.end - 0.02), (corner[0] * 0.45, cut.base), low)
-    else:
-        right = bezier(corner, (corner[0] * 0.55, cut.base), low)
+    corner = cut.side[-1]
+    bends = {
+        "curved": (off(corner, -0.05, 0.02), (corner[0] * 0.6, cut.base)),
+        "arched": ((corner[0] * 0.75, cut.end - 0.02), (corner[0] * 0.45, cut.base)),
+    }.get(g.hem, [(corner[0] * 0.55, cut.base)])
+    right = bezier(corner, *bends, (0.0, cut.base))
     bottom = chain(right, mirror(right))
     if g.hem == "slit":
         x, high = corner[0] * 0.42, cut.slit
@@ -82,10 +62,9 @@ def _body(g: Garment, cut: Cut) -> list[Part]:
     top = np.array([(-half, 0.05), (half, 0.05)]) if g.family == "skirt" else _neck_line(g, cut)
     parts = [Part("body", chain(top, cut.side, bottom, mirror(cut.side)))]
     if g.hem == "arched":
-        back = chain(bottom[::-1], arc(corner, corner * [-1, 1], -0.03))
-        parts.insert(0, Part("back", back, "lining"))
-    if g.hem in HEM_PIECE:
-        parts += _hem_piece(g, bottom)
+        parts.insert(0, Part("back", chain(bottom[::-1], arc(corner, corner * [-1, 1], -0.03)), "lining"))
+    if cut.sewn:
+        parts += _hem_piece(g, cut, bottom)
     elif g.hem != "slit":
         parts.append(Part("stitch", bottom[1:-1] - [0, 0.03]))
     if g.sleeve == "none" and g.family != "skirt":
@@ -93,13 +72,12 @@ def _body(g: Garment, cut: Cut) -> list[Part]:
     return parts
 
 
-def _hem_piece(g: Garment, seam: np.ndarray) -> list[Part]:
+def _hem_piece(g: Garment, cut: Cut, seam: np.ndarray) -> list[Part]:
     """A ribbed band or a ruffle sewn to the lower edge of the body."""
-    high = HEM_PIECE[g.hem]
     if g.hem == "ribbed":
-        lower = seam * [0.90, 1.0] + [0, high]
+        lower = seam * [0.90, 1.0] + [0, cut.sewn]
         return [Part("hem", chain(seam, lower[::-1]), "rib")]
-    lower = seam * [1.16, 1.0] + [0, high - 0.015]
+    lower = seam * [1.16, 1.0] + [0, cut.sewn - 0.015]
     x, waves = np.linspace(lower[0, 0], lower[-1, 0], 90), np.cos(np.linspace(0, 6.5 * np.pi, 90))
     y = np.interp(-x, -lower[:, 0], lower[:, 1]) + 0.014 * waves
     parts = [Part("hem", chain(seam, np.stack([x, y], axis=1)[::-1]))]
@@ -132,8 +110,8 @@ def _sleeves(g: Garment, cut: Cut, swing: float) -> list[Part]:
         parts.append(Part("stitch", np.array([outer - out * 0.008, inner + out * 0.008]) - along * 0.025))
     else:
         wide, high, cloth = CUFFS[g.cuff]
-        ends = [wrist + out * half * wide * s - along * high * e for e, s in ((0.5, 1), (0.5, -1))]
-        outline = np.array([*ends, ends[1] + along * high, ends[0] + along * high])
+        right, left = (wrist + out * half * wide * side - along * high * 0.5 for side in (1, -1))
+        outline = np.array([right, left, left + along * high, right + along * high])
         parts.append(Part("cuff", outline, cloth, angle + swing))
     return both(*parts)
 
@@ -200,11 +178,10 @@ def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
 
     They run over the part's edges: cut them off at its outline.
     """
-    if part.cloth != "main" or part.name not in OUTLINED or garment.pattern == "plain":
+    across = garment.pattern in ("block", "chest band")
+    if part.cloth != "main" or not part.filled or garment.pattern == "plain" or (across and part.grain):
         return []
-    if garment.pattern in ("block", "chest band"):
-        if part.grain:
-            return []
+    if across:
         split = between((0.36, 0.64), garment.pattern_scale)
         top, high = (split, 1.0) if garment.pattern == "block" else (split - 0.12, 0.12)
         return [box(0.5, top, 1.2, high)]
@@ -216,8 +193,7 @@ def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
     if garment.pattern == "dots":
         angle = np.arange(12) * np.pi / 6
         circle = 0.27 * pitch * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        shift = 0.5 * pitch  # of every other row
-        marks = [off(circle, x + shift * (row % 2), y) for row, y in enumerate(reach) for x in reach]
+        marks = [off(circle, x + 0.5 * pitch * (row % 2), y) for row, y in enumerate(reach) for x in reach]
     else:
         marks = {"stripes down": upright, "checks": level + upright}.get(garment.pattern, level)
     turn = np.deg2rad(part.grain + (40.0 if garment.pattern == "diagonal" else 0.0))

@@ -1,8 +1,7 @@
 """The seven designers' hands: one garment, drawn as dark strokes on white paper.
 
-A designer inks the very curves that the photo fills, but sees them in a personal way (shift, scale,
-turn), draws them in a personal hand (width, wobble, overshoot, pressure), and always leaves the same
-details out.
+A designer inks the very curves that the photo fills, but sees them in a personal way (shift, scale, turn),
+draws them in a personal hand (width, wobble, overshoot, pressure), and always leaves the same details out.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from sbirlib.miniclothes.cut import OUTLINED, Part, pixels
+from sbirlib.miniclothes.cut import Part, pixels
 from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 
@@ -81,8 +80,9 @@ def render_sketch(
     page = _Page(designer, rng, size * OVERSAMPLING)
     look = _view(designer, rng)
     for part in layout(garment, swing=designer.swing + rng.normal(0, 100 * designer.loose)):
-        marks = [look(mark) for mark in pattern_marks(garment, part)]
-        page.draw(part._replace(points=look(part.points)), marks)
+        if part.name not in designer.leaves_out:
+            marks = [look(mark) for mark in pattern_marks(garment, part)]
+            page.draw(part._replace(points=look(part.points)), marks)
     return page.finish(size)
 
 
@@ -115,19 +115,17 @@ class _Page:
         self.brush = ImageDraw.Draw(self.paper)
 
     def draw(self, part: Part, marks: list[np.ndarray]) -> None:
-        if part.name in self.designer.leaves_out:
-            return
         if part.name == "button":
             self._button(part)
         elif part.name == "zip":
             self._zip(part)
-        elif part.name in OUTLINED:
+        elif part.filled:
             self.brush.polygon(pixels(part.points, self.side), fill=255)
             if marks and "pattern" not in self.designer.leaves_out:
                 self._pattern(part, marks)
             if part.name == "back" and "inside" not in self.designer.leaves_out:
                 self._inside(part)
-            for stroke in _strokes(np.concatenate([part.points, part.points[:1]])):
+            for stroke in _strokes(part.outline):
                 self._ink(stroke, repeat=1 + self.designer.restate)
         else:
             self._ink(part.points, LIGHT.get(part.name, 0.9))
@@ -135,8 +133,7 @@ class _Page:
     def finish(self, size: int) -> Image.Image:
         ink = 255.0 - np.asarray(self.paper.reduce(OVERSAMPLING), dtype=np.float32)
         if self.designer.grain:
-            tooth = self.rng.random(ink.shape, dtype=np.float32)
-            ink *= 1 - self.designer.grain * tooth**2
+            ink *= 1 - self.designer.grain * self.rng.random(ink.shape, dtype=np.float32) ** 2
         return Image.fromarray((255.5 - ink).astype(np.uint8)).convert("RGB")
 
     def _ink(self, points: np.ndarray, share: float = 1.0, repeat: int = 1, brush=None) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.path import Path as Outline
 
 from sbirlib.data.strokes import SIZE, Stroke
-from sbirlib.miniclothes.cut import OUTLINED
 from sbirlib.miniclothes.garments import Garment
 from sbirlib.miniclothes.shapes import layout
 
@@ -18,14 +17,12 @@ def trace_garment(garment: Garment, size: int = SIZE, *, seed: int = 0) -> dict[
     """
     rng = np.random.default_rng(seed)
     parts, strokes = layout(garment), {}
-    outlines = [Outline(part.points) if part.name in OUTLINED else None for part in parts]
+    outlines = [Outline(part.points) if part.filled else None for part in parts]
     for place, part in enumerate(parts):
-        points = part.points
+        points = part.outline if part.filled else part.points
         if part.name == "button":
             turn = np.linspace(0, 2 * np.pi, 13)[:, None]
             points = points[0] + np.ptp(points[:, 0]) * np.hstack([np.cos(turn), np.sin(turn)])
-        elif part.name in OUTLINED:
-            points = np.concatenate([points, points[:1]])
         points = _shaky(points, rng)
         hidden = np.zeros(len(points), dtype=bool)
         for outline in filter(None, outlines[place + 1 :]):
