@@ -23,13 +23,13 @@ class Batch(NamedTuple):
 
     Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
     (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. Second views are
-    None unless the method needs them, and so is every view of a batch that was put together from parts.
+    empty unless the method needs them, and so is every view of a batch that was put together from parts.
     """
 
-    sketch: Tensor | None
-    photo: Tensor | None
-    sketch_second: Tensor | None
-    photo_second: Tensor | None
+    sketch: Tensor
+    photo: Tensor
+    sketch_second: Tensor
+    photo_second: Tensor
     photo_ids: Tensor
     numbers: Tensor
 
@@ -73,12 +73,13 @@ class Epoch:
             made = make_view(images, kind, self._numbers[stream][rows].to(device), config)
             return made.expand(-1, 3, -1, -1)
 
-        second = self.second_views
+        nothing = sketches.new_empty(0)
+        second, wanted = config.second_view, self.second_views
         return Batch(
             sketch=view(sketches, config.first_view, _SKETCH_FIRST),
             photo=view(photos, config.first_view, _PHOTO_FIRST),
-            sketch_second=view(sketches, config.second_view, _SKETCH_SECOND) if second else None,
-            photo_second=view(photos, config.second_view, _PHOTO_SECOND) if second else None,
+            sketch_second=view(sketches, second, _SKETCH_SECOND) if wanted else nothing,
+            photo_second=view(photos, second, _PHOTO_SECOND) if wanted else nothing,
             photo_ids=photo_ids.to(device),
             numbers=self._numbers[_ROW][rows].to(device),
         )

@@ -151,10 +151,10 @@ class RecyclingEncoder(Encoder):
         fused, cells = self.mstr(*tokens)
         return Encoded(self.embed(fused), *tokens, cells)
 
-    def two_views(self, first: Tensor | None, second: Tensor | None) -> tuple[Encoded, Tokens]:
+    def two_views(self, first: Tensor, second: Tensor) -> tuple[Encoded, Tokens]:
         """Two views (b, 3, s, s) of the same pictures; the second only as far as its tokens."""
         # Both views in one batch: they share the weights, so one pass serves both.
-        both = self.backbone(torch.cat([first, second]))  # type: ignore[list-item]  # `needs` asks for both
+        both = self.backbone(torch.cat([first, second]))
         halves = (rearrange(value, "(view b) ... -> view b ...", view=2) for value in both)
         first_tokens, second_tokens = (Tokens(*values) for values in zip(*halves, strict=True))
         return self.recycle(first_tokens), second_tokens

@@ -45,8 +45,7 @@ class BSiamese(Method):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo, which are flipped together."""
         flipped = rearrange(batch.numbers[:, 0] < self.options.flip, "b -> b 1 1 1")
-        views = (view for view in (batch.sketch, batch.photo) if view is not None)
-        sketch, photo = (torch.where(flipped, view.flip(-1), view) for view in views)
+        sketch, photo = (torch.where(flipped, view.flip(-1), view) for view in (batch.sketch, batch.photo))
         return {"sketch": self.embed_sketches(sketch), "photo": self.embed_photos(photo)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ class Method(nn.Module):
     `config.model` and `config.data.fit`. Two encoders begin with the same weights unless `same_start` is
     False. With `photo_edges`, photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
-    A subclass sets `paper`, the names of its loss `terms` ("total" is what is minimised) and what it
+    A subclass sets `name`, `paper`, the names of its loss `terms` ("total" is what is minimised) and what it
     `needs`; it defines `encode` and `compare`, and overrides the rest where its paper asks for it.
     """
 
@@ -168,7 +168,7 @@ class Method(nn.Module):
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the rows of a whole batch, a scalar for each of `terms`.
 
-        `batch` may have been put together from chunks or processes: then its views are None, but its
+        `batch` may have been put together from chunks or processes: then its views are empty, but its
         `photo_ids` and `numbers` are there.
         """
         raise NotImplementedError

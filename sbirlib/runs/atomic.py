@@ -47,7 +47,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows of one set of columns, or leaves the old file; none where there are no rows. Raises OSError."""
+    """Writes rows of one set of columns, or leaves the old file; no file without rows. Raises OSError."""
     if not rows:
         Path(path).unlink(missing_ok=True)
         return

@@ -105,4 +105,5 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
 
 def _labels(photo_ids: Tensor, numbers: Tensor) -> Batch:
     """A batch without its views."""
-    return Batch(None, None, None, None, photo_ids, numbers)
+    no_views = numbers.new_empty(0)
+    return Batch(no_views, no_views, no_views, no_views, photo_ids, numbers)

@@ -59,8 +59,7 @@ def test_notebooks_open_with_what_why_and_how_long(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the notebooks run one after the other, as a course steps through them: what one draws or trains, the
-    next one finds."""
+    """Where the notebooks run one after the other: what one draws or trains, the next one finds."""
     folder = tmp_path_factory.mktemp("course") / "notebooks"
     folder.mkdir()
     return folder
