@@ -1,7 +1,7 @@
-"""The recipe of the released code, written anew from its description to be measured beside the kit.
+"""The recipe of the released code, rewritten from its description, to be measured beside the kit.
 
 fp32; four passes through the whole encoder a step; four PIL decodes a pair in DataLoader workers; pictures
-decoded and embedded anew for every evaluation. Model, loss and hyper-parameters are the kit's own. Where
+decoded and embedded again for every evaluation. Model, loss and hyper-parameters are the kit's own. Where
 there is a choice, the faster way is taken: workers stay alive, pictures turn to the nearest pixel.
 """
 

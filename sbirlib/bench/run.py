@@ -84,9 +84,9 @@ class Bench:
     repeats: int = 3
 
     def __call__(self) -> bool:
-        """Measures, prints each row at once and writes the JSON anew with it; False if memory ran out.
+        """Measures; prints each row, and updates the JSON with it, as soon as it is there. False if memory ran out.
 
-        What memory did not suffice for is said on stderr. Raises InputError for data or a run that cannot be
+        What there was not enough memory for is named on stderr. Raises InputError for data or a run that cannot be
         used, before anything is measured.
         """
         if not {"input", "step", "evaluation", "memory"}.isdisjoint(self.parts):

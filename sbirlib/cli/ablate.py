@@ -32,7 +32,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         """Train variants over seeds and compare them; a run that OUT already holds is not done again.
 
         Args:
-            out: Folder for runs/, results.csv (a row a run) and ablation.png.
+            out: Folder for runs/, results.csv (one row per run) and ablation.png.
             config: Hyper-parameters of every variant.
             preset: Where the defaults of all other flags come from.
             grid: A ready-made grid of variants; the first is what the others are compared with.

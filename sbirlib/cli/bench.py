@@ -26,7 +26,7 @@ def bench_command(
         part: What to measure; if none is named, all parts, panels only with --run.
         root: Folder with trainA/, trainB/, testA/ and testB/; search and import need none.
         run: A trained model, for the panels of the notebooks.
-        json: Also write machine and rows to this file, anew with each row.
+        json: Also write machine and rows to this file, after each row.
         device: Where to train and score.
         repeats: How often each row is measured.
     """

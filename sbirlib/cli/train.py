@@ -44,7 +44,7 @@ def train_from(start: Start) -> Callable[..., int]:
             if first <= epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"
-                _tell(f"{how} {what}, epochs {first} to {epochs}, a line after each")
+                _tell(f"{how} {what}, epochs {first} to {epochs}, one line for each")
             try:
                 for record in records:
                     _tell(record)

@@ -41,7 +41,7 @@ def edge_map(images: Tensor) -> Tensor:
     The steepest channel's gradient of the logarithm of light, by central differences, cut off at 1: what
     counts is the ratio of neighbours, so that a seam in dark cloth is drawn as strongly as one in light
     cloth. Source: edge maps have stood for photos since Yu et al., "Sketch Me That Shoe" (CVPR 2016),
-    which takes them from a trained detector; the logarithm is ours.
+    which takes them from a trained detector; the logarithm is the kit's own.
     """
     light = F.pad(torch.log(images + DARKEST), (1, 1, 1, 1), mode="replicate")
     across = light[..., 1:-1, 2:] - light[..., 1:-1, :-2]

@@ -1,4 +1,4 @@
-"""InfoNCE laid open."""
+"""InfoNCE step by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sbirlib.figures.style import PALETTE, new_figure
 
 
 def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) -> Figure:
-    """InfoNCE over the 2b rows of two (b, 2) arrays of unit vectors, laid open.
+    """InfoNCE over the 2b rows of two (b, 2) arrays of unit vectors, step by step.
 
     Left the vectors on the unit circle, then every cosine with each row's partner framed, then the
     probability that the softmax at `temperature` gives the partner, and the row's loss in nats.

@@ -22,8 +22,8 @@ class ReleasedMSTR(MSTR):
 
     `attention="batch"` lets the images of one batch see each other; `pooling="strips"` averages runs of
     s * s tokens in raster order; `registered=False` keeps the transformers in a plain list, so that they are
-    neither trained nor saved and never leave training mode; `contrast="slipped"` takes the asymmetric contrast
-    map; `similarity="dot"` compares cells without normalising them. `options` and errors as for `MSTR`.
+    neither trained nor saved and never leave training mode; `contrast="slipped"` takes the asymmetric
+    contrast map; `similarity="dot"` compares cells as they are. `options` and errors as for `MSTR`.
     """
 
     hidden: Sequence[nn.Module] = ()  # layers that torch does not see

@@ -1,7 +1,7 @@
 """What every panel is made of: controls above a picture, and the picture alone where no widgets run.
 
 A panel only passes the values of its controls to functions of this package; whatever it shows, a
-script can make without it. Every panel's picture is a PNG that is drawn anew when a control moves.
+script can make without it. Every panel's picture is a PNG that is redrawn when a control moves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BORDER = "1px solid #999"
 
 
 class Panel(VBox):
-    """Rows of widgets above a picture, which is drawn anew when one of the `controls` among them changes.
+    """Rows of widgets above a picture, which is redrawn when one of the `controls` among them changes.
 
     Each kind of panel has a `figure()`, which draws what its controls ask for.
     """

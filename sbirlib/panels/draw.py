@@ -63,7 +63,7 @@ def search_picture(gallery: Gallery, picture: np.ndarray, k: int = 10) -> list[H
 
 
 class DrawPanel(Panel):
-    """A canvas to draw on, and the most similar photos of a gallery, found anew after every stroke.
+    """A canvas to draw on, and the most similar photos of a gallery, searched again after every stroke.
 
     `sample` is a picture file that is on the canvas from the start. A picture, be it the sample or an
     uploaded one, lies on the canvas like paper: strokes go on top of it, Clear takes it away. Undo

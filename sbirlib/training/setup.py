@@ -39,7 +39,7 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:
-    """Raises ConfigError if a batch would be split whose images see each other outside the loss."""
+    """Raises ConfigError if a batch would be split although its images see each other before the loss."""
     if processes == 1 and not config.optim.chunk:
         return
     way = f"optim.chunk = {config.optim.chunk}" if config.optim.chunk else f"{processes} processes"

@@ -29,7 +29,7 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     config = Config.from_yaml(run / "best" / "config.yaml")
     assert (config.model.embed_dim, config.optim.name) == (16, "adamw")
     out = capsys.readouterr().out
-    assert out.startswith("training arnet on sbir_mini, epochs 1 to 1, a line after each\nepoch   1")
+    assert out.startswith("training arnet on sbir_mini, epochs 1 to 1, one line for each\nepoch   1")
     assert out.endswith(f"The run is in {run}\n")
 
     assert main(words("evaluate --split test --run", run, "--data.root", pairs.root, "--json", scores)) == 0
