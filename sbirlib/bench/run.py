@@ -84,10 +84,10 @@ class Bench:
     repeats: int = 3
 
     def __call__(self) -> bool:
-        """Measures; prints each row, and updates the JSON with it, as soon as it is there. False if memory ran out.
+        """Measures, prints each row as soon as it is there, and updates the JSON; False if memory ran out.
 
-        What there was not enough memory for is named on stderr. Raises InputError for data or a run that cannot be
-        used, before anything is measured.
+        Names on stderr what there was not enough memory for. Raises InputError for data or a run that cannot
+        be used, before anything is measured.
         """
         if not {"input", "step", "evaluation", "memory"}.isdisjoint(self.parts):
             load_data(PairFolder(self.root), self.config("mini"))

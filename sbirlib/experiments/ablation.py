@@ -194,7 +194,7 @@ def write_tables(out: str | Path) -> None:
 
 
 def summary(out: str | Path) -> str:
-    """One line per variant: Acc@1/5/10 over its runs with intervals, and the difference to the first variant."""
+    """One line per variant: Acc@1/5/10 over its runs with intervals, and the difference to the first."""
     rows = read_rows(out)
     variants = _by_variant(rows)
     first, lines = rows[0].variant, []
