@@ -267,9 +267,12 @@ def markdown_table() -> str:
     """The table of notebooks/reference/hyper-parameters.md: defaults, ranges and what each field does."""
     lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
     mini = Config.preset("mini_full").flat()
-    every = {field.name: field for method in GROUPS for field in knobs(Config().updated({"method": method}))}
+    every: dict[str, Knob] = {}
+    for method in GROUPS:
+        for field in knobs(Config().updated({"method": method})):
+            every.setdefault(field.name, field)
     for name, field in every.items():
-        default = Config().method if name == "method" else field.default
+        default = field.default
         own = "" if mini.get(name, default) == default else f"`{mini[name]}`"
         allowed = field.range.replace("|", "or")
         lines.append(f"| `{name}` | `{default}` | {own} | {allowed} | {field.unit} | {field.help} |")

@@ -337,7 +337,7 @@ def test_two_methods_are_trained_and_compared(base, tmp_path, capsys):
     assert rows[0].ranks != rows[1].ranks
     # A change of method brings its defaults, and its own settings in place of the other's.
     assert rows[1].config["model"]["share_encoders"]
-    assert rows[1].config["model"]["embed_dim"] == 64
+    assert rows[1].config["model"]["pool"] == "mean"
     assert ("b_siamese" in rows[1].config, "loss" in rows[1].config) == (True, False)
     assert main(["compare", str(tmp_path), "method=arnet", "method=b_siamese"]) == 0
     found = compare(tmp_path, "method=arnet", "method=b_siamese")
