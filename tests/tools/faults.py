@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
+from tqdm.auto import tqdm
 
 from sbirlib import Config, train
 from sbirlib.miniclothes.dataset import draw_miniclothes
@@ -86,6 +88,8 @@ def history(run: Path) -> list[dict[str, str]]:
 def work(config: Config, out: Path) -> None:
     """What a child does: trains, or goes on; exit code BROKEN if the kit refuses."""
     torch.set_num_threads(1)
+    # Forked processes share tqdm's lock: a child killed while it holds it would stop all that come after.
+    tqdm.set_lock(threading.RLock())
     begun = bool(Run(out).checkpoints)
     try:
         for _ in train(config.data.root, config, out=out, resume=begun, overwrite=not begun):
