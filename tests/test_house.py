@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 # Python's own public names with an underscore.
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
-MOST_LINES = 10_500
+MOST_LINES = 11_500
 MOST_LINES_OF_A_FILE = 300
 
 
