@@ -23,6 +23,7 @@ from sbirlib.data.batches import Batch, Epoch
 from sbirlib.data.pairs import PairFolder
 from sbirlib.methods.arnet import ARNet
 from sbirlib.retrieval.scores import Scores, score
+from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import lr_factor, make_optimizer
 from sbirlib.training.trainer import Trainer
 
@@ -61,7 +62,7 @@ class ReleasedRecipe:
     """The kit's `trainer`, and beside it the released recipe: same seed, files and device."""
 
     def __init__(self, config: Config) -> None:
-        self.trainer = trainer = Trainer(PairFolder(config.data.root), config, Path())
+        self.trainer = trainer = Trainer(PairFolder(config.data.root), RunFiles(Path(), config))
         split, held, self.device = trainer.data.split, trainer.held_out.split, trainer.accelerator.device
         torch.manual_seed(config.run.seed)
         self.model = ARNet.from_config(config).to(self.device)

@@ -28,7 +28,7 @@ def train_from(start: Start) -> Callable[..., int]:
         """Train a model on the train split of a folder.
 
         Args:
-            out: Folder for the run: best/, last/, history.csv, and state/ to go on from.
+            out: Folder for the run: last/ or best/, history.csv, and state/ to go on from.
             config: Hyper-parameters.
             preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic
                 and full (the paper's); the full ones with token recycling.

@@ -115,9 +115,11 @@ class RunConfig:
     precision: Literal["auto", "fp32", "bf16"] = knob("auto")
     """Number format of the forward pass; auto is bf16 on a GPU or CPU that has it, else fp32."""
     protocol: Literal["validation", "released"] = knob("validation")
-    """What chooses the checkpoint: held-out training photos; released: the test set."""
+    """What is searched after an epoch: held-out training photos; released: the test set."""
+    keep: Literal["auto", "last", "best"] = knob("auto")
+    """The epoch that the run is for; auto: the last where the learning rate ends at zero, else the best."""
     eval_every: int = knob(1, ge=1, le=100000, unit="epochs")
-    """How often the photos that choose the checkpoint are searched."""
+    """How often these photos are searched."""
     eval_batch: int = knob(128, ge=1, le=65536, unit="images")
     """Images embedded at a time when nothing is trained."""
     save_minutes: float = knob(2.0, ge=0, le=1e6, unit="minutes")
@@ -165,6 +167,12 @@ class Config:
             raise ConfigError(f"{path}: {error}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}); correct it, or train again") from None
+
+    @property
+    def chooses_best(self) -> bool:
+        """Whether the epoch with the best search is kept, on few sketches a matter of luck, not the last."""
+        decays = self.optim.schedule == "cosine" and self.run.protocol != "released"
+        return self.run.keep == "best" or (self.run.keep == "auto" and not decays)
 
     @property
     def groups(self) -> list[str]:

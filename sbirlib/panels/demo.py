@@ -14,13 +14,13 @@ from sbirlib.training.trainer import train
 
 
 def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:
-    """The best model of run `out`; where there is none yet, it is trained first, and each epoch printed.
+    """The model of run `out`; where there is none yet, it is trained first, and each epoch printed.
 
-    A run that was stopped early is used as it is, with a message. An unfinished run without `best/` is
+    A run that was stopped early is used as it is, with a message. A run that has not finished an epoch is
     replaced. Raises what `train` and `load_run` raise.
     """
     run = Run(out)
-    if not run.folder("best").is_dir():
+    if not run.folder(run.chosen).is_dir():
         print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
         for record in train(pairs, config, out=out, overwrite=True):
             print(record, flush=True)
@@ -28,7 +28,7 @@ def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | 
     if run.epochs < model.config.run.epochs:
         stopped = f"{out} was stopped after epoch {run.epochs} of {model.config.run.epochs}"
         resume = f"`python -m sbirlib train --out {out} --resume` goes on"
-        print(f"{stopped}: this is its best so far; {resume}")
+        print(f"{stopped}: this is what it has so far; {resume}")
     return model
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
+import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -134,8 +136,7 @@ class TrainPanel(Panel):
         if self.running:
             self.status.say("A training is under way: press Stop first.", alert=True)
             return False
-        numbers = [int(path.name[4:]) for path in self.out.glob("run-*") if path.name[4:].isdigit()]
-        self.folder = self.out / f"run-{max(numbers, default=0) + 1:02d}"
+        self.folder = self._new_folder()
         self.records, self.error, self._stop = [], None, Stop()
         self.train_button.disabled, self.stop_button.disabled = True, False
         self.status.say("Reading the pictures and building the model ...")
@@ -143,6 +144,15 @@ class TrainPanel(Panel):
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
         self._thread.start()
         return True
+
+    def _new_folder(self) -> Path:
+        """The next free `run-NN`, made at once, so that another panel takes another."""
+        numbers = [int(path.name[4:]) for path in self.out.glob("run-*") if path.name[4:].isdigit()]
+        for number in itertools.count(max(numbers, default=0) + 1):
+            folder = self.out / f"run-{number:02d}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
 
     def stop(self) -> None:
         """What the Stop button does: ends the training after the epoch that runs."""
@@ -188,6 +198,8 @@ class TrainPanel(Panel):
             self.status.say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
         except Exception as error:
             self.error = error
+            if not Run(self.folder).present:
+                shutil.rmtree(self.folder)  # made for nothing
             self.status.say(f"{type(error).__name__}: {error}", alert=True)
         finally:
             self.train_button.disabled, self.stop_button.disabled = False, True

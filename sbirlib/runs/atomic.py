@@ -32,6 +32,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
         yield fresh
         _sync(fresh)
         fresh.replace(path)
+        _sync(path.parent)
     except OSError as error:
         if error.filename != str(fresh):
             raise
@@ -47,12 +48,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows of one set of columns, or leaves the old file; no file without rows. Raises OSError."""
+    """Writes rows by their columns, or leaves the old file; no file without rows. Raises OSError."""
     if not rows:
         Path(path).unlink(missing_ok=True)
         return
     with replacing_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -64,11 +65,13 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if it
     cannot be written.
     """
-    folder = settled(folder)
+    folder = Path(folder)
     fresh, old = folder.with_name(f".{folder.name}.new"), _old(folder)
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
     try:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
         yield fresh
         for path in (*fresh.iterdir(), fresh):
@@ -91,11 +94,9 @@ def unwritable(place: Path, why: object) -> str:
 
 
 def settled(folder: str | Path) -> Path:
-    """`folder`, brought back if a process was killed between the two renamings that replace it."""
+    """`folder`, or the old one beside it if a process was killed between the renamings that replace it."""
     folder = Path(folder)
-    if not folder.exists() and _old(folder).exists():
-        _old(folder).rename(folder)
-    return folder
+    return _old(folder) if _old(folder).exists() and not folder.exists() else folder
 
 
 def _old(folder: Path) -> Path:

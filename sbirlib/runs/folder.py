@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sbirlib.config.config import Config
 from sbirlib.methods.base import Method
@@ -17,10 +17,12 @@ class Run:
     """A folder that `train` writes: `best/` and `last/` (a model each), `state/` with checkpoints to go on
     from, `history.csv`, `start.yaml` with what the run began from, and the tracker's files.
 
-    Reading raises a RunError that names the file and says what to do.
+    One process at a time writes it (`runs.owner`); reading changes nothing, and raises a RunError that names
+    the file and says what to do.
     """
 
-    OUTPUTS = ("best", "last", "state", "history.csv", "start.yaml", "tensorboard")
+    OUTPUTS = ("best", "last", "state", "history.csv", "tensorboard", "start.yaml")
+    MEASURED = ("report.html", "test.json", "result.json")  # what other commands say of its models
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -32,9 +34,27 @@ class Run:
         return settled(self.path / which)
 
     @property
+    def chosen(self) -> Literal["best", "last"]:
+        """Which model the run is for: best, unless the last was kept without choosing."""
+        return "best" if self.folder("best").is_dir() else "last"
+
+    @property
     def present(self) -> list[str]:
-        """The outputs of a run that are there."""
-        return [name for name in self.OUTPUTS if (self.path / name).exists()]
+        """The names of a run's outputs that are there."""
+        return [name for name in self.OUTPUTS if settled(self.path / name).exists()]
+
+    @property
+    def is_run(self) -> bool:
+        """Whether `train` has written here, not somebody whose folders have the same names."""
+        parts = [self.folder("best") / CONFIG, self.folder("last") / CONFIG]
+        parts += [checkpoint / state.CHECKSUMS for checkpoint in self.checkpoints]
+        return any(path.is_file() for path in (self.start_file, *parts))
+
+    def everything(self) -> list[Path]:
+        """The run's outputs that are there, with what was measured of it and what an interruption left."""
+        half = [f".{name}.{end}" for name in self.OUTPUTS[:2] for end in ("new", "old")]
+        places = [self.path / name for name in (*half, *self.MEASURED, *self.OUTPUTS)]
+        return [place for place in places if place.exists()]
 
     @property
     def epochs(self) -> int:
@@ -43,19 +63,21 @@ class Run:
 
     @property
     def next_epoch(self) -> int:
-        """The epoch that the newest checkpoint goes on in, counted from 1."""
-        return int(self.checkpoints[-1].name.partition("-")[0]) if self.checkpoints else 1
+        """The epoch that a resumed run goes on in, counted from 1."""
+        return state.next_epoch(self.states)
 
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints to go on from, oldest first."""
         return state.checkpoints(self.states)
 
-    def model(self, which: str = "best") -> Method:
+    def model(self, which: Literal["best", "last"] | None = None) -> Method:
         """The trained model, in eval mode on the CPU; `model.config` is its Config.
 
-        `which` is "best" (highest validation score) or "last". The folder may also be one of the two itself.
+        `which` is "best" (highest validation score) or "last", by default what `chosen` says. The folder may
+        also be one of the two itself.
         """
+        which = which or self.chosen
         folder = self.path if (self.path / WEIGHTS).is_file() else self.folder(which)
         missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
         if missing:
@@ -84,7 +106,7 @@ class Run:
         return state.saved_config(self.states)
 
 
-def load_run(run: str | Path, which: str = "best") -> Method:
+def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> Method:
     """The trained model of a run folder, as `Run.model` gives it."""
     return Run(run).model(which)
 

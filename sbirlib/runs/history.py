@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 from sbirlib.runs.atomic import RunError
 
-HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what the checkpoint is chosen on
+HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what is searched after an epoch
 
 
 class EpochRecord(NamedTuple):
     """One epoch, counted from 1: mean losses by term, learning rate at its end, speed, and score.
 
-    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the photos that choose the checkpoint, and is
-    empty in epochs without a search; `selected_on` names them: "held-out photos", "TEST SET" or "nothing";
-    `best` tells whether this epoch became RUN/best; `skipped` counts the files left out of the training data
-    because of faults.
+    `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the photos that are searched after an epoch,
+    and is empty in epochs without a search; `selected_on` names them: "held-out photos", "TEST SET" or
+    "nothing"; `queries` counts their sketches; `best` tells whether this epoch became RUN/best; `skipped`
+    counts the files left out of the training data because of faults.
     """
 
     epoch: int
@@ -30,6 +30,7 @@ class EpochRecord(NamedTuple):
     best: bool
     selected_on: str
     skipped: int = 0
+    queries: int = 0
 
     def as_row(self) -> dict[str, Any]:
         """The record as one flat row of history.csv."""
@@ -37,7 +38,8 @@ class EpochRecord(NamedTuple):
             "epoch": self.epoch, **{f"loss_{k}": v for k, v in self.losses.items()},
             "lr": self.lr, "views_per_second": self.views_per_second, "seconds": self.seconds,
             **{f"val_{k}": self.validation.get(k, math.nan) for k in ("acc@1", "acc@5", "acc@10", "mrr")},
-            "best": int(self.best), "selected_on": self.selected_on, "skipped": self.skipped,
+            "val_queries": self.queries, "best": int(self.best), "selected_on": self.selected_on,
+            "skipped": self.skipped,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -46,8 +48,8 @@ class EpochRecord(NamedTuple):
         if self.validation:
             where, first, fifth = self.selected_on, self.validation["acc@1"], self.validation["acc@5"]
             text += f"  {'TEST' if where == TEST_SET else 'val'} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} %"
-        # Where nothing chooses the checkpoint, every epoch is the best so far, which says nothing.
-        text += "  best" if self.best and self.validation else ""
+            text += f" of {self.queries}"
+        text += "  best" if self.best else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 

@@ -57,7 +57,10 @@ def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str
     chosen = max((row for row in range(epochs) if history["best"][row]), default=epochs - 1)
     percent = {k: history[f"val_acc@{k}"][chosen] for k in (1, 5, 10)}
     scores = ", ".join(f"Acc@{k} {value:.1f} %" for k, value in percent.items() if not math.isnan(value))
-    line = f"kept epoch {int(history['epoch'][chosen])}, chosen on {history['selected_on'][chosen]}"
+    queries, where = history.get("val_queries", [0])[-1], history["selected_on"][chosen]
+    searched = f"{queries:.0f} sketches of {where}" if queries else where
+    how = f"chosen on {searched}" if history["best"][chosen] else f"the last; on {searched}"
+    line = f"kept epoch {int(history['epoch'][chosen])}, {how}"
     lines.append(f"{line}: {scores}" if scores else line)
     skipped = int(history["skipped"][-1])
     if skipped:

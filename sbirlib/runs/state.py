@@ -55,7 +55,7 @@ def save_state(
 ) -> Path:
     """Writes a checkpoint into `folder` and removes all but the newest `KEPT`; returns its own folder.
 
-    `rest` holds tensors, numbers and strings in any nesting: optimiser, schedule, random numbers. Raises
+    `rest` holds tensors, numbers and strings in any nesting: optimiser, schedule. Raises
     RunError if it cannot be written; older checkpoints are then still there.
     """
     place = folder / f"{progress.epoch:06d}-{progress.step:06d}"
@@ -95,6 +95,12 @@ def saved_config(folder: Path) -> Config:
     return Config.from_dict(_newest(folder)[1]["config"])
 
 
+def next_epoch(folder: Path) -> int:
+    """The epoch that the newest whole checkpoint goes on in, counted from 1. Raises RunError likewise."""
+    epoch: int = _newest(folder)[1]["progress"]["epoch"]
+    return epoch
+
+
 def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
     """The newest whole checkpoint, its content, and what is wrong with newer ones."""
     faults: list[str] = []
@@ -104,6 +110,8 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
         except Exception as error:  # reading a damaged file can raise almost anything
             faults.append(f"{place} is damaged ({first_line(error)})")
         else:
+            # What there was before there was a choice.
+            content["config"]["run"].setdefault("keep", "best")
             return place, content, faults
     advice = "Start again: remove it, overwrite it (--overwrite), or choose another folder"
     raise RunError(
@@ -128,16 +136,3 @@ def _check_config(place: Path, old: Config, new: Config) -> None:
     if changed:
         advice = "Resume with the old ones, or start another run"
         raise RunError(f"{place} was made with other settings: {'; '.join(changed)}. {advice}")
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """What dropout draws from, on the CPU and on `device`, of whatever kind."""
-    state = {"cpu": torch.get_rng_state()}
-    return state if device.type == "cpu" else state | {"device": getattr(torch, device.type).get_rng_state()}
-
-
-def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Goes back to where `random_state` was taken."""
-    torch.set_rng_state(state["cpu"])
-    if device.type != "cpu" and "device" in state:
-        getattr(torch, device.type).set_rng_state(state["device"])

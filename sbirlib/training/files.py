@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from sbirlib.config.config import Config
 from sbirlib.runs.atomic import RunError, unwritable, write_csv
 from sbirlib.runs.folder import Run
 from sbirlib.runs.model import save_model_folder
+from sbirlib.runs.owner import Owner
 from sbirlib.runs.provenance import write_beginning
-from sbirlib.runs.state import Progress, random_state, save_state
+from sbirlib.runs.state import Progress, save_state
+from sbirlib.training.setup import make_accelerator
 
 
 class RunFiles:
@@ -27,22 +27,34 @@ class RunFiles:
     Raises RunError in all of them if the first cannot write.
     """
 
-    def __init__(self, accelerator: Accelerator, out: Path, config: Config) -> None:
-        self.accelerator, self.run, self.config = accelerator, Run(out), config
+    def __init__(self, out: Path, config: Config) -> None:
+        self.accelerator, self.run, self.config = make_accelerator(config, out), Run(out), config
         self._saved_at, self._saved = (0, 0), time.monotonic()
+        self._owner: Owner | None = None
 
     @property
     def due(self) -> bool:
         """Whether it is time for another checkpoint."""
         return time.monotonic() - self._saved > 60 * self.config.run.save_minutes
 
+    def claim(self) -> None:
+        """Makes this the only run that writes the folder, until `release`."""
+
+        def own() -> None:
+            self._owner = Owner(self.run.path)
+
+        self._first(own)
+
+    def release(self) -> None:
+        """Lets other runs write the folder."""
+        if self._owner is not None:
+            self._owner.release()
+
     def begin(self, start: dict[str, Any]) -> None:
         """Clears what another run left, and writes what this run begins from."""
 
         def write() -> None:
-            self.run.path.mkdir(parents=True, exist_ok=True)
-            for name in self.run.OUTPUTS:
-                path = self.run.path / name
+            for path in self.run.everything():
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             write_beginning(self.run.start_file, start)
 
@@ -57,7 +69,7 @@ class RunFiles:
 
         def write() -> None:
             for name in ("last", "best") if best else ("last",):
-                save_model_folder(self.run.folder(name), self.accelerator.unwrap_model(model), self.config)
+                save_model_folder(self.run.path / name, self.accelerator.unwrap_model(model), self.config)
             write_csv(self.run.history_file, progress.rows)
 
         self._first(write)
@@ -67,7 +79,7 @@ class RunFiles:
         place = (progress.epoch, progress.step)
         if place == self._saved_at or (progress.terms and not torch.stack(progress.terms).isfinite().all()):
             return  # broken weights must not become the newest checkpoint
-        rest = rest | {"random": gather_object([random_state(self.accelerator.device)])}
+        rest = rest | {"processes": self.accelerator.num_processes}
         bare = self.accelerator.unwrap_model(model)
         self._first(lambda: save_state(self.run.states, bare, self.config, progress, rest))
         self._saved_at, self._saved = place, time.monotonic()

@@ -26,16 +26,26 @@ from sbirlib.methods.base import Method, Stage
 def make_accelerator(config: Config, out: Path) -> Accelerator:
     if config.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device = 'cuda': torch sees no CUDA device here; use auto or cpu")
-    # Accelerate keeps one state per process; without this, a notebook's second run could not have another
-    # precision or device.
-    AcceleratorState._reset_state(reset_partial_state=True)
     cpu, tracker = config.run.device == "cpu", None if config.run.tracker == "none" else config.run.tracker
+    # Accelerate keeps one state per process. A run on another device or in another precision begins it anew;
+    # any other leaves it to those that may be under way.
+    if PartialState._shared_state.get("_cpu", cpu) != cpu:
+        AcceleratorState._reset_state(reset_partial_state=True)
     precision = "bf16" if wants_bf16(config.run.precision, PartialState(cpu=cpu).device) else "no"
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
     unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused]
     )
+    if (steps := accelerator.gradient_accumulation_steps) > 1:
+        raise ConfigError(
+            f"gradient accumulation over {steps} steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS, or the "
+            "configuration of accelerate): pairs of different steps would not be each other's negatives. Set "
+            "it to 1; for a large batch in little memory use optim.batch_size and optim.chunk"
+        )
+    return accelerator
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:

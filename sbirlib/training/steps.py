@@ -12,25 +12,30 @@ from accelerate.utils import gather
 from torch import Tensor, nn
 
 from sbirlib.data.batches import Batch, Epoch
+from sbirlib.layers.chance import drawing
 from sbirlib.methods.base import Method
-from sbirlib.runs.state import random_state, set_random_state
 
 
-def backward(accelerator: Accelerator, model: nn.Module, plan: Epoch, rows: Tensor, chunk: int = 0) -> Tensor:
+def backward(
+    accelerator: Accelerator, model: nn.Module, plan: Epoch, rows: Tensor, key: tuple[int, ...],
+    chunk: int = 0,
+) -> Tensor:  # fmt: skip
     """Adds the gradient of the loss on this process's sketches `rows` (b,); returns the loss terms (t,).
 
-    The pairs of all processes make one batch. With `chunk` pairs at a time the encoders run twice with the
-    same views and dropout: first without a graph, for the rows, then chunk by chunk, for the weights. The
-    gradient is that of the whole batch, which the sum of smaller batches' gradients is not: their pairs would
-    not be each other's negatives. Source: gradient caching (Gao et al., arXiv 2101.06983).
+    The pairs of all processes make one batch. Dropout depends on `key` alone. With `chunk` pairs at a time
+    the encoders run twice with the same views and dropout: first without a graph, for the rows, then chunk
+    by chunk, for the weights. The gradient is that of the whole batch, which the sum of smaller batches'
+    gradients is not: their pairs would not be each other's negatives. Source: gradient caching (Gao et al.,
+    arXiv 2101.06983).
     """
     method: Method = accelerator.unwrap_model(model)
     if not chunk or chunk >= len(rows):
         batch = plan.batch(rows, accelerator.device)
-        joint = joint_loss(accelerator, method, model(batch), batch)
-        accelerator.backward(joint.objective)
+        with drawing(*key, device=accelerator.device):
+            joint = joint_loss(accelerator, method, model(batch), batch)
+            accelerator.backward(joint.objective)
     else:
-        joint = _cached(accelerator, model, method, plan, rows.split(chunk))
+        joint = _cached(accelerator, model, method, plan, rows.split(chunk), key)
     return torch.stack([joint.terms[name].detach().float() for name in method.terms])
 
 
@@ -56,15 +61,16 @@ def joint_loss(accelerator: Accelerator, method: Method, rows: dict[str, Tensor]
 
 
 def _cached(
-    accelerator: Accelerator, model: nn.Module, method: Method, plan: Epoch, parts: Sequence[Tensor]
-) -> JointLoss:
+    accelerator: Accelerator, model: nn.Module, method: Method, plan: Epoch, parts: Sequence[Tensor],
+    key: tuple[int, ...],
+) -> JointLoss:  # fmt: skip
     device, size = accelerator.device, sum(map(len, parts))
-    states, encoded, labels = [], [], []
+    encoded, labels = [], []
     with torch.no_grad():
-        for rows in parts:
-            states.append(random_state(device))
+        for number, rows in enumerate(parts):
             batch = plan.batch(rows, device)
-            encoded.append(model(batch))
+            with drawing(*key, number, device=device):
+                encoded.append(model(batch))
             labels.append((batch.photo_ids, batch.numbers))
     leaves = {}
     for name in encoded[0]:
@@ -73,23 +79,23 @@ def _cached(
         whole = torch.cat(values) if values[0].ndim else torch.stack(shares).sum(dim=0)
         leaves[name] = whole.requires_grad_()
     photo_ids, numbers = (torch.cat(values) for values in zip(*labels, strict=True))
-    joint = joint_loss(accelerator, method, leaves, _labels(photo_ids, numbers))
+    with drawing(*key, len(parts), device=device):
+        joint = joint_loss(accelerator, method, leaves, _labels(photo_ids, numbers))
     found = torch.autograd.grad(joint.objective, list(leaves.values()), allow_unused=True)
     gradients = {name: value.float() for name, value in zip(leaves, found, strict=True) if value is not None}
-    after, done = random_state(device), 0
-    for number, (rows, state) in enumerate(zip(parts, states, strict=True), start=1):
-        set_random_state(state, device)
+    done = 0
+    for number, rows in enumerate(parts):
         # Processes exchange gradients once a step, not once a chunk.
-        last = number == len(parts)
-        with nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(model):
-            again = model(plan.batch(rows, device))
+        last, batch = number == len(parts) - 1, plan.batch(rows, device)
+        exchange = nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(model)
+        with exchange, drawing(*key, number, device=device):
+            again = model(batch)
             surrogate = torch.zeros((), device=device)
             for name, gradient in gradients.items():
                 own = gradient[done : done + len(rows)] if gradient.ndim else gradient * (len(rows) / size)
                 surrogate = surrogate + (again[name].float() * own).sum()
             accelerator.backward(surrogate)
         done += len(rows)
-    set_random_state(after, device)
     return joint
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator, MutableMapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from accelerate.utils import set_seed
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
@@ -19,7 +21,8 @@ from sbirlib.data.batches import Epoch
 from sbirlib.data.loading import load_data
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import ConfigError, InputError
-from sbirlib.layers.precision import choose_attention
+from sbirlib.layers.chance import drawing
+from sbirlib.layers.precision import choose_attention, forward_in
 from sbirlib.methods.base import Method
 from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.retrieval.scores import score_split
@@ -27,13 +30,15 @@ from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run
 from sbirlib.runs.history import HELD_OUT, NOTHING, TEST_SET, EpochRecord
 from sbirlib.runs.provenance import beginning
-from sbirlib.runs.state import Progress, load_state, set_random_state
+from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
-from sbirlib.training.setup import check_exactness, lr_factor, make_accelerator, make_optimizer, stage_ends
+from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends
 from sbirlib.training.signals import Stop, noted
 from sbirlib.training.steps import backward
 
 UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
+# Iterations that have not ended: where they write, and the thread that began them.
+_UNFINISHED: MutableMapping[Generator[EpochRecord], tuple[RunFiles, int]] = weakref.WeakKeyDictionary()
 
 
 class TrainingError(InputError):
@@ -50,42 +55,65 @@ def train(
     it, Ctrl-C or `stop` leaves a checkpoint, and `resume=True` goes on from the newest one as if nothing had
     happened. In several processes (`accelerate launch`) the batch of a step is that of all of them together.
 
-    Data, model and folder are checked before this returns: PairError, BackboneError, MSTRError, ConfigError,
-    FileExistsError, RunError. While iterating, TrainingError if the loss is no longer a number, RunError if
-    the run cannot be written. One run at a time in a process.
+    Folder, data and model are checked before this returns: FileExistsError, RunError, PairError,
+    BackboneError, MSTRError, ConfigError. While iterating, TrainingError if the loss is no longer a number,
+    RunError if the run cannot be written. `out` is this iteration's alone until it ends; trainings side by
+    side in a process need one device and precision.
     Source: paper, section 4; the validation split by photo is the kit's own.
     """
     pattern = config.data.pattern  # the configuration decides: it is what the run records
     if not isinstance(pairs, PairFolder) or pairs.pattern != pattern:
         pairs = PairFolder(pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=pattern)
     config = config.updated({"data.root": str(pairs.root)})
-    present = Run(out).present
     if resume and overwrite:
         raise ConfigError("resume goes on with a run, overwrite starts it again: choose one of them")
-    if present and not overwrite and not resume:
+    for left, (files, thread) in list(_UNFINISHED.items()):
+        # A notebook keeps the iteration of a cell that an error ended.
+        if thread == threading.get_ident() and files.run.path.resolve() == Path(out).resolve():
+            left.close()
+            files.release()  # what was never begun does not end
+    files = RunFiles(Path(out), config)
+    with ExitStack() as unless_begun:
+        unless_begun.callback(files.release)
+        files.claim()
+        _check_free(files.run, overwrite, resume)
+        trainer = Trainer(pairs, files, stop)
+        if resume:
+            trainer.resume()
+        epochs = trainer.epochs()
+        _UNFINISHED[epochs] = files, threading.get_ident()
+        unless_begun.pop_all()
+    return epochs
+
+
+def _check_free(run: Run, overwrite: bool, resume: bool) -> None:
+    if not run.present or resume:
+        return
+    holds = f"{run.path} already holds {', '.join(run.present)}"
+    if not run.is_run:
+        raise FileExistsError(f"{holds}, but no run that could be replaced; choose another folder")
+    if not overwrite:
         raise FileExistsError(
-            f"{out} already holds a run ({', '.join(present)}); go on with it by resume (--resume), choose "
-            "another folder, or pass overwrite (--overwrite) to replace it"
+            f"{holds}, a run; go on with it by resume (--resume), choose another folder, or pass overwrite "
+            "(--overwrite) to replace it"
         )
-    trainer = Trainer(pairs, config, Path(out), stop)
-    if resume:
-        trainer.resume()
-    return trainer.epochs()
 
 
 class Trainer:
     """Everything one run needs; made and driven by `train`."""
 
-    def __init__(self, pairs: PairFolder, config: Config, out: Path, stop: Stop | None = None) -> None:
-        self.config, self.out, self.stop = config, out, stop or Stop()
+    def __init__(self, pairs: PairFolder, files: RunFiles, stop: Stop | None = None) -> None:
+        self.files, self.stop, self.config = files, stop or Stop(), files.config
+        config = self.config
+        self.accelerator, self.out = files.accelerator, files.run.path
         METHODS[config.method].needs.check(config.method, pairs, config)
         self.data, self.held_out, self.skipped = load_data(pairs, config)
         chosen_on = TEST_SET if config.run.protocol == "released" else HELD_OUT
         self.selected_on = NOTHING if self.held_out is None else chosen_on
-        self.accelerator = make_accelerator(config, out)
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        set_seed(config.run.seed)
-        model = build(config)
+        self.chooses = config.chooses_best and self.held_out is not None
+        processes = self.accelerator.num_processes
+        with drawing(config.run.seed):
+            model = build(config)
         check_exactness(model, config, processes)
         # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"
@@ -102,11 +130,7 @@ class Trainer:
         self.ends = stage_ends(self.stages, config.run.epochs)
         self.model: nn.Module = self.accelerator.prepare(model)
         self._begin_stage(epoch=1)
-        self.files = RunFiles(self.accelerator, out, config)
         self.progress, self.resumed = Progress(), False
-        if rank:
-            # Weights are the same everywhere, dropout is not.
-            set_seed(config.run.seed + rank)
 
     @property
     def method(self) -> Method:
@@ -128,11 +152,10 @@ class Trainer:
         self._begin_stage(progress.epoch)
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
-        states = rest["random"]
-        if len(states) != self.accelerator.num_processes:
-            now = self.accelerator.num_processes
-            raise RunError(f"{self.out} was trained in {len(states)} processes, not {now}; start as many")
-        set_random_state(states[self.accelerator.process_index], self.accelerator.device)
+        # Version 0.1.0 kept random numbers of each process instead.
+        before, now = rest.get("processes") or len(rest["random"]), self.accelerator.num_processes
+        if before != now:
+            raise RunError(f"{self.out} was trained in {before} processes, not {now}; start as many")
 
     def _begin_stage(self, epoch: int) -> None:
         """Optimiser and learning rate of the stage that this epoch belongs to."""
@@ -148,14 +171,14 @@ class Trainer:
         self.schedule = LambdaLR(optimizer, factor)
         self.optimizer = self.accelerator.prepare(optimizer)
 
-    def epochs(self) -> Iterator[EpochRecord]:
+    def epochs(self) -> Generator[EpochRecord]:
         """Runs all epochs; closing the iterator ends the run in good order."""
-        if self.resumed:
-            self.files.take_up(self.progress)
-        else:
-            self.files.begin(self.start)
-        self.accelerator.init_trackers("tensorboard")
         try:
+            if self.resumed:
+                self.files.take_up(self.progress)
+            else:
+                self.files.begin(self.start)
+            self.accelerator.init_trackers("tensorboard")
             while self.progress.epoch <= self.config.run.epochs and not self.files.anyone(self.stop.asked)[0]:
                 record = self._epoch()
                 if record is None:
@@ -168,6 +191,7 @@ class Trainer:
             self._save()
         finally:
             self.accelerator.end_training()
+            self.files.release()
 
     def plan(self, epoch: int) -> Epoch:
         """The order and the views of an epoch, counted from 1."""
@@ -203,7 +227,9 @@ class Trainer:
         config, progress, started = self.config, self.progress, time.perf_counter()
         rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
         own = rows[self.accelerator.process_index]
-        terms = backward(self.accelerator, self.model, plan, own, config.optim.chunk)
+        # Weights are the same in every process, dropout is not.
+        key = (config.run.seed, progress.epoch, step, self.accelerator.process_index)
+        terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -222,10 +248,12 @@ class Trainer:
         validation = self.validate(progress.epoch)
         score = (validation["acc@1"], validation["mrr"]) if validation else UNSCORED
         # Until a first search the latest weights are the best, and a run that stops then needs some.
-        best, lr = score > progress.best or progress.best == UNSCORED, float(self.schedule.get_last_lr()[0])
+        # Of equals the later: it has learnt longer.
+        best = self.chooses and (score >= progress.best or progress.best == UNSCORED)
+        queries, lr = len(self.held_out.sketches) if self.held_out else 0, self.schedule.get_last_lr()[0]
         record = EpochRecord(
-            progress.epoch, losses, lr, views / seconds, seconds, validation, best, self.selected_on,
-            self.skipped,
+            progress.epoch, losses, float(lr), views / seconds, seconds, validation, best, self.selected_on,
+            self.skipped, queries,
         )  # fmt: skip
         row = record.as_row()
         rows = [*progress.rows, row]
@@ -266,7 +294,7 @@ class Trainer:
         run = self.config.run
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
-        with self.accelerator.autocast():
+        with forward_in("bf16" if self.bf16 else "fp32", self.method):
             device = self.accelerator.device
             scores = score_split(self.method, self.held_out, device=device, batch=run.eval_batch)
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}

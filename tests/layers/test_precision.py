@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tools.trainers import trainer_of
 
 from sbirlib import evaluate
 from sbirlib.config.config import OptimConfig
@@ -11,7 +12,6 @@ from sbirlib.layers.precision import choose_attention, forward_in, wants_bf16
 from sbirlib.methods.arnet import ARNet
 from sbirlib.retrieval import scores as retrieval
 from sbirlib.training.setup import make_optimizer
-from sbirlib.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 MODELS = {
@@ -162,7 +162,7 @@ def test_auto_takes_bf16_on_gpus_that_do_not_emulate_it(monkeypatch, capability,
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_trainer_exchanges_exactness_for_speed_in_bf16_alone(processor, pairs, tiny, tmp_path, precision):
     processor("avx512_bf16")
-    trainer = Trainer(pairs, tiny.updated({"run.precision": precision}), tmp_path)
+    trainer = trainer_of(pairs, tiny.updated({"run.precision": precision}), tmp_path)
     assert fused(trainer.model) == {precision == "fp32"}
     assert trainer.optimizer.defaults["fused"] == (True if precision == "bf16" else None)
 

@@ -143,6 +143,14 @@ def test_finish_trains_once_and_returns_the_run(train_panel, capsys):
     assert not (folder.parent / "run-02").exists()
 
 
+def test_two_panels_started_together_train_in_folders_of_their_own(pairs, tiny, tmp_path):
+    panels = [TrainPanel(pairs, tiny.updated({"run.seed": seed}), tmp_path / "runs") for seed in (0, 1)]
+    for panel in panels:
+        assert panel.start()
+    assert sorted(panel.finish().name for panel in panels) == ["run-01", "run-02"]
+    assert all(load_run(panel.folder) for panel in panels)
+
+
 def test_stop_ends_the_training_and_leaves_a_loadable_run(train_panel):
     train_panel.controls["run.epochs"].value = 100
     train_panel.train_button.click()

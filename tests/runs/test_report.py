@@ -21,7 +21,7 @@ def test_a_run_is_told_on_one_page(run, tiny):
     text = describe(run)
     assert "2 of 2 epochs" in text
     assert "--resume" not in text
-    assert re.search(r"kept epoch [12], chosen on held-out photos: Acc@1 \d+\.\d %, Acc@5", text)
+    assert re.search(r"kept epoch [12], chosen on 9 sketches of held-out photos: Acc@1 \d+\.\d %", text)
     assert "  model.backbone = sbir_mini\n" in text
     assert "loss.temperature" not in text  # the paper's
     start = yaml.safe_load((run / "start.yaml").read_text())

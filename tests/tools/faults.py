@@ -63,6 +63,7 @@ def config_of(root: Path) -> Config:
             "mstr.scales": (1, 2),
             "model.drop_path": 0.2,
             "run.save_minutes": 0,
+            "run.keep": "best",
             "run.device": "cpu",
         }
     )

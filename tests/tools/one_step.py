@@ -24,7 +24,7 @@ def main(config_file: str, chunk: str, out: str) -> None:
         config.model.image_size,
     )
     rows = torch.arange(16).chunk(accelerator.num_processes)[accelerator.process_index]
-    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, int(chunk))
+    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, (0, 0), int(chunk))
     if accelerator.is_main_process:
         gradient = torch.cat([weights.grad.flatten() for weights in model.parameters()])
         torch.save({"terms": terms, "gradient": gradient}, out)

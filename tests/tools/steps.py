@@ -19,16 +19,15 @@ EXACT = {"mstr.dropout": 0.0, "run.precision": "fp32"}
 
 
 def gradients(config, pairs, rows, chunk, *, seed=0):
-    """Loss terms and the gradient of every parameter, flattened, in one process."""
+    """Loss terms and the gradient of every parameter, flattened, in one process; `seed` is dropout's."""
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     model = accelerator.prepare(build(config)).train()
     data = load_split(pairs.split("train"), DataConfig(root=str(pairs.root)), config.model.image_size)
-    torch.manual_seed(seed)
-    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, chunk)
+    terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, (seed, 0), chunk)
     flat = torch.cat([weights.grad.flatten() for weights in model.parameters()])
-    return terms, flat, torch.get_rng_state()
+    return terms, flat
 
 
 def launch(processes, *words):

@@ -15,6 +15,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from tools.trainers import trainer_of
 
 from sbirlib import Config, load_run, train
 from sbirlib.cli.app import main
@@ -221,7 +222,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(whole, config, pairs, tmp
     shutil.copytree(whole, tmp_path / "run")
     newest, older = Run(tmp_path / "run").checkpoints[::-1][:2]
     damage(newest / name)
-    trainer = Trainer(pairs, config, tmp_path / "run")
+    trainer = trainer_of(pairs, config, tmp_path / "run")
     with pytest.warns(CheckpointWarning, match=f"{newest} is damaged.*going on from {older}"):
         progress, _ = load_state(tmp_path / "run" / "state", config, trainer.model)
     assert progress.epoch == 3
@@ -337,10 +338,10 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(RunError, match="what was saved before is kept"):
         write_half(folder)
     assert (folder / "a").read_text() == "old"
-    # Killed between the two renamings: the old one has its name back.
+    # Killed between the two renamings: the old one is read where it is.
     folder.rename(tmp_path / ".best.old")
     assert (settled(folder) / "a").read_text() == "old"
-    folder.rename(tmp_path / ".best.old")
+    assert [path.name for path in tmp_path.iterdir()] == [".best.old"]
     with replacing(folder) as fresh:
         (fresh / "a").write_text("new")
     assert (folder / "a").read_text() == "new"

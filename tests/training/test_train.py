@@ -8,6 +8,7 @@ import torch
 import yaml
 from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
+from tools.trainers import trainer_of
 
 from sbirlib import ARNet, Config, PairFolder, evaluate, load_run, train
 from sbirlib.config.config import OptimConfig
@@ -30,7 +31,9 @@ def test_a_run_holds_what_it_promises(run, tiny, pairs):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(math.isfinite(float(row[name])) for row in rows for name in ("loss_multi", "val_acc@1", "lr"))
-    assert sorted(p.name for p in run.iterdir()) == ["best", "history.csv", "last", "start.yaml", "state"]
+    assert sorted(p.name for p in run.iterdir()) == [
+        ".lock", "best", "history.csv", "last", "start.yaml", "state",
+    ]  # fmt: skip
 
 
 def test_records_report_the_epoch(pairs, tiny, tmp_path):
@@ -73,10 +76,34 @@ def test_stopping_early_leaves_a_run(pairs, tiny, tmp_path):
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
 
 
-def test_without_validation_the_last_epoch_is_the_best(pairs, tiny, tmp_path):
+def test_without_validation_the_last_epoch_is_kept(pairs, tiny, tmp_path):
     records = list(train(pairs, tiny.updated({"data.val_fraction": 0}), out=tmp_path / "run"))
-    assert [record.best for record in records] == [True, True]
+    assert [record.best for record in records] == [False, False]
     assert records[0].validation == {}
+    assert Run(tmp_path / "run").chosen == "last"
+    assert "of the last epoch" in load_run(tmp_path / "run").origin
+
+
+def test_where_the_learning_rate_ends_at_zero_the_last_epoch_is_kept(pairs, tiny, tmp_path):
+    cosine = tiny.updated({"run.keep": "auto", "run.epochs": 4})
+    records = list(train(pairs, cosine, out=tmp_path / "run"))
+    assert {record.queries for record in records} == {9}  # searched all the same
+    assert not (tmp_path / "run" / "best").exists()
+    assert torch.equal(*(next(load_run(tmp_path / "run", which).parameters()) for which in (None, "last")))
+    assert "of the last epoch" in str(evaluate(load_run(tmp_path / "run"), pairs))
+    for changes, best in (
+        ({"optim.schedule": "constant"}, True),
+        ({"run.protocol": "released"}, True),
+        ({"optim.schedule": "constant", "run.keep": "last"}, False),
+        ({"run.keep": "best"}, True),
+    ):
+        assert cosine.updated(changes).chooses_best is best
+
+
+def test_of_equally_good_epochs_the_later_is_best(pairs, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"acc@1": 100.0, "acc@5": 100.0, "mrr": 1.0})
+    records = list(train(pairs, tiny.updated({"run.epochs": 3}), out=tmp_path / "run"))
+    assert [record.best for record in records] == [True, True, True]
     best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
     assert all(torch.equal(best[name], last[name]) for name in best)
 
@@ -92,7 +119,7 @@ def test_best_is_the_epoch_with_the_highest_validation_score(pairs, tiny, tmp_pa
 
 def test_an_existing_run_is_not_lost(pairs, tiny, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    words = r"already holds a run \(best, last, state, history.csv, start.yaml\).*--overwrite"
+    words = r"already holds best, last, state, history.csv, start.yaml, a run; .*--overwrite"
     with pytest.raises(FileExistsError, match=words):
         train(pairs, tiny, out=tmp_path / "run")
     assert load_run(tmp_path / "run")
@@ -187,7 +214,7 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_weights
 
 def test_a_gradient_that_is_no_number_stops_training_though_the_loss_was_one(pairs, tiny, tmp_path):
     out = tmp_path / "run"
-    trainer = Trainer(
+    trainer = trainer_of(
         pairs, tiny.updated({"run.epochs": 3, "data.root": str(pairs.root), "run.save_minutes": 0}), out
     )
     records = trainer.epochs()
@@ -247,7 +274,7 @@ def test_adamw_spares_biases_and_norms():
 
 
 def test_gradients_are_clipped(pairs, tiny, tmp_path):
-    trainer = Trainer(pairs, tiny.updated({"optim.clip": 1e-3}), tmp_path)
+    trainer = trainer_of(pairs, tiny.updated({"optim.clip": 1e-3}), tmp_path)
     norms = []
     step = trainer.optimizer.step
     trainer.optimizer.step = lambda: (norms.append(_norm(trainer.model)), step())
@@ -262,7 +289,7 @@ def _norm(model):
 
 def test_the_model_in_a_run_is_the_model_that_was_trained(pairs, tiny, tmp_path):
     config = tiny.updated({"data.root": str(pairs.root), "run.epochs": 1, "run.precision": "fp32"})
-    trainer = Trainer(PairFolder(pairs.root), config, tmp_path / "run")
+    trainer = trainer_of(PairFolder(pairs.root), config, tmp_path / "run")
     list(trainer.epochs())
     loaded = load_run(tmp_path / "run", "last")
     images = torch.rand(2, 3, 48, 48)
@@ -284,7 +311,7 @@ def test_shared_encoders_survive_saving(pairs, tiny, tmp_path, share, edges):
 def test_what_is_not_a_run_is_refused(run, tmp_path):
     with pytest.raises(RunError, match="is not a run: no such folder"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="is not a run: best/ has no model.safetensors and no config.yaml"):
+    with pytest.raises(RunError, match="is not a run: last/ has no model.safetensors and no config.yaml"):
         load_run(tmp_path)
     shutil.copytree(run, tmp_path / "run")
     weights = tmp_path / "run" / "best" / "model.safetensors"
@@ -349,7 +376,7 @@ def test_the_released_protocol_selects_on_test_and_says_so(pairs, tiny, tmp_path
     scores = evaluate(load_run(tmp_path / "run"), pairs)
     assert "CHOSEN ON THE TEST SET" in str(scores)
     assert scores.accuracy[1].percent == max(record.validation["acc@1"] for record in records)
-    trainer = Trainer(pairs, config, tmp_path)
+    trainer = trainer_of(pairs, config, tmp_path)
     assert len(trainer.data.split.photos) == len(pairs.split("train").photos)
 
 

@@ -1,0 +1,38 @@
+"""Whose turn it is to draw from torch's generator, which dropout and new weights share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+_TURN = threading.RLock()
+
+
+@contextmanager
+def drawing(*key: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Lets one thread at a time draw, such as of two trainings side by side.
+
+    With a `key`, what is drawn on the CPU and on `device` depends on the key alone, and whatever is drawn
+    afterwards goes on as if nothing had been.
+    """
+    place = torch.device(device).type
+    kinds = [torch] if place == "cpu" else [torch, getattr(torch, place)]
+    with _TURN:
+        if not key:
+            yield
+            return
+        before = [kind.get_rng_state() for kind in kinds]
+        # A single number is a seed as it is, so that `torch.manual_seed` gives the same.
+        seed = key[0] if len(key) == 1 else int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(seed)
+        for kind in kinds[1:]:
+            kind.manual_seed(seed)
+        try:
+            yield
+        finally:
+            for kind, state in zip(kinds, before, strict=True):
+                kind.set_rng_state(state)
