@@ -37,13 +37,26 @@ class RunFiles:
         """Whether it is time for another checkpoint."""
         return time.monotonic() - self._saved > 60 * self.config.run.save_minutes
 
-    def claim(self) -> None:
-        """Makes this the only run that writes the folder, until `release`."""
+    def claim(self, *, overwrite: bool = False, resume: bool = False) -> None:
+        """Makes this the only run that writes the folder, until `release`.
+
+        Raises FileExistsError if there is something that this run would replace without being told to.
+        """
 
         def own() -> None:
             self._owner = Owner(self.run.path)
 
         self._first(own)
+        if resume or not self.run.present:
+            return
+        holds = f"{self.run.path} already holds {', '.join(self.run.present)}"
+        if not self.run.is_run:
+            raise FileExistsError(f"{holds}, but no run that could be replaced; choose another folder")
+        if not overwrite:
+            raise FileExistsError(
+                f"{holds}, a run; go on with it by resume (--resume), choose another folder, or pass "
+                "overwrite (--overwrite) to replace it"
+            )
 
     def release(self) -> None:
         """Lets other runs write the folder."""

@@ -27,7 +27,6 @@ from sbirlib.methods.base import Method
 from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.folder import Run
 from sbirlib.runs.history import HELD_OUT, NOTHING, TEST_SET, EpochRecord
 from sbirlib.runs.provenance import beginning
 from sbirlib.runs.state import Progress, load_state
@@ -75,8 +74,7 @@ def train(
     files = RunFiles(Path(out), config)
     with ExitStack() as unless_begun:
         unless_begun.callback(files.release)
-        files.claim()
-        _check_free(files.run, overwrite, resume)
+        files.claim(overwrite=overwrite, resume=resume)
         trainer = Trainer(pairs, files, stop)
         if resume:
             trainer.resume()
@@ -84,19 +82,6 @@ def train(
         _UNFINISHED[epochs] = files, threading.get_ident()
         unless_begun.pop_all()
     return epochs
-
-
-def _check_free(run: Run, overwrite: bool, resume: bool) -> None:
-    if not run.present or resume:
-        return
-    holds = f"{run.path} already holds {', '.join(run.present)}"
-    if not run.is_run:
-        raise FileExistsError(f"{holds}, but no run that could be replaced; choose another folder")
-    if not overwrite:
-        raise FileExistsError(
-            f"{holds}, a run; go on with it by resume (--resume), choose another folder, or pass overwrite "
-            "(--overwrite) to replace it"
-        )
 
 
 class Trainer:
