@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import yaml
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import Fault, inspect_image, list_visible, read_all
+from sbirlib.data.folders import content, filling
+from sbirlib.data.images import Fault, inspect_image, read_all
 from sbirlib.data.pairs import NO_PHOTO, SPLITS, PairFolder
 from sbirlib.errors import InputError, printable
 from sbirlib.sources.archives import ArchiveError, open_archive
@@ -102,19 +103,14 @@ def import_dataset(source: Source, archive: str | Path, out: str | Path) -> Impo
     with open_archive(archive, without=out) as listing:
         layout = arrange(listing, known.word, archive)
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            # Hidden, and on the same disk, so that what is complete can be renamed into place.
-            prefix = f".{out.name}-"
-            with TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as fresh:
-                new = Path(fresh, "new")
+            with filling(out) as new:
                 report = _report(known, archive, out, _write(layout, archive, new), new)
                 record = {
                     "source": source, "name": known.name, "from": str(archive), "terms": known.terms,
-                    "counts": report.counts, "files": _files(new), "warnings": report.warnings,
+                    "counts": report.counts, "sha256": _hashes(new), "warnings": report.warnings,
                     "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
                 }  # fmt: skip
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-                _put_in_place(new, out)
         except OSError as error:
             reason = f"cannot be written ({error.strerror or error}); nothing was imported"
             raise SourceError(f"{out}: {reason}. Make room, or choose another folder with --out") from None
@@ -128,7 +124,7 @@ def _check_free(out: Path, source: str, archive: Path) -> None:
         raise SourceError(f"{out}: is a file; choose a new folder with --out")
     if archive.resolve().is_relative_to(out.resolve()):
         raise SourceError(f"{out}: holds {archive}, which is to be imported; choose another --out")
-    if not any(out.iterdir()):
+    if not content(out):
         return
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
@@ -137,14 +133,32 @@ def _check_free(out: Path, source: str, archive: Path) -> None:
     instead = "move it away, or choose a new folder with --out. Nothing in it was touched"
     if not isinstance(record, dict) or record.get("source") != source:
         raise SourceError(f"{out}: is not empty, and not an earlier import of {source}; {instead}")
-    if record.get("files") != _files(out):
-        raise SourceError(f"{out}: was changed since it was imported; {instead}")
+    if not isinstance(before := record.get("sha256"), dict):
+        reason = "was imported by an older version, which did not note what the files held"
+        raise SourceError(f"{out}: {reason}, so nobody can tell whether they were changed; {instead}")
+    now = _hashes(out)
+    if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+        some = [f"{name} is {_change(name, before, now)}" for name in changed[:SHOWN]]
+        more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
+        raise SourceError(f"{out}: was changed since it was imported ({', '.join(some + more)}); {instead}")
 
 
-def _files(folder: Path) -> dict[str, int]:
-    """How many files each folder of an import holds; anything beside these folders counts too."""
-    paths = [path for path in list_visible(folder) if path.name != RECORD]
-    return {path.name: len(list_visible(path)) if path.is_dir() else 1 for path in paths}
+def _change(name: str, before: dict[str, str], now: dict[str, str]) -> str:
+    return "gone" if name not in now else "changed" if name in before else "new"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of an import but the record, hidden ones too; "" for links and devices."""
+    result, folders = {}, [folder]
+    while folders:
+        for path in content(folders.pop()):
+            if path.is_dir() and not path.is_symlink():
+                folders.append(path)
+            elif path != folder / RECORD:
+                plain = path.is_file() and not path.is_symlink()
+                name = path.relative_to(folder).as_posix()
+                result[name] = hashlib.sha256(path.read_bytes()).hexdigest() if plain else ""
+    return result
 
 
 def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
@@ -183,8 +197,9 @@ def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: 
     if not any(split.sketches for split in splits):
         reason = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
         raise SourceError(f"{archive}: {reason}. {len(layout.left_out)} files were left out")
-    files, sides = _files(folder), {"photos": "B", "sketches": "A"}
-    counts = {f"{split} {what}": files.get(split + sides[what], 0) for split in SPLITS for what in sides}
+    sides = {"photos": "B", "sketches": "A"}
+    parts = {f"{split} {what}": folder / f"{split}{side}" for split in SPLITS for what, side in sides.items()}
+    counts = {what: len(content(part)) if part.is_dir() else 0 for what, part in parts.items()}
     counts |= {f"all {what}": sum(counts[f"{split} {what}"] for split in SPLITS) for what in sides}
     notes = list(layout.notes)
     both = set.intersection(*({photo.id for photo in split.photos} for split in splits))
@@ -194,17 +209,3 @@ def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: 
     if lonely := [fault for split in splits for fault in split.faults if fault.kind == NO_PHOTO]:
         notes.append(f"sketches without a photo: {len(lonely)}; data check names them")
     return ImportReport(known, archive, out, counts, tuple(layout.left_out), tuple(notes))
-
-
-def _put_in_place(new: Path, out: Path) -> None:
-    old = new.with_name("old")
-    new.chmod(0o755)
-    try:
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except BaseException:
-        # The earlier import must not go with the unfinished one.
-        if not out.exists() and old.exists():
-            old.rename(out)
-        raise

@@ -300,21 +300,67 @@ def test_a_full_disk_and_ctrl_c_leave_what_was_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"][: 1 + before]
 
 
-def test_an_import_that_cannot_be_put_in_place_brings_the_old_one_back(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda out: (out / "trainB/00001.png").write_bytes(png(99)), "trainB/00001.png is changed"),
+        (lambda out: (out / "testA/00003_06.png").unlink(), "testA/00003_06.png is gone"),
+        (lambda out: write(out, {".git/HEAD": b"ref"}), ".git/HEAD is new"),
+        (lambda out: (out / "trainA/link.png").symlink_to("00000_01.png"), "trainA/link.png is new"),
+        (lambda out: write(out, {f"{n:02d}": b"" for n in range(12)}), "08 is new, 09 is new, 2 more"),
+    ],
+)
+def test_an_import_that_was_changed_is_not_replaced(change, words, tmp_path):
     archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
     import_dataset("clothesv1", archive, out)
-    rename = Path.rename
+    change(out)
+    before = {path: path.is_file() and path.read_bytes() for path in out.rglob("*")}
+    with pytest.raises(SourceError, match=f"changed since it was imported .*{words}.; move it away"):
+        import_dataset("clothesv1", archive, out)
+    assert {path: path.is_file() and path.read_bytes() for path in out.rglob("*")} == before
+
+
+def test_an_import_that_did_not_note_its_files_is_not_replaced(tmp_path):
+    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    import_dataset("clothesv1", archive, out)
+    record = json.loads((out / RECORD).read_text())
+    del record["sha256"]
+    (out / RECORD).write_text(json.dumps(record | {"files": CLOTHES}))
+    with pytest.raises(SourceError, match="by an older version, which did not note what the files held"):
+        import_dataset("clothesv1", archive, out)
+    assert found(out) == CLOTHES
+
+
+def test_a_folder_that_is_there_is_filled_and_stays_itself(tmp_path):
+    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    (out / "lost+found").mkdir(parents=True)
+    before = out.stat().st_ino
+    for _ in range(2):
+        import_dataset("clothesv1", archive, out)
+        assert found(out) == CLOTHES
+    assert out.stat().st_ino == before
+    assert sorted(path.name for path in out.iterdir()) == sorted([*CLOTHES, RECORD, "lost+found"])
+
+
+@pytest.mark.parametrize("step", range(10))
+def test_an_import_that_cannot_be_put_in_place_brings_the_old_one_back(step, tmp_path, monkeypatch):
+    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    import_dataset("clothesv1", archive, out)
+    before = (out / RECORD).read_bytes()
+    rename, moved = Path.rename, []
 
     def fail(path, target):
-        if path.name == "new":
+        moved.append(path)
+        if len(moved) == step + 1:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail)
+    new = write(tmp_path / "b.zip", clothes() | {"ClothesV1/trainA/00000_07.png": png()})
     with pytest.raises(SourceError, match=r"cannot be written .Input/output error."):
-        import_dataset("clothesv1", archive, out)
-    assert found(out) == CLOTHES
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
+        import_dataset("clothesv1", new, out)
+    assert (found(out), (out / RECORD).read_bytes()) == (CLOTHES, before)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*CLOTHES, RECORD])
 
 
 def test_the_command_reports_and_says_what_next(tmp_path, capsys):
