@@ -11,18 +11,21 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
-import tempfile
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from sbirlib.data.folders import content, filling
 from sbirlib.errors import InputError
 from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo
@@ -86,7 +89,7 @@ def draw_miniclothes(
     root = Path(root)
     header = dict(name="MiniClothes", version=VERSION, seed=seed)
     header |= dict(photos=list(photos), sketches=list(sketches), size=size)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and (not root.is_dir() or content(root)):
         if _holds(root, header):
             return root
         raise FileExistsError(
@@ -94,21 +97,12 @@ def draw_miniclothes(
             "name another folder, or move or delete this one; nothing in it was touched"
         )
     clothes = wardrobe(seed, *photos)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with filling(root) as new:
         for folder in ("trainA", "trainB", "testA", "testB"):
-            (unfinished / folder).mkdir()
-        _run(list(_jobs(clothes, sketches, seed, size, unfinished)), workers)
+            (new / folder).mkdir()
+        _run(list(_jobs(clothes, sketches, seed, size, new)), workers)
         manifest = header | dict(items=_items(clothes))
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        unfinished.chmod(0o755)
-        if root.exists():
-            root.rmdir()  # it is empty
-        unfinished.rename(root)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return root
 
 
@@ -134,8 +128,27 @@ def _run(jobs: list[_Job], workers: int | None) -> None:
         list(tqdm(map(_draw, jobs), **bar))
         return
     # spawn: a process that already runs threads (torch, a notebook) must not be forked
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(tqdm(pool.map(_draw, jobs, chunksize=16), **bar))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with _nothing_to_inherit():
+            drawn = pool.map(_draw, jobs, chunksize=4)  # starts the processes
+        try:
+            list(tqdm(drawn, **bar))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _nothing_to_inherit() -> Iterator[None]:
+    """Processes spawned here neither run the user's script again, nor hear of Ctrl-C: their parent does."""
+    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if os.name != "nt" else None
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _items(clothes: Wardrobe) -> dict[str, dict]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +210,17 @@ def test_number_of_workers_changes_no_pixel(small, tmp_path):
     assert pixels(parallel) == pixels(small)
 
 
+def test_a_script_without_a_main_guard_runs_once(small, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from sbirlib.miniclothes import draw_miniclothes\n"
+        f"draw_miniclothes({str(tmp_path / 'mini')!r}, workers=2, **{SMALL})\nprint('drawn')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "drawn\n"), done.stderr
+    assert pixels(tmp_path / "mini") == pixels(small)
+
+
 def test_same_drawing_is_returned_without_drawing(small):
     before = {f: f.stat().st_mtime_ns for f in small.rglob("*")}
     assert draw_miniclothes(small, **SMALL) == small
@@ -246,9 +259,15 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_is_used(tmp_path):
-    tiny = dict(photos=(1, 1), sketches=(1, 1), size=32)
-    assert (draw_miniclothes(tmp_path, workers=1, **tiny) / "testB" / "00002.png").exists()
+def test_an_empty_folder_is_filled_and_stays_itself(tmp_path):
+    # It may be a mounted volume, which cannot be replaced, and has a folder of the disk's own.
+    (tmp_path / "lost+found").mkdir()
+    before, tiny = tmp_path.stat().st_ino, dict(photos=(1, 1), sketches=(1, 1), size=32)
+    for _ in range(2):
+        assert (draw_miniclothes(tmp_path, workers=1, **tiny) / "testB" / "00002.png").exists()
+    names = [f.name for f in sorted(tmp_path.iterdir())]
+    assert names == ["lost+found", "miniclothes.json", "testA", "testB", "trainA", "trainB"]
+    assert tmp_path.stat().st_ino == before
 
 
 @pytest.mark.parametrize(
