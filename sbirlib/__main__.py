@@ -2,7 +2,10 @@
 
 import sys
 
-from sbirlib.cli.app import main
-
 if __name__ == "__main__":
+    try:
+        from sbirlib.cli.app import main
+    except KeyboardInterrupt:  # while libraries are imported, which takes seconds
+        print("stopped; nothing was begun", file=sys.stderr)
+        sys.exit(130)
     sys.exit(main())

@@ -102,7 +102,12 @@ def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tu
 
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
-        results = list(tqdm(pool.map(attempt, paths), desc=what, total=len(paths), disable=None, leave=False))
+        attempts = pool.map(attempt, paths)
+        try:
+            results = list(tqdm(attempts, desc=what, total=len(paths), disable=None, leave=False))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all of them
+            raise
     return [r for r in results if not isinstance(r, Fault)], [r for r in results if isinstance(r, Fault)]
 
 

@@ -1,8 +1,10 @@
 """The command line, as scripts rely on it."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from sbirlib.cli.app import main
 from sbirlib.config.config import Config, knobs
 from sbirlib.methods import METHODS
 from sbirlib.runs.folder import Run
+
+ROOT = Path(__file__).parents[2]
 
 
 def words(*parts):
@@ -48,6 +52,16 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     assert rows[0]["photo"] in capsys.readouterr().out
     with Image.open(figure) as picture:
         assert picture.width > 300
+
+
+def test_ctrl_c_while_the_libraries_are_imported_prints_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "sbirlib", "methods"], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped; nothing was begun\n")
 
 
 def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monkeypatch):

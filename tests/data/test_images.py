@@ -1,4 +1,6 @@
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sbirlib.data.images import (
     inspect_image,
     list_images,
     list_unread,
+    read_all,
     read_image,
     read_pixels,
 )
@@ -152,3 +155,15 @@ def test_the_limit_is_in_pixels_of_the_decoded_picture(tmp_path, monkeypatch):
     assert read_image(tmp_path / "at.png").size == (16, 16)
     with pytest.raises(ImageError, match="16 x 17 px is more than"):
         read_image(tmp_path / "above.png")
+
+
+def test_who_interrupts_does_not_wait_for_the_rest(monkeypatch):
+    def interrupted(results, **options):
+        next(results)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "tqdm", interrupted)
+    begun = []
+    with pytest.raises(KeyboardInterrupt):
+        read_all(lambda path: begun.append(path) or time.sleep(0.005), [Path()] * 2000, "reading")
+    assert len(begun) < 2000
