@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from sbirlib.data.images import EXTENSIONS, Facts, Fault, inspect_image, list_images, list_unread, read_all
-from sbirlib.errors import InputError, printable
+from sbirlib.errors import NOT_UTF8, InputError, check_utf8, is_utf8, printable
 
 SPLITS = ("train", "test")
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
@@ -30,14 +31,14 @@ class PairError(InputError):
 
 
 class Photo(NamedTuple):
-    """A photo file and its id (the file name without extension)."""
+    """A photo file and its id (the file name without extension, in Unicode's composed form)."""
 
     path: Path
     id: str
 
 
 class Sketch(NamedTuple):
-    """A sketch file, the id of its photo, and its designer (the digits of its name, or '')."""
+    """A sketch file, the id of its photo, and its designer (the number at the end of its name, or '')."""
 
     path: Path
     photo_id: str
@@ -66,8 +67,8 @@ class Split:
 
     @property
     def designers(self) -> list[str]:
-        """The designers, sorted."""
-        return sorted({sketch.designer for sketch in self.sketches})
+        """The designers, sorted by number."""
+        return sorted({sketch.designer for sketch in self.sketches}, key=lambda name: (len(name), name))
 
     @property
     def unsketched(self) -> tuple[Path, ...]:
@@ -125,12 +126,14 @@ class PairFolder:
     extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
     overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
 
-    Raises PairError if the folder is missing or holds neither split. Names are read at once, pixels only by
-    `report` and by those who use the split. Source: the layout of Clothes-V1.
+    Raises PairError if the folder is missing or holds neither split, InputError if its name is not UTF-8.
+    Names are read at once, pixels only by `report` and by those who use the split. Source: the layout of
+    Clothes-V1.
     """
 
     def __init__(self, root: str | Path, *, pattern: Pattern = "digits") -> None:
         self.root, self.pattern = Path(root), pattern
+        check_utf8(root)
         if not self.root.is_dir():
             raise PairError(f"{self.root}: no such folder; `python -m sbirlib data demo` draws one to try")
         there = [name for name in SPLITS if any((self.root / f"{name}{side}").is_dir() for side in "AB")]
@@ -213,29 +216,36 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
             both = f"{name}A/ and {name}B/ go together"
             raise PairError(f"{root}: {name}{side}/ ({content}) is missing; {both}")
     faults = [fault for side in "AB" for fault in list_unread(root / f"{name}{side}")]
+    pictures = {side: list_images(root / f"{name}{side}") for side in "AB"}
+    for side, paths in pictures.items():
+        faults += [Fault(path, "cannot be used", NOT_UTF8) for path in paths if not is_utf8(path.name)]
+        pictures[side] = [path for path in paths if is_utf8(path.name)]
     by_id: dict[str, list[Path]] = defaultdict(list)
-    for path in list_images(root / f"{name}B"):
-        by_id[path.stem].append(path)
+    for path in pictures["B"]:
+        by_id[_stem(path)].append(path)
 
     sketches, overlooked = [], []
-    for path in list_images(root / f"{name}A"):
-        drawing = _DRAWING[pattern].fullmatch(path.stem)
+    for path in pictures["A"]:
+        stem = _stem(path)
+        drawing = _DRAWING[pattern].fullmatch(stem)
         if pattern == "one_character" and not (drawing and path.suffix == ".png"):
             overlooked.append(path)
             continue
         # The released code has no sketches named like their photo.
-        claims = (drawing["id"],) if pattern == "one_character" else (path.stem, drawing and drawing["id"])
+        claims = (drawing["id"],) if pattern == "one_character" else (stem, drawing and drawing["id"])
         owners = [owner for owner in claims if owner in by_id]
         if not owners:
-            wanted = drawing["id"] if drawing else path.stem
+            wanted = drawing["id"] if drawing else stem
             faults.append(Fault(path, NO_PHOTO, f"{name}B/ has no photo {wanted!r}"))
         elif len(owners) == 2:
             # `a_1` draws photo `a_1`, or is drawing 1 of photo `a`: nobody can tell.
             both = ", ".join(by_id[owner][0].name for owner in owners)
             faults.append(Fault(path, _TWICE, f"{both} both claim this sketch; rename one"))
         else:
-            designer = drawing["designer"] if drawing and owners[0] != path.stem else ""
-            sketches.append(Sketch(path, owners[0], designer))
+            designer = drawing["designer"] if drawing and owners[0] != stem else ""
+            # 3 and 03 are one person.
+            number = str(int(designer)) if designer.isdecimal() else designer
+            sketches.append(Sketch(path, owners[0], number))
 
     twice = {photo_id: paths for photo_id, paths in by_id.items() if len(paths) > 1}
     for paths in twice.values():
@@ -246,3 +256,8 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
     usable = tuple(s for s in sketches if s.photo_id not in twice)
     photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if photo_id not in twice)
     return Split(name, usable, photos, tuple(faults), tuple(overlooked))
+
+
+def _stem(path: Path) -> str:
+    # macOS writes an accent as a character of its own; such a name looks the same, and means the same.
+    return unicodedata.normalize("NFC", path.stem)

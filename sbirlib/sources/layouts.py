@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -192,7 +193,8 @@ def _lists(entries: Iterable[Entry], root: PurePosixPath, archive: Path) -> _Lis
         if entry.size > MAX_LIST:
             raise SourceError(f"{where}: is larger than {MAX_LIST // 2**20} MiB; no list of names is")
         try:
-            lines = entry.read().decode("utf-8-sig").splitlines()
+            # Composed, as the names of an archive's files are.
+            lines = unicodedata.normalize("NFC", entry.read().decode("utf-8-sig")).splitlines()
         except UnicodeDecodeError:
             raise SourceError(f"{where}: is not text; it needs one file name a line") from None
         names = [line.strip().replace("\\", "/").rpartition("/")[2] for line in lines]

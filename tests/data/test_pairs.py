@@ -1,9 +1,16 @@
+import os
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from sbirlib.config.config import DataConfig
 from sbirlib.data.images import EXTENSIONS
+from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairError, PairFolder
+from sbirlib.errors import InputError
 
 
 def picture(path, mode="RGB", size=(24, 16), **options):
@@ -40,7 +47,7 @@ def test_reads_names_ids_and_designers(folder):
 def test_extensions_in_any_case(tmp_path, extension):
     for name in ("testA/x_0012", "testB/x"):
         picture(tmp_path / f"{name}{extension}")
-    assert PairFolder(tmp_path).split("test").sketches[0].designer == "0012"
+    assert PairFolder(tmp_path).split("test").sketches[0].designer == "12"
 
 
 def test_ids_may_contain_underscores_and_end_in_digits(tmp_path):
@@ -58,6 +65,63 @@ def test_ids_may_contain_underscores_and_end_in_digits(tmp_path):
         ("red_shirt_12", "3"),
         ("red_shirt_7", "1"),
     ]
+
+
+def test_designers_are_numbers_however_they_are_written(folder):
+    for name in ("a_03", "b_3", "b_0003", "a_10", "a_0"):
+        picture(folder / f"trainA/{name}.png")
+    train = PairFolder(folder).split("train")
+    assert train.designers == ["", "0", "1", "2", "3", "10"]
+    assert sum(sketch.designer == "3" for sketch in train.sketches) == 3
+
+
+@pytest.mark.parametrize("sides", ["AB", "BA"])
+def test_an_accent_is_one_character_or_two_and_the_same_name(tmp_path, sides):
+    composed, apart = (unicodedata.normalize(form, "chemise à carreaux é") for form in ("NFC", "NFD"))
+    names = dict(zip(sides, (composed, apart), strict=True))
+    for file in (f"testA/{names['A']}_1", f"testA/{names['A']}", f"testB/{names['B']}"):
+        picture(tmp_path / f"{file}.png")
+    split = PairFolder(tmp_path).split("test")
+    assert split.left_out == ()
+    assert [(s.photo_id, s.designer) for s in split.sketches] == [(composed, ""), (composed, "1")]
+    if {path.name for path in (tmp_path / "testB").iterdir()} == {f"{names['B']}.png"}:
+        picture(tmp_path / f"testB/{names['A']}.png")
+        assert {kind for _, kind in kinds(PairFolder(tmp_path).split("test"))} == {"two photos of one id"}
+
+
+def latin(path):
+    """`path` with its accents as one byte each, which no name in UTF-8 has."""
+    return Path(os.fsdecode(str(path).encode("latin1")))
+
+
+@pytest.fixture
+def bytes_for_names(tmp_path):
+    try:
+        latin(tmp_path / "é").touch()
+    except OSError:
+        pytest.skip("this disk takes names in UTF-8 only")
+    latin(tmp_path / "é").unlink()
+
+
+def test_names_that_are_not_utf8_are_faults(bytes_for_names, folder):
+    for name in ("trainA/é_1", "trainA/é_2", "trainB/é"):
+        picture(folder / "x.png").rename(latin(folder / f"{name}.png"))
+    report = PairFolder(folder).report()
+    assert report.left_out == 3
+    assert "trainB/\\udce9.png: cannot be used: its name is not UTF-8; rename it (convmv -f latin1" in str(
+        report
+    )
+    with pytest.raises(PairError, match="3 files cannot be used"):
+        load_split(PairFolder(folder).split("train"), DataConfig(root=str(folder)), 16)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(bytes_for_names, folder, tmp_path):
+    root = latin(tmp_path.parent / f"{tmp_path.name}-é")
+    folder.rename(root)
+    with pytest.raises(InputError, match="its name is not UTF-8; rename it"):
+        PairFolder(root)
+    root.rename(folder)
+    assert PairFolder(folder).split("train").left_out == ()
 
 
 def test_hidden_and_foreign_files_are_passed_over(folder):

@@ -114,6 +114,15 @@ def test_photo_and_sketch_folders_with_lists(name, keep, tmp_path):
     assert PairFolder(tmp_path / "out").split("test").designers == ["1", "12"]
 
 
+def test_lists_may_write_an_accent_as_a_character_of_its_own(tmp_path):
+    files = {
+        name.replace("1031000079", "é"): data.replace(b"1031000079", "e\u0301".encode())
+        for name, data in qmul().items()
+    }
+    report = import_dataset("chairv2", write(tmp_path / "a.zip", files), tmp_path / "out")
+    assert (found(tmp_path / "out"), report.notes, report.left_out) == (CHAIRS, (), ())
+
+
 @pytest.mark.parametrize("form", ["{side}/{split}", "{split}/{side}", "{split}/{side}s"])
 def test_photo_and_sketch_folders_divided_by_folders(form, tmp_path):
     files = {}
