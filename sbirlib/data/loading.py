@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from sbirlib.config.config import Config, DataConfig
 from sbirlib.data.images import Fault, faults_message, read_all, read_pixels
 from sbirlib.data.pairs import PairError, PairFolder, Split
 from sbirlib.data.transforms import Fit, fit_square
+from sbirlib.errors import InputError
 
 
 def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
@@ -82,7 +84,8 @@ def load_images(
 ) -> tuple[Tensor, list[Fault]]:
     """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the others.
 
-    Beyond `budget` bytes the pixels live in a memory-mapped file that vanishes with the tensor.
+    Beyond `budget` bytes the pixels live in a memory-mapped file that vanishes with the tensor. Raises
+    InputError if there is no room for it.
     """
     shape = (len(paths), 3, size, size)
     pixels = _allocate(shape, mapped=math.prod(shape) > budget)
@@ -101,8 +104,16 @@ def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:
     count = math.prod(shape)
     if not mapped or not count:
         return torch.empty(shape, dtype=torch.uint8)
-    with tempfile.NamedTemporaryFile(prefix="sbirlib-") as file:
-        return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).reshape(shape)
+    try:
+        with tempfile.NamedTemporaryFile(prefix="sbirlib-") as file:
+            if hasattr(os, "posix_fallocate"):
+                # Without its room on the disk, writing to mapped memory would end the whole process.
+                os.posix_fallocate(file.fileno(), 0, count)
+            return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).reshape(shape)
+    except OSError as error:
+        place, need = tempfile.tempdir or "TMPDIR", f"{count / 2**30:.2g} GiB of pictures"
+        ways = "make room there, set TMPDIR to a folder on a larger disk, or raise data.ram_budget"
+        raise InputError(f"{place}: no place for {need} ({error.strerror or error}); {ways}") from error
 
 
 def _take(pixels: Tensor, rows: Sequence[int]) -> Tensor:

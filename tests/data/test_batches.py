@@ -1,4 +1,8 @@
+import errno
 import math
+import os
+import re
+import tempfile
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from sbirlib.data.batches import DRAWS, draws, epoch_batches, epoch_order
 from sbirlib.data.loading import is_grey, load_images, load_split
 from sbirlib.data.pairs import PairError, PairFolder
 from sbirlib.data.transforms import make_view
+from sbirlib.errors import InputError
 
 HALF = torch.full((1, DRAWS), 0.5)
 
@@ -57,6 +62,19 @@ def test_beyond_the_budget_pixels_are_memory_mapped_and_the_same(pairs):
     kept, _ = split.holdout(0.25, seed=0)
     assert mapped.part(kept).sketches.untyped_storage().filename
     assert torch.equal(mapped.part(kept).sketches, in_memory.part(kept).sketches)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room on a disk")
+def test_a_full_temporary_disk_is_told_before_it_ends_the_process(pairs, monkeypatch):
+    def full(handle, offset, size):
+        assert size >= 16 * 3 * 32 * 32
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    config = DataConfig(root=str(pairs.root), ram_budget=1e-6)
+    told = f"{re.escape(tempfile.gettempdir())}: no place for .* GiB of pictures .No space left on device.; "
+    with pytest.raises(InputError, match=told + "make room there, set TMPDIR .* or raise data.ram_budget"):
+        load_split(pairs.split("train"), config, 32)
 
 
 def test_an_epoch_shows_every_sketch_once_and_its_own_photo(loaded):
