@@ -171,8 +171,10 @@ def _decode(path: Path) -> tuple[Image.Image, Facts]:
     except UnidentifiedImageError:
         other = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
         reason = other if path.stat().st_size else "is empty (0 bytes); copy it again from where it came"
-    except PermissionError as error:
-        reason = f"{error.strerror}; a readable picture file is needed"
+    except MemoryError:
+        raise  # which says nothing about the file
     except Exception as error:  # decoders raise almost anything over a damaged picture
         reason = f"is damaged ({error}); replace the file"
+        if isinstance(error, OSError) and error.errno:  # theirs have no number, the system's do
+            reason = f"{error.strerror}; a readable picture file is needed"
     raise ImageError(f"{path}: {reason}")

@@ -1,3 +1,4 @@
+import errno
 import os
 import time
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from tools.hostile_files import claim
 
 from sbirlib.data import images
@@ -167,3 +168,26 @@ def test_who_interrupts_does_not_wait_for_the_rest(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         read_all(lambda path: begun.append(path) or time.sleep(0.005), [Path()] * 2000, "reading")
     assert len(begun) < 2000
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_what_the_disk_says_is_not_taken_for_damage(code, tmp_path, monkeypatch):
+    Image.new("RGB", (16, 16)).save(tmp_path / "sound.png")
+
+    def fail(image):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(ImageError, match=f"sound.png: {os.strerror(code)}; a readable"):
+        read_image(tmp_path / "sound.png")
+
+
+def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
+    Image.new("RGB", (16, 16)).save(tmp_path / "sound.png")
+
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(MemoryError):
+        read_all(read_image, [tmp_path / "sound.png"], "reading")
