@@ -42,7 +42,7 @@ test-slow: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_explore_data.ipynb
 
-# Removes what the targets above made; your own runs under outputs/ stay.
+# Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:
-	rm -rf $(VENV) data/MiniClothes outputs/demo outputs/screens outputs/*.html build dist *.egg-info \
-	  .pytest_cache .hypothesis .ruff_cache .mypy_cache .coverage
+	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes outputs/demo outputs/notebook outputs/screens \
+	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache .coverage
