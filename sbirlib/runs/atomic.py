@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from sbirlib.errors import InputError, first_line
 
 
@@ -80,8 +78,7 @@ def replacing(folder: str | Path) -> Iterator[Path]:
             folder.rename(old)
         fresh.rename(folder)
         _sync(folder.parent)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch and safetensors each raise an error of their own when the disk is full.
+    except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise RunError(unwritable(folder, first_line(error))) from error
     shutil.rmtree(old, ignore_errors=True)

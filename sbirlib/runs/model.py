@@ -7,11 +7,11 @@ from typing import Any
 
 import timm
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from sbirlib.config.config import Config, released_options
-from sbirlib.errors import ConfigError
+from sbirlib.errors import ConfigError, first_line
 from sbirlib.layers.backbone import pretrained_config
 from sbirlib.methods.base import Encoder, Method
 from sbirlib.methods.catalogue import build
@@ -27,7 +27,7 @@ def save_model_folder(folder: str | Path, model: Method, config: Config) -> None
     the older folder then stays as it is.
     """
     with replacing(folder) as fresh:
-        save_model(model, str(fresh / WEIGHTS), metadata={"config": config.as_yaml()})
+        write_weights(fresh / WEIGHTS, model, config)
         config.to_yaml(fresh / CONFIG)
 
 
@@ -40,16 +40,50 @@ def load_model_folder(folder: Path) -> Method:
         config = Config.from_yaml(folder / CONFIG)
         # The file holds every weight, so the backbone's need not be fetched.
         model = build(config.updated({"model.pretrained": False, "model.weights": ""}))
-        load_model(model, str(folder / WEIGHTS))
     except ConfigError as error:
         raise RunError(str(error)) from None
-    except (SafetensorError, RuntimeError) as error:
-        raise RunError(
-            f"{folder / WEIGHTS} cannot be loaded ({str(error).splitlines()[0]}); it is damaged, or {CONFIG} "
-            "beside it is of another model"
-        ) from error
+    read_weights(folder / WEIGHTS, model)
     model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.name)}"
     return model.eval()
+
+
+def write_weights(path: Path, model: nn.Module, config: Config) -> None:
+    """All weights of `model`, each once under its first name, and the configuration. Raises OSError."""
+    weights = {min(names): weight.detach().contiguous() for weight, names in _weights(model)}
+    try:
+        save_file(weights, path, metadata={"config": config.as_yaml()})
+    except SafetensorError as error:
+        # Its only word of a full or broken disk: "I/O error", or "IoError" in older versions.
+        if "ioerror" in str(error).lower().replace("/", "").replace(" ", ""):
+            raise OSError(str(error)) from error
+        raise
+
+
+def read_weights(path: Path, model: nn.Module) -> None:
+    """Puts what `write_weights` wrote into `model`. Raises RunError if it is damaged or of another model."""
+    try:
+        found = load_file(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error})") from error
+    except SafetensorError as error:
+        raise RunError(f"{path} cannot be loaded ({first_line(error)}); it is damaged") from error
+    for _, names in _weights(model):
+        for present in found.keys() & names:
+            found |= dict.fromkeys(names, found[present])
+    try:
+        model.load_state_dict(found)
+    except RuntimeError as error:
+        raise RunError(
+            f"{path} cannot be loaded ({first_line(error)}); {CONFIG} beside it is of another model"
+        ) from error
+
+
+def _weights(model: nn.Module) -> list[tuple[Tensor, set[str]]]:
+    """Every parameter and buffer with all its names: a shared encoder gives two to each."""
+    found: dict[int, tuple[Tensor, set[str]]] = {}
+    for name, weight in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(weight), (weight, set()))[1].add(name)
+    return list(found.values())
 
 
 def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from sbirlib.config.config import Config, differing_settings
 from sbirlib.errors import first_line
 from sbirlib.runs.atomic import RunError, replacing
-from sbirlib.runs.model import WEIGHTS
+from sbirlib.runs.model import WEIGHTS, read_weights, write_weights
 from sbirlib.runs.provenance import sha256
 
 TRAINER, CHECKSUMS = "trainer.pt", "checksums.json"
@@ -61,8 +60,8 @@ def save_state(
     place = folder / f"{progress.epoch:06d}-{progress.step:06d}"
     content = vars(progress) | {"terms": [term.cpu() for term in progress.terms]}
     with replacing(place) as fresh:
-        save_model(model, str(fresh / WEIGHTS), metadata={"config": config.as_yaml()})
-        torch.save({"progress": content, "config": config.to_dict(), "rest": dict(rest)}, fresh / TRAINER)
+        write_weights(fresh / WEIGHTS, model, config)
+        _save({"progress": content, "config": config.to_dict(), "rest": dict(rest)}, fresh / TRAINER)
         sums = {name: sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
     # Hidden ones were left by a process that was killed while it wrote.
@@ -84,7 +83,7 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
     """
     place, content, faults = _newest(folder)
     _check_config(place, Config.from_dict(content["config"]), config)
-    load_model(model, str(place / WEIGHTS))
+    read_weights(place / WEIGHTS, model)
     if faults:
         warnings.warn(f"{'; '.join(faults)}; going on from {place}", CheckpointWarning, stacklevel=2)
     return Progress(**content["progress"]), content["rest"]
@@ -99,6 +98,17 @@ def next_epoch(folder: Path) -> int:
     """The epoch that the newest whole checkpoint goes on in, counted from 1. Raises RunError likewise."""
     epoch: int = _newest(folder)[1]["progress"]["epoch"]
     return epoch
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # torch says only that bytes are missing; why is in the error before.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:

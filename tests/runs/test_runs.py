@@ -1,12 +1,17 @@
 import math
 
 import pytest
+import torch
+from safetensors.torch import save_model
 
 from sbirlib import Config
 from sbirlib.config.config import differing_settings
 from sbirlib.figures.curves import training_curves
+from sbirlib.methods.catalogue import build
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run, find_runs, short_names
+from sbirlib.runs.model import WEIGHTS, load_model_folder, save_model_folder
+from sbirlib.runs.state import Progress, load_state, save_state
 
 
 def test_a_run_is_read_back(run, tiny):
@@ -63,3 +68,49 @@ def test_names_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path):
     assert short_names(runs) == dict(zip(("one/run-01", "two/run-01", "two/run-02"), runs, strict=True))
     assert list(short_names(runs[1:])) == ["run-01", "run-02"]
     assert short_names([]) == {}
+
+
+@pytest.fixture(params=[False, True], ids=["two encoders", "one encoder"])
+def resnet(request):
+    """A ResNet, whose BatchNorm has numbers beside its weights, in channels-last order, and its config."""
+    config = Config.preset("mini").updated(
+        {"model.backbone": "test_resnet", "model.image_size": 64, "model.share_encoders": request.param}
+    )
+    model = build(config).to(memory_format=torch.channels_last)
+    pictures = torch.rand(2, 3, 64, 64)
+    model.embed_sketches(pictures), model.embed_photos(pictures)
+    return model.eval(), config
+
+
+def assert_same_weights(one, other):
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(list(one.buffers())) == len(list(other.buffers()))
+
+
+def test_weights_of_any_order_in_memory_are_read_back(resnet, tmp_path):
+    model, config = resnet
+    save_model_folder(tmp_path / "best", model, config)
+    loaded = load_model_folder(tmp_path / "best")
+    assert_same_weights(model, loaded)
+    pictures = torch.rand(2, 3, 64, 64)
+    for embed in ("embed_sketches", "embed_photos"):
+        torch.testing.assert_close(getattr(model, embed)(pictures), getattr(loaded, embed)(pictures))
+
+
+def test_a_checkpoint_of_any_order_in_memory_is_read_back(resnet, tmp_path):
+    model, config = resnet
+    save_state(tmp_path, model, config, Progress(epoch=2), {"schedule": 5})
+    again = build(config)
+    progress, rest = load_state(tmp_path, config, again)
+    assert (progress.epoch, rest) == (2, {"schedule": 5})
+    assert_same_weights(model, again)
+
+
+def test_weights_that_older_versions_wrote_are_read(resnet, tmp_path):
+    model, config = resnet
+    model.to(memory_format=torch.contiguous_format)
+    save_model_folder(tmp_path / "best", model, config)
+    save_model(model, str(tmp_path / "best" / WEIGHTS))
+    assert_same_weights(model, load_model_folder(tmp_path / "best"))
