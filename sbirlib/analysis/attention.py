@@ -86,14 +86,14 @@ def patch_attention(attention: AttentionMaps, query: int) -> Tensor:
     return _as_grid(attention.maps[..., attention.prefix + query, attention.prefix :], attention.grid)
 
 
-def global_attention(attention: AttentionMaps, *, uses_cls: bool = True) -> Tensor:
+def global_attention(attention: AttentionMaps, *, uses_cls: bool) -> Tensor:
     """What the global token attends to -> (layers, b, heads, h, w).
 
     The row of the CLS token where it is the global token (`Backbone.uses_cls`). Where patch tokens make the
-    global token, CLS is never trained: the mean of the patches' rows stands for it.
+    global token, CLS is never trained, if there is one: the mean of the patches' rows stands for it.
     """
     maps, prefix = attention.maps[..., attention.prefix :], attention.prefix
-    rows = maps[..., 0, :] if uses_cls and prefix else maps[..., prefix:, :].mean(dim=-2)
+    rows = maps[..., 0, :] if uses_cls else maps[..., prefix:, :].mean(dim=-2)
     return _as_grid(rows, attention.grid)
 
 

@@ -150,9 +150,12 @@ def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
 
 
 def _at_output(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
-    if encoder.backbone.pool == "own" or encoder.backbone.early_patches:
+    backbone = encoder.backbone
+    normed_after = backbone.late_norm is not None and not backbone.uses_cls
+    if backbone.pool == "own" or backbone.early_patches or normed_after:
         why = "this backbone makes its global token of something else than the patch tokens that it gives"
-        raise InputError(f"{why} (model.pool own, model.early_patches): discard at the input (where='input')")
-    cls, patches = encoder.backbone(images)
+        which = "model.pool own, model.early_patches, a ViT with its last norm after pooling"
+        raise InputError(f"{why} ({which}): discard at the input (where='input')")
+    cls, patches = backbone(images)
     kept = patches.take_along_dim(places[..., None], dim=1)
-    return Tokens(cls if encoder.backbone.uses_cls else kept.mean(dim=1), kept)
+    return Tokens(cls if backbone.uses_cls else kept.mean(dim=1), kept)

@@ -36,8 +36,10 @@ class Backbone(nn.Module):
 
     The global token is the CLS token where there is one and `pool="cls"`, else the mean of the patch
     tokens, or with `pool="own"` whatever the model itself pools to; the last feature map of a CNN or Swin
-    is its grid. `early_patches` takes a ViT's patch tokens that many blocks before the last, through the
-    same norm. `weights` is a local file to start from, instead of the published weights of `pretrained`.
+    is its grid. Registers are left out. Where a ViT has its last norm after pooling, the global token goes
+    through it after pooling, and so does each patch token. `early_patches` takes a ViT's patch tokens that
+    many blocks before the last, through the same norm. `weights` is a local file to start from, instead of
+    the published weights of `pretrained`.
     Attributes: `dim` d of the global token, which only with `pool="own"` may differ from that of the patch
     tokens, `grid` (h, w), `source` of the weights in words, `mean` and `std` (3,) from timm's data config,
     or 0 and 1 without `normalise`; set `edges`, and it sees the edge maps of its images.
@@ -77,9 +79,22 @@ class Backbone(nn.Module):
     @property
     def uses_cls(self) -> bool:
         """Whether the global token is the CLS token; if not, it is made of the patch tokens."""
-        has_cls = getattr(self.encoder, "num_prefix_tokens", 0) > 0
+        # Prefix tokens may also be registers; NaFlexViT keeps all of them in its `embeds`.
+        holder = getattr(self.encoder, "embeds", self.encoder)
+        has_cls = self._prefix > 0 and getattr(holder, "cls_token", None) is not None
         own = getattr(self.encoder, "global_pool", "") == "token"
         return has_cls and (self.pool == "cls" or (self.pool == "own" and own))
+
+    @property
+    def late_norm(self) -> nn.Module | None:
+        """The last norm of a ViT that pools first; None where it comes before, or where there is none."""
+        norm = getattr(self.encoder, "fc_norm", None)
+        return None if isinstance(norm, nn.Identity) else norm
+
+    @property
+    def _prefix(self) -> int:
+        """How many tokens, CLS and registers, come before the patch tokens."""
+        return getattr(self.encoder, "num_prefix_tokens", 0)
 
     def forward(self, images: Tensor) -> Tokens:
         """(b, 3, s, s) in [0, 1] -> Tokens; normalises with the backbone's mean and std."""
@@ -87,19 +102,19 @@ class Backbone(nn.Module):
         if self.edges:
             images = edge_map(images)
         features, early = self._features((images - mean) / std)
-        prefix = getattr(self.encoder, "num_prefix_tokens", 0) if features.ndim == 3 else 0
         if features.ndim == 3:
-            patches = features[:, prefix:]
+            patches = features[:, self._prefix :]
         else:
             is_cnn = features.shape[1] == self.encoder.num_features
             patches = rearrange(features, "b d h w -> b (h w) d" if is_cnn else "b h w d -> b (h w) d")
         if self.pool == "own":
             cls = self.encoder.forward_head(features, pre_logits=True)
-        elif self.pool == "cls" and prefix:
-            cls = features[:, 0]
         else:
-            cls = reduce(patches, "b n d -> b d", "mean")
-        return Tokens(cls, patches if early is None else early)
+            cls = features[:, 0] if self.uses_cls else reduce(patches, "b n d -> b d", "mean")
+        tokens = Tokens(cls, patches if early is None else early)
+        if (norm := self.late_norm) is None:
+            return tokens
+        return Tokens(cls if self.pool == "own" else norm(cls), norm(tokens.patches))
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What timm makes of normalised images, and the patch tokens of an earlier block if asked for."""

@@ -150,9 +150,19 @@ def test_rows_are_found_by_their_place():
     torch.testing.assert_close(
         patch_attention(attention, 4)[1, 2, 0].flatten(), attention.maps[1, 2, 0, 5, 1:]
     )
-    torch.testing.assert_close(global_attention(attention)[0, 0, 1].flatten(), attention.maps[0, 0, 1, 0, 1:])
+    own = global_attention(attention, uses_cls=True)[0, 0, 1].flatten()
+    torch.testing.assert_close(own, attention.maps[0, 0, 1, 0, 1:])
     mean = sum(attention.maps[0, 0, 1, row, 1:] for row in range(1, 7)) / 6
     torch.testing.assert_close(global_attention(attention, uses_cls=False)[0, 0, 1].flatten(), mean)
+
+
+def test_a_register_is_not_taken_for_the_global_token():
+    backbone = Backbone("test_vit2", image_size=64).eval()
+    found = attention_maps(backbone, torch.rand(1, 3, 64, 64))
+    assert (found.prefix, found.grid) == (1, (4, 4))
+    rows = found.maps[:, :, :, 1:, 1:].mean(dim=-2)
+    maps = global_attention(found, uses_cls=backbone.uses_cls)
+    torch.testing.assert_close(maps.flatten(start_dim=-2), rows)
 
 
 def test_average_distance_equals_a_plain_loop():
@@ -185,7 +195,7 @@ def test_rollout_equals_matrix_products():
         product = (0.5 * mean + 0.5 * np.eye(7)) @ product
     found = rollout(attention)
     np.testing.assert_allclose(found.maps[0, 1, 0].numpy(), product, rtol=1e-5)
-    assert global_attention(found).shape == (1, 3, 1, 2, 3)
+    assert global_attention(found, uses_cls=True).shape == (1, 3, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")

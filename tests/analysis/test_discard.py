@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from sbirlib import ARNet, Config
 from sbirlib.analysis.attention import attention_maps, global_attention
-from sbirlib.analysis.discard import discard_curve, embed_kept, kept_places, token_scores
+from sbirlib.analysis.discard import discard_curve, embed_kept, embed_whole, kept_places, token_scores
 from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import load_split
 from sbirlib.data.transforms import to_float
@@ -141,3 +141,9 @@ def test_what_cannot_be_ranked_or_dropped_is_named(encoder, images):
     early = model_of(**{"model.early_patches": 1}).sketch_encoder
     with pytest.raises(InputError, match="discard at the input"):
         embed_kept(early, images, ALL["sketch"], where="output")
+    normed_after = ARNet("test_vit2", image_size=64, embed_dim=8).sketch_encoder.eval()
+    pictures, all_places = torch.rand(1, 3, 64, 64), torch.arange(16)[None]
+    with pytest.raises(InputError, match=r"last norm after pooling.*discard at the input"):
+        embed_kept(normed_after, pictures, all_places, where="output")
+    kept = embed_kept(normed_after, pictures, all_places, where="input")
+    torch.testing.assert_close(kept, embed_whole(normed_after, pictures))

@@ -69,11 +69,27 @@ def test_early_patches_that_a_backbone_does_not_have(name, blocks, possible):
         ("vit_tiny_patch16_224", "mean", False),
         ("vit_tiny_patch16_224", "own", True),
         ("vit_base_patch16_siglip_224", "own", False),
+        ("test_vit2", "cls", False),
+        ("test_vit2", "own", False),
+        ("test_vit3", "cls", False),
+        ("vit_small_patch14_reg4_dinov2", "cls", True),
         ("resnet18", "cls", False),
     ],
 )
 def test_which_global_token_is_the_cls_token(name, pool, uses):
     assert Backbone(name, pool=pool).uses_cls == uses
+
+
+def test_registers_are_left_out_and_a_norm_after_pooling_is_used():
+    own, mean = (Backbone("test_vit2", image_size=64, pool=pool).eval() for pool in ("own", "cls"))
+    mean.load_state_dict(own.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    # What the model itself makes of the patch tokens; its register is the first token.
+    normalised = (images - own.mean[:, None, None]) / own.std[:, None, None]
+    features = own.encoder.forward_features(normalised)[:, 1:]
+    for backbone in (own, mean):
+        torch.testing.assert_close(backbone(images).cls, own.encoder(normalised))
+        torch.testing.assert_close(backbone(images).patches, own.encoder.fc_norm(features))
 
 
 def test_normalises_with_the_models_own_mean_and_std():
@@ -171,13 +187,15 @@ def test_without_normalisation_images_go_in_as_they_are():
     torch.testing.assert_close(backbone(images).cls, backbone.encoder.forward_features(images)[:, 0])
 
 
-# The paper's backbones by their smallest siblings; the five themselves are in the slow test below.
+# The paper's backbones by their smallest siblings, and others; the slow test below has the five themselves.
 SIBLINGS = [
     ("vgg11", 224, (1, 7)),
     ("resnet18", 224, (1, 7)),
     ("inception_v3", 107, (1, 2)),
     ("vit_tiny_patch16_224", 224, (1, 2, 7)),
     ("swin_tiny_patch4_window7_224", 224, (1, 7)),
+    # Registers and no CLS, and a norm after pooling: several processes would wait for a weight not used.
+    ("test_vit2", 64, (1, 2)),
 ]
 PAPERS = [
     ("vgg16", 224, (1, 7)),
