@@ -202,11 +202,15 @@ class Method(nn.Module):
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 in hexadecimal of all weights of `module`, in the order of its state dict, hidden ones last."""
     digest = hashlib.sha256()
-    hidden = [layer for part in module.modules() for layer in getattr(part, "hidden", ())]
-    for part in (module, *hidden):
+    for part in (module, *hidden_layers(module)):
         for weight in part.state_dict().values():
             digest.update(weight.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def hidden_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers inside `module` that torch does not see, as in the released code."""
+    return [layer for part in module.modules() for layer in getattr(part, "hidden", ())]
 
 
 def _on_edges(encoder: Encoder) -> Encoder:

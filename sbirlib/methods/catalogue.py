@@ -8,6 +8,12 @@ from sbirlib.methods.base import Method
 METHODS: dict[str, type[Method]] = {method.name: method for method in (ARNet, BSiamese)}
 
 
-def build(config: Config) -> Method:
-    """The untrained model of `config.method`, as `config` describes it."""
+def build(config: Config, *, fetch: bool = True) -> Method:
+    """The untrained model of `config.method`, as `config` describes it.
+
+    Without `fetch` its backbone begins from scratch: for weights that will replace those it began from, which
+    may be out of reach by now.
+    """
+    if not fetch:
+        config = config.updated({"model.pretrained": False, "model.weights": ""})
     return METHODS[config.method].from_config(config)

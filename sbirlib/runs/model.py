@@ -38,8 +38,7 @@ def load_model_folder(folder: Path) -> Method:
     """
     try:
         config = Config.from_yaml(folder / CONFIG)
-        # The file holds every weight, so the backbone's need not be fetched.
-        model = build(config.updated({"model.pretrained": False, "model.weights": ""}))
+        model = build(config, fetch=False)
     except ConfigError as error:
         raise RunError(str(error)) from None
     read_weights(folder / WEIGHTS, model)

@@ -25,7 +25,7 @@ def beginning(model: Method, config: Config, data: Sequence[LoadedSplit]) -> dic
     source = model.sketch_encoder.backbone.source
     weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
     result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
-    if config.model.weights:
+    if source.startswith("file "):
         result["weights_file_sha256"] = sha256(Path(config.model.weights))
     return result | {
         "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),

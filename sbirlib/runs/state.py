@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sbirlib.config.config import Config, differing_settings
 from sbirlib.errors import first_line
+from sbirlib.methods.base import hidden_layers
 from sbirlib.runs.atomic import RunError, replacing
 from sbirlib.runs.model import WEIGHTS, read_weights, write_weights
 from sbirlib.runs.provenance import sha256
@@ -58,10 +59,16 @@ def save_state(
     RunError if it cannot be written; older checkpoints are then still there.
     """
     place = folder / f"{progress.epoch:06d}-{progress.step:06d}"
-    content = vars(progress) | {"terms": [term.cpu() for term in progress.terms]}
+    content = {
+        "progress": vars(progress) | {"terms": [term.cpu() for term in progress.terms]},
+        "config": config.to_dict(),
+        # Neither trained nor in the file of weights, but the run goes on with them.
+        "hidden": [layer.state_dict() for layer in hidden_layers(model)],
+        "rest": dict(rest),
+    }
     with replacing(place) as fresh:
         write_weights(fresh / WEIGHTS, model, config)
-        _save({"progress": content, "config": config.to_dict(), "rest": dict(rest)}, fresh / TRAINER)
+        _save(content, fresh / TRAINER)
         sums = {name: sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
     # Hidden ones were left by a process that was killed while it wrote.
@@ -84,6 +91,9 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
     place, content, faults = _newest(folder)
     _check_config(place, Config.from_dict(content["config"]), config)
     read_weights(place / WEIGHTS, model)
+    # Older checkpoints lack the hidden layers: then they stay as the seed of the run draws them.
+    for layer, weights in zip(hidden_layers(model), content.get("hidden", ()), strict=False):
+        layer.load_state_dict(weights)
     if faults:
         warnings.warn(f"{'; '.join(faults)}; going on from {place}", CheckpointWarning, stacklevel=2)
     return Progress(**content["progress"]), content["rest"]

@@ -75,7 +75,7 @@ def train(
     with ExitStack() as unless_begun:
         unless_begun.callback(files.release)
         files.claim(overwrite=overwrite, resume=resume)
-        trainer = Trainer(pairs, files, stop)
+        trainer = Trainer(pairs, files, stop, fetch=not resume)
         if resume:
             trainer.resume()
         epochs = trainer.epochs()
@@ -87,7 +87,9 @@ def train(
 class Trainer:
     """Everything one run needs; made and driven by `train`."""
 
-    def __init__(self, pairs: PairFolder, files: RunFiles, stop: Stop | None = None) -> None:
+    def __init__(
+        self, pairs: PairFolder, files: RunFiles, stop: Stop | None = None, *, fetch: bool = True
+    ) -> None:
         self.files, self.stop, self.config = files, stop or Stop(), files.config
         config = self.config
         self.accelerator, self.out = files.accelerator, files.run.path
@@ -98,7 +100,7 @@ class Trainer:
         self.chooses = config.chooses_best and self.held_out is not None
         processes = self.accelerator.num_processes
         with drawing(config.run.seed):
-            model = build(config)
+            model = build(config, fetch=fetch)  # a checkpoint replaces what would be fetched
         check_exactness(model, config, processes)
         # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"

@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from tools.trainers import trainer_of
@@ -20,6 +21,7 @@ from tools.trainers import trainer_of
 from sbirlib import Config, load_run, train
 from sbirlib.cli.app import main
 from sbirlib.errors import ConfigError
+from sbirlib.layers.backbone import Backbone, BackboneError
 from sbirlib.runs.atomic import RunError, replacing, settled
 from sbirlib.runs.folder import Run
 from sbirlib.runs.state import CheckpointWarning, Progress, load_state
@@ -291,6 +293,38 @@ def test_a_constant_learning_rate_can_be_trained_on(config, pairs, tmp_path):
     list(train(pairs, constant, out=tmp_path / "longer", resume=True))
     list(train(pairs, constant, out=tmp_path / "at_once"))
     assert_same_run(tmp_path / "at_once", tmp_path / "longer")
+
+
+def test_the_weights_that_a_run_began_from_are_needed_no_more(config, pairs, tmp_path):
+    weights = tmp_path / "weights.pth"
+    torch.save(Backbone("sbir_mini", image_size=48).encoder.state_dict(), weights)
+    # Hidden layers keep the weights that they drew, after those of the backbone.
+    begun = config.updated({"model.weights": str(weights), "mstr.registered": False})
+    list(train(pairs, begun, out=tmp_path / "whole"))
+    records = train(pairs, begun, out=tmp_path / "run")
+    next(records)
+    records.close()
+    start = (tmp_path / "run" / "start.yaml").read_bytes()
+    weights.unlink()
+    assert len(list(train(pairs, begun, out=tmp_path / "run", resume=True))) == 2
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert (tmp_path / "run" / "start.yaml").read_bytes() == start
+    with pytest.raises(BackboneError, match="no such file of weights"):
+        train(pairs, begun, out=tmp_path / "run", overwrite=True)
+
+
+def test_published_weights_are_fetched_once(config, pairs, tmp_path, monkeypatch):
+    begun = config.updated({"model.backbone": "test_vit", "model.image_size": 64, "model.pretrained": True})
+    create = timm.create_model
+    with monkeypatch.context() as patch:
+        patch.setattr("timm.create_model", lambda name, pretrained, **options: create(name, **options))
+        records = train(pairs, begun, out=tmp_path / "run")
+        next(records)
+        records.close()
+    # Now there is no network.
+    with pytest.raises(BackboneError, match="published weights of 'test_vit' cannot be loaded"):
+        train(pairs, begun, out=tmp_path / "other")
+    assert len(list(train(pairs, begun, out=tmp_path / "run", resume=True))) == 2
 
 
 def test_other_data_are_refused(whole, config, pairs, tmp_path):
