@@ -223,13 +223,18 @@ def _from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or a checkpoint; nothing in it is executed."""
-    if not path.is_file():
-        raise BackboneError(f"{path}: no such file of weights (model.weights)")
     try:
+        if not path.is_file():
+            raise BackboneError(f"{path}: no such file of weights (model.weights)")
+        path.open("rb").close()  # safetensors calls a file missing that may not be read
         state = load_state_dict(str(path), weights_only=True)
         if not state:
             raise ValueError("it is empty")
         return state
+    except (BackboneError, MemoryError):
+        raise
+    except OSError as error:
+        raise BackboneError(f"{path}: cannot be read ({error.strerror or error}) (model.weights)") from error
     except Exception as error:  # reading a damaged pickle can raise almost anything
         raise BackboneError(
             f"{path}: is not a file of weights ({first_line(error)}); needed is a .safetensors file, or a "

@@ -61,9 +61,10 @@ def write_weights(path: Path, model: nn.Module, config: Config) -> None:
 def read_weights(path: Path, model: nn.Module) -> None:
     """Puts what `write_weights` wrote into `model`. Raises RunError if it is damaged or of another model."""
     try:
+        path.open("rb").close()  # safetensors calls a file missing that may not be read
         found = load_file(path)
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error})") from error
+        raise RunError(f"{path} cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
         raise RunError(f"{path} cannot be loaded ({first_line(error)}); it is damaged") from error
     for _, names in _weights(model):

@@ -1,3 +1,6 @@
+import errno
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -179,6 +182,32 @@ def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
         Backbone("resnet50", weights=folder / "w.pth")
     with pytest.raises(BackboneError, match=r"w\.pth: does not hold the weights of 'vit_tiny_patch16_224'"):
         Backbone("vit_tiny_patch16_224", weights=folder / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights_that_cannot_be_read_are_not_called_damaged(weights, monkeypatch, name):
+    path = weights[1] / name
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "sbirlib.layers.backbone.load_state_dict", failing(OSError(errno.EIO, "Input/output error"))
+        )
+        with pytest.raises(BackboneError, match=rf"{name}: cannot be read \(Input/output error\)"):
+            Backbone("resnet18", weights=path)
+        patch.setattr("sbirlib.layers.backbone.load_state_dict", failing(MemoryError()))
+        with pytest.raises(MemoryError):
+            Backbone("resnet18", weights=path)
+    monkeypatch.setattr(Path, "open", failing(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(BackboneError, match=rf"{name}: cannot be read \(Permission denied\)"):
+        Backbone("resnet18", weights=path)
+
+
+def failing(error):
+    """A function that raises `error`, whatever it is called with."""
+
+    def fail(*args, **options):
+        raise error
+
+    return fail
 
 
 def test_without_normalisation_images_go_in_as_they_are():

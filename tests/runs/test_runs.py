@@ -1,3 +1,4 @@
+import errno
 import math
 
 import pytest
@@ -114,3 +115,12 @@ def test_weights_that_older_versions_wrote_are_read(resnet, tmp_path):
     save_model_folder(tmp_path / "best", model, config)
     save_model(model, str(tmp_path / "best" / WEIGHTS))
     assert_same_weights(model, load_model_folder(tmp_path / "best"))
+
+
+def test_weights_that_cannot_be_read_are_not_called_damaged(run, monkeypatch):
+    def refused(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("sbirlib.runs.model.load_file", refused)
+    with pytest.raises(RunError, match=r"model\.safetensors cannot be read \(Permission denied\)"):
+        load_model_folder(run / "best")
