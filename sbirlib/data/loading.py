@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -89,14 +91,16 @@ def load_images(
     """
     shape = (len(paths), 3, size, size)
     pixels = _allocate(shape, mapped=math.prod(shape) > budget)
-    row_of = {path: row for row, path in enumerate(paths)}
+    rows_of: dict[Path, list[int]] = defaultdict(list)  # a file may be named twice
+    for row, path in enumerate(paths):
+        rows_of[path].append(row)
 
-    def read(path: Path) -> int:
-        pixels[row_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
-        return row_of[path]
+    def read(path: Path) -> list[int]:
+        pixels[rows_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
+        return rows_of[path]
 
-    rows, faults = read_all(read, paths, f"decoding {what}")
-    return (_take(pixels, rows) if faults else pixels), faults
+    rows, faults = read_all(read, rows_of, f"decoding {what}")
+    return (_take(pixels, sorted(itertools.chain(*rows))) if faults else pixels), faults
 
 
 def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:

@@ -73,7 +73,8 @@ class Gallery:
         lost = {fault.path for fault in faults}
         device = next(model.parameters()).device
         embeddings = embed(model.eval().embed_photos, pixels, device=device, what="photos")
-        return Gallery(model, [path for path in paths if path not in lost], embeddings, len(faults))
+        kept = [path for path in paths if path not in lost]
+        return Gallery(model, kept, embeddings, len(paths) - len(kept))
 
     def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
         """The k photos that match a sketch best: a picture file, or (3, h, w) float in [0, 1].

@@ -179,6 +179,20 @@ def test_galleries_of_nothing_or_of_broken_photos(model, tmp_path):
     assert Gallery.from_folder(model, tmp_path, on_fault="skip").skipped == 1
 
 
+def test_a_photo_that_is_named_twice_has_two_rows(model, pairs, tmp_path, monkeypatch):
+    one, two = (photo.path for photo in pairs.split("test").photos[:2])
+    (tmp_path / "no.png").write_text("no image")
+    # What memory holds before it is written is no accident here.
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype: torch.full(shape, 7, dtype=dtype))
+    alone = Gallery.from_files(model, [one, two])
+    gallery = Gallery.from_files(model, [one, two, one])
+    assert gallery.paths == [one, two, one]
+    torch.testing.assert_close(gallery.embeddings, alone.embeddings[[0, 1, 0]])
+    gallery = Gallery.from_files(model, [two, tmp_path / "no.png", one, two], on_fault="skip")
+    assert (gallery.paths, gallery.skipped) == ([two, one, two], 1)
+    torch.testing.assert_close(gallery.embeddings, alone.embeddings[[1, 0, 1]])
+
+
 def test_designer_scores_cover_every_query(model, pairs):
     scores = evaluate(model, PairFolder(pairs.root))
     assert sum(a.queries for a in scores.designers.values()) == len(scores.ranks)
