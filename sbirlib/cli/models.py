@@ -114,7 +114,7 @@ def search_command(
     Args:
         sketch: Picture file with the drawing: dark strokes on white.
         model: Which model.
-        photos: Any folder of photos.
+        photos: Any folder of photos, with the folders in it.
         top: How many photos to return.
         json: Also write the result to this file.
         figure: Also draw the result into this file (png, pdf, svg).

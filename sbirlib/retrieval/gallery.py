@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sbirlib.data.images import faults_message, list_images, list_unread, read_pixels
+from sbirlib.data.images import faults_message, list_images, list_unread, list_visible, read_pixels
 from sbirlib.data.loading import load_images
 from sbirlib.data.pairs import PairError
 from sbirlib.data.transforms import fit_square
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint
 from sbirlib.retrieval.rows import embed
 from sbirlib.retrieval.scores import ram_budget
@@ -50,11 +50,16 @@ class Gallery:
 
     @staticmethod
     def from_folder(model: Method, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
-        """Embeds every image of a folder. Raises PairError if it is empty or files cannot be read."""
-        unread = list_unread(Path(folder))
+        """Embeds every image of a folder and of the folders in it, but hidden ones.
+
+        Raises PairError if there is none or files cannot be read.
+        """
+        folders = _with_subfolders(Path(folder))
+        unread = [fault for place in folders for fault in list_unread(place)]
         if unread and on_fault == "stop":
             raise PairError(faults_message(folder, unread))
-        gallery = Gallery.from_files(model, list_images(Path(folder)), root=folder, on_fault=on_fault)
+        photos = [photo for place in folders for photo in list_images(place)]
+        gallery = Gallery.from_files(model, photos, root=folder, on_fault=on_fault)
         gallery.skipped += len(unread)
         return gallery
 
@@ -96,11 +101,17 @@ class Gallery:
         return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
-        """Writes embeddings and file names to one safetensors file."""
+        """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
         paths = json.dumps([str(photo) for photo in self.paths])
         metadata = {"paths": paths, "model": fingerprint(self.model.photo_encoder)}
-        with replacing_file(path) as fresh:
-            save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
+        try:
+            with replacing_file(path) as fresh:
+                save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
+        except (OSError, SafetensorError) as error:
+            advice = "choose a folder that exists and has room"
+            raise InputError(
+                f"{path}: the gallery cannot be written ({first_line(error)}); {advice}"
+            ) from None
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:
@@ -117,3 +128,13 @@ class Gallery:
         if owner != fingerprint(model.photo_encoder):
             raise PairError(f"{path}: was embedded by another model; embed the photos again")
         return Gallery(model, paths, embeddings)
+
+
+def _with_subfolders(folder: Path) -> list[Path]:
+    """`folder` and all folders below it that are not hidden, each once, however links lead to it."""
+    folders, seen = [folder], {folder.resolve()}
+    for place in folders:  # which grows meanwhile
+        below = {path.resolve(): path for path in list_visible(place) if path.is_dir()}
+        folders += [path for real, path in below.items() if real not in seen]
+        seen |= below.keys()
+    return folders

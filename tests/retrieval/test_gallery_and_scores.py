@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -175,6 +176,28 @@ def test_galleries_of_nothing_or_of_broken_photos(model, tmp_path):
     (tmp_path / "a.png").unlink()
     Image.new("RGB", (20, 20)).save(tmp_path / "c.gif")
     with pytest.raises(PairError, match=r"c\.gif"):
+        Gallery.from_folder(model, tmp_path)
+    assert Gallery.from_folder(model, tmp_path, on_fault="skip").skipped == 1
+
+
+def test_a_gallery_that_cannot_be_saved_says_where(model, tmp_path):
+    with pytest.raises(InputError, match=r"none/g: the gallery cannot be written \(.*choose a folder"):
+        Gallery(model, ["a.png"], torch.ones(1, 3)).save(tmp_path / "none" / "g")
+
+
+def test_photos_in_subfolders_are_searched_too(model, pairs, tmp_path):
+    photos = [photo.path for photo in pairs.split("test").photos]
+    for place, photo in zip(("", "shoes", "shoes/old", ".thumbs", "shoes/.cache"), photos, strict=False):
+        (tmp_path / place).mkdir(exist_ok=True)
+        shutil.copy(photo, tmp_path / place)
+    (tmp_path / "shoes" / "old" / "back").symlink_to(tmp_path, target_is_directory=True)
+    found = Gallery.from_folder(model, tmp_path).paths
+    names = [photo.name for photo in photos]
+    assert [str(path.relative_to(tmp_path)) for path in found] == [
+        names[0], f"shoes/{names[1]}", f"shoes/old/{names[2]}",
+    ]  # fmt: skip
+    (tmp_path / "shoes" / "old" / "flat.tif").write_text("")
+    with pytest.raises(PairError, match=r"shoes/old/flat\.tif"):
         Gallery.from_folder(model, tmp_path)
     assert Gallery.from_folder(model, tmp_path, on_fault="skip").skipped == 1
 
