@@ -11,21 +11,23 @@ from scipy.special import ndtr, ndtri
 from sbirlib.retrieval.scores import accuracy_of
 
 RESAMPLES = 10_000
+NONE = "no interval: one photo"
 
 
 class Estimate(NamedTuple):
-    """Acc@k in percent, the mean over runs, with a 95 % bootstrap interval."""
+    """Acc@k in percent, the mean over runs, with a 95 % bootstrap interval, NaN where there is none."""
 
     percent: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.percent:.1f} % (95 % CI {self.low:.1f}-{self.high:.1f})"
+        interval = NONE if np.isnan(self.low) else f"95 % CI {self.low:.1f}-{self.high:.1f}"
+        return f"{self.percent:.1f} % ({interval})"
 
 
 class Difference(NamedTuple):
-    """Acc@k of the second less that of the first in points, 95 % interval, two-sided bootstrap p."""
+    """Acc@k of the second less that of the first in points, 95 % interval, two-sided bootstrap p; or NaN."""
 
     points: float
     low: float
@@ -33,7 +35,8 @@ class Difference(NamedTuple):
     p: float
 
     def __str__(self) -> str:
-        return f"{self.points:+.1f} points (95 % CI {self.low:+.1f} to {self.high:+.1f}, p = {self.p:.2g})"
+        interval = f"95 % CI {self.low:+.1f} to {self.high:+.1f}, p = {self.p:.2g}"
+        return f"{self.points:+.1f} points ({NONE if np.isnan(self.low) else interval})"
 
 
 def bootstrap_accuracy(
@@ -44,15 +47,12 @@ def bootstrap_accuracy(
     Runs and photos are both drawn with replacement, photos with all their sketches: two sketches of one photo
     are not independent, and another seed would have given another model. One run gives an interval for photos
     alone; with fewer than about five it is still too narrow. If all or none are hits, it is Wilson's for as
-    many queries as there are photos. Raises ValueError if the shapes do not fit.
+    many queries as there are photos; one photo has no interval (NaN). Raises ValueError if the shapes do not
+    fit.
     """
     hits, sizes = _by_photo(ranks, photos, k)
     percent, samples = _resample(hits, sizes, draws, seed)
-    if percent in (0, 100):
-        # Nothing to draw from differs, which does not make the result certain.
-        certain = accuracy_of(len(sizes) if percent else 0, len(sizes))
-        return Estimate(certain.percent, certain.low, certain.high)
-    return Estimate(percent, *np.percentile(samples, (2.5, 97.5)).clip(0, 100))
+    return Estimate(percent, *_interval(percent, samples, hits, sizes, 0))
 
 
 def paired_bootstrap(
@@ -67,8 +67,9 @@ def paired_bootstrap(
     """How much better the second of two variants is: ranks (runs, q) each, of the same seeds and queries.
 
     Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with the same
-    limits; what makes a seed or a photo easy for both cancels out. Raises ValueError if the shapes do not fit
-    or k < 1.
+    limits; what makes a seed or a photo easy for both cancels out. Where all photos agree, interval and p are
+    those of score tests: for no difference, or the largest there can be, Tango's and McNemar's. Raises
+    ValueError if the shapes do not fit or k < 1. Source: Tango, Statistics in Medicine 17 (1998).
     """
     if k < 1:
         raise ValueError(f"k = {k}: Acc@k needs a k of at least 1")
@@ -78,8 +79,25 @@ def paired_bootstrap(
     points, samples = _resample(two - one, sizes, draws, seed)
     # Draws of exactly no difference count for both sides.
     p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / draws))
-    low, high = np.percentile(samples, (2.5, 97.5))
-    return Difference(points, low, high, p)
+    if not np.ptp((two - one) / sizes):
+        p = 2 * ndtr(-np.sqrt(len(sizes) * abs(points) / 100))  # where the interval below first holds 0
+    low, high = _interval(points, samples, two - one, sizes, -100)
+    return Difference(points, low, high, np.nan if np.isnan(low) else p)
+
+
+def _interval(
+    percent: float, samples: np.ndarray, hits: np.ndarray, sizes: np.ndarray, least: float
+) -> tuple[float, float]:
+    """The 95 % interval of a mean of values from `least` to 100, of which `samples` (draws,) were drawn."""
+    if len(sizes) < 2:
+        return np.nan, np.nan
+    if not np.ptp(hits / sizes):
+        # Nothing to draw from differs, which does not make the result certain: so large a share of all photos
+        # (Wilson's bound for none of these) may yet be unlike these, with any value.
+        share = accuracy_of(0, len(sizes)).high / 100
+        return percent - share * (percent - least), percent + share * (100 - percent)
+    low, high = np.percentile(samples, (2.5, 97.5)).clip(least, 100)
+    return low, high
 
 
 def _by_photo(ranks: ArrayLike, photos: ArrayLike, k: int) -> tuple[np.ndarray, np.ndarray]:

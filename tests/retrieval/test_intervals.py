@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap, simulate_selection
 from sbirlib.retrieval.scores import accuracy_at
@@ -79,11 +79,55 @@ def test_runs_that_differ_widen_the_interval():
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
+def tangos_bounds(better, worse, photos):
+    """Tango's score interval for the difference of paired proportions, its equation solved point by point."""
+
+    def z(difference):
+        b = -better - worse + (2 * photos - better + worse) * difference
+        c = -worse * difference * (1 - difference)
+        lost = (np.sqrt(b**2 - 8 * photos * c) - b) / (4 * photos)
+        variance = photos * (2 * lost + difference * (1 - difference))
+        return (better - worse - photos * difference) / np.sqrt(variance)
+
+    grid = np.linspace(-1, 1, 200_002)[1:-1]
+    inside = grid[np.abs(z(grid)) <= 1.959964]
+    return 100 * inside.min(), 100 * inside.max()
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 0), (9, 0), (0, 9)])
+def test_equal_photos_are_not_taken_for_certainty(better, worse):
+    first, second = np.ones((2, 2, 18), dtype=int)
+    first[:], second[:] = 1 + bool(better), 1 + bool(worse)
+    found = paired_bootstrap(first, second, np.repeat(np.arange(9), 2))
+    low, high = tangos_bounds(better, worse, 9)
+    assert found.points == 100 * (better - worse) / 9
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-3)
+    assert found.p == pytest.approx(2 * norm.sf(abs(better - worse) / 9 * 3))  # McNemar's, of 9 photos
+
+
 def test_no_difference_is_no_difference():
     ranks = np.ones((2, 9), dtype=int)
-    difference = paired_bootstrap(ranks, ranks, np.arange(9))
-    assert difference == (0, 0, 0, 1)
-    assert str(difference) == "+0.0 points (95 % CI +0.0 to +0.0, p = 1)"
+    assert str(paired_bootstrap(ranks, ranks, np.arange(9))) == "+0.0 points (95 % CI -29.9 to +29.9, p = 1)"
+
+
+def test_photos_that_agree_in_part_are_not_taken_for_certainty():
+    half = ranks_of(np.arange(40) % 2)[None]
+    photos = np.repeat(np.arange(20), 2)
+    estimate = bootstrap_accuracy(half, photos)
+    assert 40 < estimate.low < 45 < estimate.percent < 55 < estimate.high < 60
+    difference = paired_bootstrap(half, np.ones((1, 40)), photos)
+    assert difference.low < 30 < difference.points == 50 < 55 < difference.high < 60
+    assert difference.p == pytest.approx(2 * norm.sf(10**0.5))
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_one_photo_has_no_interval(runs):
+    first, second = np.full((runs, 2), 9), np.full((runs, 2), 1)
+    second[-1, 1] = 9  # runs that differ say nothing of other photos
+    estimate, difference = bootstrap_accuracy(first, [5, 5]), paired_bootstrap(first, second, [5, 5])
+    assert np.isnan([*estimate[1:], *difference[1:]]).all()
+    assert str(estimate) == "0.0 % (no interval: one photo)"
+    assert str(difference) == f"{difference.points:+.1f} points (no interval: one photo)"
 
 
 @pytest.mark.parametrize(("ranks", "photos"), [(np.ones(3), [1, 2, 3]), (np.ones((2, 3)), [1, 2])])
