@@ -121,6 +121,8 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         raise ConfigError("nothing to do: name a grid or fields to vary, and at least one seed")
     if len({job.folder for job in jobs}) < len(jobs):
         raise ConfigError("two variants have the same name, or names that make the same folder; rename one")
+    if any("run.seed" in fields for fields in changes.values()):
+        raise ConfigError("run.seed is no variant: every variant is trained with each of the seeds (--seeds)")
     by_name = {job.variant: job.config.updated({"run.seed": 0}) for job in jobs}
     for path in sorted(jobs[0].out.glob(f"runs/*/{RESULT}")):
         row = _read(path)
@@ -156,7 +158,7 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
     """How much better `second` is than `first`: names of variants, or of single runs as `variant@seed`.
 
     Variants are paired over the seeds that both have, queries over the sketches that both scored. Raises
-    InputError for a name that `out` does not hold, or if nothing is left to pair.
+    InputError for a name that `out` does not hold, if nothing is left to pair, or for queries of other data.
     """
     if k < 1:
         raise InputError(f"k = {k}: Acc@k needs a k of at least 1")
@@ -168,6 +170,9 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
         one, two = one * len(two), two * len(one)
     elif "@" not in first + second:
         one, two = ([row for row in chosen if row.seed in seeds[0] & seeds[1]] for chosen in (one, two))
+    if len(places := _test_data(one + two)) > 1:
+        other = f"{first!r} and {second!r} were scored on different data ({', '.join(sorted(places))})"
+        raise InputError(f"{out}: {other}: queries of one name are not the same, so there is nothing to pair")
     ranks, photos = _shared(one + two)
     if len(one) != len(two) or not photos:
         raise InputError(f"{out}: {first!r} and {second!r} have no seeds or no queries in common")
@@ -202,7 +207,9 @@ def summary(out: str | Path) -> str:
         scores = ", ".join(f"Acc@{k} {bootstrap_accuracy(*_shared(runs), k)}" for k in (1, 5, 10))
         lines.append(f"{name}{_warning(runs)}: {len(runs)} runs x {len(runs[0].ranks)} queries, {scores}")
         seeds = {run.seed for run in runs}
-        if name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
+        if len(_test_data([*runs, *variants[first]])) > 1:
+            lines.append(f"  not compared with {first!r}, which was scored on other data")
+        elif name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
             lines.append(f"  Acc@1 less that of {first!r}, paired: {compare(out, first, name)}")
     return "\n".join([*lines, *dict.fromkeys(row.score["protocol"] for row in rows)])
 
@@ -263,6 +270,11 @@ def _shared(runs: Sequence[RunScore]) -> tuple[np.ndarray, list[str]]:
     names = [name for name in sorted(photo_of) if all(name in found for found in by_name)]
     ranks = np.array([[found[name] for name in names] for found in by_name])
     return ranks, [photo_of[name] for name in names]
+
+
+def _test_data(runs: Sequence[RunScore]) -> set[str]:
+    """Where the test sketches of these runs lie; a link leads to what it stands for."""
+    return {str(Path(Config.from_dict(run.config).data.root, "testA").resolve()) for run in runs}
 
 
 def _pick(rows: Sequence[RunScore], name: str) -> list[RunScore]:

@@ -185,6 +185,35 @@ def test_compare_uses_the_queries_that_both_scored(done, base, tmp_path):
     assert compare(tmp_path, "all", "some").points == 0
 
 
+def test_the_seed_is_no_variant(base, tmp_path, capsys):
+    with pytest.raises(ConfigError, match=r"run.seed is no variant.*--seeds"):
+        next(ablate(base, vary(["run.seed=1,2", "optim.lr=1e-3"]), (0,), out=tmp_path))
+    assert main(["ablate", "--out", str(tmp_path), "--vary", "run.seed=1,2", "--seeds", "0"]) == 2
+    assert "--seeds" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_queries_of_different_data_are_not_paired(done, clothes, tmp_path):
+    shutil.copytree(done, tmp_path / "out")
+    links = {"other": clothes / "trainA", "same": clothes / "testA"}
+    for name, sketches in links.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "testA").symlink_to(sketches, target_is_directory=True)
+        row = json.loads((done / "runs" / "other_warmer@0" / "result.json").read_text())
+        row["config"]["data"]["root"] = str(tmp_path / name)
+        place = tmp_path / "out" / "runs" / f"{name}@0"
+        place.mkdir()
+        (place / "result.json").write_text(json.dumps(row | {"variant": name, "place": 2}))
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"'one' and 'other' were scored on different data \(.*testA, "):
+        compare(out, "one", "other")
+    assert compare(out, "one", "same") == compare(out, "one@0", "other, warmer@0")
+    text = summary(out).splitlines()
+    told = text.index("  not compared with 'one', which was scored on other data")
+    assert text[told - 1].startswith("other: 1 runs")
+    assert sum("paired" in line for line in text) == 2
+
+
 def test_names_that_are_not_there_are_refused_with_those_that_are(done, tmp_path):
     with pytest.raises(InputError, match=r"no finished run 'two'; variants: one, other, warmer"):
         compare(done, "one", "two")
