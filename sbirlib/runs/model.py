@@ -42,7 +42,7 @@ def load_model_folder(folder: Path) -> Method:
     except ConfigError as error:
         raise RunError(str(error)) from None
     read_weights(folder / WEIGHTS, model)
-    model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.name)}"
+    model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.resolve().name)}"
     return model.eval()
 
 

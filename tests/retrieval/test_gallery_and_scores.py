@@ -116,9 +116,11 @@ def test_evaluate_stops_on_faults_or_counts_them(model, pairs, tmp_path):
     assert scores.as_dict()["skipped"] == 1
 
 
-def test_the_protocol_names_the_checkpoint(run, pairs):
+def test_the_protocol_names_the_checkpoint(run, pairs, monkeypatch):
     assert "chosen on 25 % of the training photos, held out" in evaluate(load_run(run), pairs).protocol
     assert "of the last epoch" in evaluate(load_run(run, "last"), pairs).protocol
+    monkeypatch.chdir(run / "last")
+    assert "of the last epoch" in load_run(".").origin
 
 
 def test_search_finds_what_evaluate_ranks_first(model, pairs):
