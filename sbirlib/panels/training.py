@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from sbirlib.config.config import Config, differing_settings, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.pairs import PairFolder
+from sbirlib.errors import InputError
 from sbirlib.figures.curves import accuracy_by_epoch, training_curves
 from sbirlib.figures.loss import info_nce_example
 from sbirlib.figures.style import message
@@ -32,18 +33,28 @@ from sbirlib.training.trainer import train
 
 
 class RunComparer(Panel):
-    """Validation accuracy by epoch of several runs, and the settings in which they differ."""
+    """Validation accuracy by epoch of several runs, and the settings in which they differ.
+
+    Runs that cannot be read are named below the table and left out.
+    """
 
     def __init__(self, runs: str | Path | Sequence[str | Path]) -> None:
-        found = find_runs(runs) if isinstance(runs, str | Path) else [Run(run) for run in runs]
+        found, unread = find_runs(runs) if isinstance(runs, str | Path) else [Run(run) for run in runs], []
+        for run in list(found):
+            try:
+                run.history(), run.config()
+            except InputError as error:
+                found.remove(run)
+                unread.append(f"left out: {error}")
         self.names = short_names(found)
         names = list(self.names)
         look = {"rows": min(8, max(2, len(names))), "layout": Layout(width="32em"), "style": STYLE}
         self.runs = ipywidgets.SelectMultiple(options=names, value=names[:4], description="runs", **look)
         self.k = dropdown("Acc@K: K", (1, 5, 10))
         self.table = HTML()
-        controls = [self.runs, self.k]
-        super().__init__(HBox(controls), self.table, controls=controls)
+        controls, self.status = [self.runs, self.k], Status()
+        self.status.say("\n".join(unread), alert=True)
+        super().__init__(HBox(controls), self.table, self.status, controls=controls)
 
     def refresh(self, change: object = None) -> None:
         """Draws the curves and writes the table again."""

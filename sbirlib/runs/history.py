@@ -53,16 +53,24 @@ class EpochRecord(NamedTuple):
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 
+_COLUMNS = EpochRecord(1, {}, 0, 0, 0, {}, False, NOTHING).as_row()
+_COUNTS = ("epoch", "seconds", "best", "skipped")  # which every epoch has
+
+
 def read_history(path: Path) -> dict[str, list[Any]]:
     """The columns of a history.csv, one entry per epoch. Raises RunError if it cannot be read."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-        return {
-            name: values if name == "selected_on" else [float(value or "nan") for value in values]
-            for name, values in columns.items()
+        columns = {
+            name: [row[name] if name == "selected_on" else float(row[name] or "nan") for row in rows]
+            for name in (rows[0] if rows else ())
         }
+        if missing := _COLUMNS.keys() - columns.keys():
+            raise ValueError(f"it holds no {', '.join(sorted(missing))}" if rows else "it holds no epoch")
+        if not all(math.isfinite(value) for name in _COUNTS for value in columns[name]):
+            raise ValueError("an epoch in it is not complete")
+        return columns
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; a run writes it after its first epoch") from None
     except OSError as error:

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,19 @@ def test_run_comparer_draws_curves_and_lists_what_differs(pairs, tiny, run, tmp_
 def test_run_comparer_finds_runs_below_a_folder(run, tmp_path):
     assert "tiny" in RunComparer(run.parent).runs.options
     assert "no run here yet" in RunComparer(tmp_path).figure().texts[0].get_text()
+
+
+def test_run_comparer_leaves_out_what_cannot_be_read(run, tmp_path):
+    for name in ("whole", "torn", "odd"):
+        shutil.copytree(run, tmp_path / name)
+    (tmp_path / "torn" / "history.csv").write_bytes(b"\0" * 4096)
+    (tmp_path / "odd" / "last" / "config.yaml").write_text("optim: {speed: 1}")
+    panel = RunComparer(tmp_path)
+    assert list(panel.runs.options) == ["whole"]
+    assert panel.figure().axes[0].lines
+    assert "torn/history.csv: cannot be read" in panel.status.value
+    assert "unknown field" in panel.status.value
+    assert "left out" not in RunComparer(tmp_path / "whole").status.value
 
 
 def test_the_table_shows_names_as_text():

@@ -1,16 +1,19 @@
 import errno
 import math
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_model
 
 from sbirlib import Config
+from sbirlib.cli.app import main
 from sbirlib.config.config import differing_settings
 from sbirlib.figures.curves import training_curves
 from sbirlib.methods.catalogue import build
-from sbirlib.runs.atomic import RunError
+from sbirlib.runs.atomic import RunError, write_csv
 from sbirlib.runs.folder import Run, find_runs, short_names
+from sbirlib.runs.history import HELD_OUT, EpochRecord
 from sbirlib.runs.model import WEIGHTS, load_model_folder, save_model_folder
 from sbirlib.runs.state import Progress, load_state, save_state
 
@@ -30,20 +33,38 @@ def test_a_run_is_read_back(run, tiny):
 
 
 def test_epochs_that_measured_nothing_are_nan(tmp_path):
-    text = "epoch,val_acc@1,selected_on\n1,,held-out photos\n2,5.5,held-out photos\n"
-    (tmp_path / "history.csv").write_text(text)
+    rows = [EpochRecord(1, {}, 0, 0, 1, {}, True, HELD_OUT).as_row()]
+    rows.append(rows[0] | {"epoch": 2, "val_acc@1": 5.5})
+    rows[0]["val_acc@1"] = ""
+    write_csv(tmp_path / "history.csv", rows)
     history = Run(tmp_path).history()
     assert math.isnan(history["val_acc@1"][0])
     assert history["val_acc@1"][1] == 5.5
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"), [("epoch,best\n1,high\n", "cannot be read"), (None, "no such file")]
-)
-def test_what_cannot_be_read_is_named(tmp_path, text, reason):
-    if text is not None:
-        (tmp_path / "history.csv").write_text(text)
-    with pytest.raises(RunError, match=f"history.csv: {reason}"):
+def test_a_history_that_cannot_be_read_is_named(run, tmp_path, capsys):
+    whole = (run / "history.csv").read_text()
+    shutil.copytree(run, tmp_path / "run")
+    for text, reason in (
+        ("", "it holds no epoch"),
+        ("\0" * 4096, ""),
+        (whole.splitlines()[0], "it holds no epoch"),
+        ("epoch,best\n1,high\n", "high"),
+        ("epoch,best\n1,1\n", "it holds no .*seconds.*skipped"),
+        (whole[: whole.rindex(",")], "an epoch in it is not complete"),
+        (whole.replace("\n2,", "\ninf,"), "an epoch in it is not complete"),
+    ):
+        (tmp_path / "run" / "history.csv").write_text(text)
+        with pytest.raises(
+            RunError, match=rf"run/history.csv: cannot be read .*{reason}.*leave this run out"
+        ):
+            Run(tmp_path / "run").history()
+        assert main(["report", str(tmp_path / "run")]) == 2
+        assert "history.csv: cannot be read" in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(RunError, match="history.csv: no such file"):
         Run(tmp_path).history()
     with pytest.raises(RunError, match=r"is not a run: it has no config\.yaml"):
         Run(tmp_path).config()
