@@ -64,12 +64,13 @@ def _tell(what: object) -> None:
         print(what, flush=True)
 
 
-def report_command(run: Positional[Path]) -> int:
+def report_command(run: Positional[Path], out: Path | None = None) -> int:
     """Print a run's report: result, settings, data, weights, versions; with its curves in RUN/report.html.
 
     Args:
         run: Folder that `train --out` wrote.
+        out: Write the page with the curves to this file instead.
     """
-    text = describe(run)
-    print(f"{text}\n\nwrote {write_page(run)}")
+    print(describe(run))
+    print(f"\nwrote {write_page(run, out)}")
     return 0

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from sbirlib.config.fields import Knob, group, knob, limits_of
+from sbirlib.config.files import read_yaml
 from sbirlib.config.methods import DEFAULTS, GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
@@ -159,14 +160,11 @@ class Config:
     @staticmethod
     def from_yaml(path: str | Path) -> Config:
         """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
+        values = read_yaml(path)
         try:
-            if Path(path).stat().st_size > 2**18:
-                raise ConfigError("is larger than 256 KiB, as no configuration is")
-            return Config.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+            return Config.from_dict(values or {})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}); correct it, or train again") from None
 
     @property
     def chooses_best(self) -> bool:

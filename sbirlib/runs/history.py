@@ -62,7 +62,7 @@ def read_history(path: Path) -> dict[str, list[Any]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        columns = {
+        columns: dict[str, list[Any]] = {
             name: [row[name] if name == "selected_on" else float(row[name] or "nan") for row in rows]
             for name in (rows[0] if rows else ())
         }

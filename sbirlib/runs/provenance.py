@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from sbirlib.config.config import Config
+from sbirlib.config.files import read_yaml
 from sbirlib.data.loading import LoadedSplit
+from sbirlib.errors import ConfigError
 from sbirlib.methods.base import Method, fingerprint
 from sbirlib.runs.atomic import RunError, write_text
 
@@ -82,11 +84,13 @@ def write_beginning(path: Path, start: dict[str, Any]) -> None:
 def read_beginning(path: Path) -> dict[str, Any]:
     """Reads start.yaml. Raises RunError if it is missing or not a mapping."""
     try:
-        start = yaml.safe_load(path.read_text(encoding="utf-8"))
+        start = read_yaml(path)
     except FileNotFoundError:
         reason = "it is not a run, or one of an older version; train again"
         raise RunError(f"{path.parent} has no {path.name}: {reason}") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except ConfigError as error:
+        raise RunError(str(error)) from None
+    except OSError as error:
         raise RunError(f"{path} cannot be read ({error})") from None
     if not isinstance(start, dict):
         raise RunError(f"{path} does not hold what a run began from")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sbirlib.config.config import Config
-from sbirlib.runs.atomic import write_text
+from sbirlib.errors import printable
+from sbirlib.runs.atomic import RunError, write_text
 from sbirlib.runs.folder import Run
 
 _STYLE = (
@@ -29,11 +30,14 @@ def describe(run: str | Path) -> str:
     settings = [f"  {name} = {value}" for name, value in config.flat().items() if value != paper[name]]
     parts = [f"Run {place.path}, method {config.method}", *_result(place, config, history), ""]
     parts += ["Settings that differ from the paper's defaults:", *settings, ""]
-    return "\n".join([*parts, "Began from:", *_lines(place.start())])
+    return "\n".join(map(printable, [*parts, "Began from:", *_lines(place.start())]))
 
 
-def write_page(run: str | Path) -> Path:
-    """Writes the report with its curves to `report.html` in the run folder, which needs no other file."""
+def write_page(run: str | Path, out: str | Path | None = None) -> Path:
+    """Writes the report with its curves to `out`, or `report.html` in the run folder; it needs no other file.
+
+    Raises RunError as `describe`, or if the page cannot be written.
+    """
     # Seaborn takes two seconds to import: only for a picture.
     from sbirlib.figures.curves import training_curves
     from sbirlib.figures.style import png_bytes
@@ -45,8 +49,12 @@ def write_page(run: str | Path) -> Path:
         f"<style>{_STYLE}</style><pre>{html.escape(describe(run))}</pre>"
         f"<img alt='training curves' src='data:image/png;base64,{picture}'>"
     )
-    write_text(place.report_file, page)
-    return place.report_file
+    file = Path(out or place.report_file)
+    try:
+        write_text(file, page)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written ({error.strerror}); name another file (--out)") from None
+    return file
 
 
 def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str]:

@@ -53,6 +53,19 @@ def test_an_unfinished_run_says_how_to_go_on(pairs, tiny, tmp_path, capsys):
     assert f"wrote {tmp_path / 'run' / 'report.html'}" in printed
 
 
+def test_a_run_that_cannot_be_written_is_told_all_the_same(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "report.html").mkdir()  # as a read-only folder, which does not stop root
+    assert main(["report", str(tmp_path / "run")]) == 2
+    out, error = capsys.readouterr()
+    assert "2 of 2 epochs" in out
+    assert "wrote" not in out
+    assert re.search(r"run/report.html cannot be written \(Is a directory\); name another file", error)
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert f"wrote {tmp_path / 'page.html'}" in capsys.readouterr().out
+    assert "2 of 2 epochs" in (tmp_path / "page.html").read_text()
+
+
 def test_what_is_not_a_run_is_named(tmp_path, capsys):
     with pytest.raises(RunError, match="history.csv: no such file"):
         describe(tmp_path)

@@ -134,6 +134,17 @@ def resume(kind, make, words):
     return Case(kind, build, 2, words)
 
 
+def beginning(kind, content, words, code=2):
+    """The start.yaml of a run."""
+
+    def build(bench):
+        shutil.copytree(bench.run, bench.root / "run")
+        (bench.root / "run" / "start.yaml").write_text(content)
+        return ["report", f"{bench.root}/run", "--out", f"{bench.root}/out"]
+
+    return Case(kind, build, code, words)
+
+
 def result(kind, content, words):
     """The result.json of a run in an ablation."""
 
