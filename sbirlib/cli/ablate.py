@@ -10,7 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from sbirlib.cli.flags import Flags, Start, flags_of, taking
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, printable
 from sbirlib.experiments import ablation, grids, published
 
 
@@ -49,7 +49,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
         for row in ablation.ablate(settings, variants, seeds, out=out) if variants else ():
             print(
-                f"{row.variant}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
+                f"{printable(row.variant)}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
                 f"({row.score['hits@1']}/{row.score['queries']})"
                 f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}",
                 flush=True,
@@ -77,7 +77,7 @@ def compare_command(
         for row in ablation.read_rows(out)
         if {row.variant, f"{row.variant}@{row.seed}"} & {first, second}
     ):
-        print(protocol)
+        print(printable(protocol))
     return 0
 
 

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.config.config import Config, differing_settings
 from sbirlib.data.pairs import PairFolder
-from sbirlib.errors import ConfigError, InputError
+from sbirlib.errors import ConfigError, InputError, printable
 from sbirlib.experiments.grids import Variant
 from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Method
@@ -186,10 +186,11 @@ def write_tables(out: str | Path) -> None:
 
     out, rows = Path(out), read_rows(out)
     table = [{"variant": row.variant, "seed": row.seed} | row.score for row in rows]
-    write_csv(out / "results.csv", table)
+    columns = dict.fromkeys(itertools.chain(*table))
+    write_csv(out / "results.csv", [{_cell(c): _cell(row.get(c, "")) for c in columns} for row in table])
     variants = _by_variant(rows)
     figure = interval_plot(
-        [f"{name} ({len(runs)}){_warning(runs)}" for name, runs in variants.items()],
+        [f"{printable(name)} ({len(runs)}){_warning(runs)}" for name, runs in variants.items()],
         *zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True),
         points=[[run.score["acc@1"] for run in runs] for runs in variants.values()],
         title="variant (runs); dots: single runs; bars: 95 % intervals over runs and photos",
@@ -211,7 +212,16 @@ def summary(out: str | Path) -> str:
             lines.append(f"  not compared with {first!r}, which was scored on other data")
         elif name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
             lines.append(f"  Acc@1 less that of {first!r}, paired: {compare(out, first, name)}")
-    return "\n".join([*lines, *dict.fromkeys(row.score["protocol"] for row in rows)])
+    return "\n".join(map(printable, [*lines, *dict.fromkeys(row.score["protocol"] for row in rows)]))
+
+
+def _cell(value: Any) -> Any:
+    """What a table holds: text that a spreadsheet would run as a formula gets an apostrophe.
+
+    Source: OWASP, CSV Injection.
+    """
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if formula else value
 
 
 def _run(job: _Job) -> RunScore:

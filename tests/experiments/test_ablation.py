@@ -214,6 +214,26 @@ def test_queries_of_different_data_are_not_paired(done, clothes, tmp_path):
     assert sum("paired" in line for line in text) == 2
 
 
+def test_names_from_elsewhere_steer_no_terminal_and_run_in_no_spreadsheet(done, tmp_path, capsys):
+    row = json.loads((done / "runs" / "one@0" / "result.json").read_text())
+    names = ("=cmd()", "+1", "-1", "@SUM(A1)", "\t=1", "\x1b[2Jone", "plain")
+    for place, name in enumerate(names):
+        extra = {"protocol": f"=\x1b]0;{name}\a", "=key": -1.5}
+        (tmp_path / "runs" / str(place)).mkdir(parents=True)
+        other = row | {"variant": name, "place": place, "score": row["score"] | extra}
+        (tmp_path / "runs" / str(place) / "result.json").write_text(json.dumps(other))
+    shutil.copytree(done / "runs" / "one@0", tmp_path / "runs" / "one@0")  # without that key
+    ablation.write_tables(tmp_path)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"'=cmd()", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "\x1b[2Jone", "plain", "one"}
+    assert rows["plain"]["protocol"].startswith("'=")
+    assert (rows["plain"]["'=key"], rows["one"]["'=key"]) == ("-1.5", "")
+    assert main(["compare", str(tmp_path), names[5], "plain"]) == 0
+    assert "\x1b" not in summary(tmp_path) + capsys.readouterr().out
+    assert r"\x1b[2Jone" in summary(tmp_path)
+
+
 def test_names_that_are_not_there_are_refused_with_those_that_are(done, tmp_path):
     with pytest.raises(InputError, match=r"no finished run 'two'; variants: one, other, warmer"):
         compare(done, "one", "two")
