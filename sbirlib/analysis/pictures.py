@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sbirlib.analysis import attention as inside
-from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
+from sbirlib.analysis.discard import (
+    FRACTIONS,
+    Rule,
+    Where,
+    check_vectors,
+    discard_curve,
+    earliest_place,
+    token_scores,
+)
 from sbirlib.data.images import as_picture
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
@@ -115,14 +123,24 @@ def discarding(
     """Acc@1 against the patch tokens that queries, from `query` on, keep: a curve for each rule.
 
     They are discarded at the input, for backbones that can go without patches there, unless `where` says.
-    `rules` are all, but for recycling where the model has none. Raises InputError as `discard_curve`.
+    `rules` are all, but for those that this model does not allow, which the title names with the reason.
+    Raises InputError as `discard_curve`.
     """
-    where = where or earliest_place(model.sketch_encoder)
-    rules = rules or ("random", "attention", "norm", "recycling")[: 4 if model.sketch_encoder.mstr else 3]
+    encoder, left_out = model.eval().sketch_encoder, []
+    where, wanted = (
+        where or earliest_place(encoder),
+        list(rules or ("random", "attention", "norm", "recycling")),
+    )
+    for rule in [] if rules else list(wanted):
+        try:
+            token_scores(encoder, *inside.batches(model, data.sketches[:1], 1), rule)
+        except InputError as error:
+            wanted.remove(rule)
+            left_out.append(f"left out: {rule} ({error})")
     data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
-    curves = {rule: discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in rules}
-    kept = next(iter(curves.values())).kept
-    return discard_curves(100 * kept, {rule: curve.accuracy for rule, curve in curves.items()})
+    found = [discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in wanted]
+    curves = {rule: curve.accuracy for rule, curve in zip(wanted, found, strict=True)}
+    return discard_curves(100 * found[0].kept, curves, notes=left_out)
 
 
 KINDS = (embeddings, failures, attention, distance, similarity, recycling, discarding)

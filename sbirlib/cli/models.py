@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,7 +98,7 @@ def evaluate_command(
         json: Also write the result to this file.
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
     """
-    _check_parents(json)
+    _check_outputs(json)
     scores = evaluate(model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision)
     print(scores)
     _write_json(json, scores.as_dict())
@@ -121,7 +122,7 @@ def search_command(
         frame: Centre and enlarge the drawing first, as the canvas of notebook 06 does.
         on_fault: What to do about photos that cannot be read.
     """
-    _check_parents(json, figure)
+    _check_outputs(json, figure)
     chosen, drawing = model.load(), read_image(sketch)
     gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
     query = frame_picture(drawing) if frame else np.array(drawing)
@@ -134,7 +135,6 @@ def search_command(
     counts = {"gallery": len(gallery.paths), "skipped": gallery.skipped}
     _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
     if figure is not None:
-        # Seaborn takes two seconds to import: only for a picture.
         from sbirlib.figures.photos import retrieval_strip
         from sbirlib.figures.style import save_figure
 
@@ -167,13 +167,14 @@ def picture_command(
     from sbirlib.analysis.pictures import PICTURES
     from sbirlib.figures.style import save_figure
 
-    _check_parents(figure)
+    _check_outputs(figure=figure)
     chosen = model.load()
     config = DataConfig(root=str(data.root), fit=chosen.fit, on_fault=data.on_fault)
     loaded = load_split(data.pairs.split(split), config, chosen.image_size)
-    most = min(len(loaded.sketches), len(loaded.photos)) - 1
-    if not 0 <= query <= most:
-        raise InputError(f"--query {query}: the {split} split of {data.root} has rows 0 to {most}")
+    sketches, photos = len(loaded.sketches), len(loaded.photos)
+    count = {"similarity": photos, "distance": min(sketches, photos)}.get(kind, sketches)
+    if not 0 <= query < count:
+        raise InputError(f"--query {query}: the {split} split of {data.root} has rows 0 to {count - 1}")
     save_figure(PICTURES[kind](chosen, loaded, query), figure)
     print(f"wrote {figure}")
     return 0
@@ -184,8 +185,17 @@ def _write_json(path: Path | None, values: dict[str, Any]) -> None:
         write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
-def _check_parents(*paths: Path | None) -> None:
-    """Before any work is done: raises InputError for an output file in a folder that does not exist."""
-    for path in filter(None, paths):
+def _check_outputs(json: Path | None = None, figure: Path | None = None) -> None:
+    """Before any work is done: raises InputError for an output file that cannot be written."""
+    for path in filter(None, (json, figure)):
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file in it")
+        if not path.exists() and not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path}: the folder {path.parent} is read-only; name another one")
+    if figure is not None:
+        # Seaborn takes two seconds to import: only for a picture.
+        from sbirlib.figures.style import check_format
+
+        check_format(figure)

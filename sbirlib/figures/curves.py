@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -132,11 +133,14 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
     return finish(axes, whole="x", grid="y", percent=True, **labels)
 
 
-def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Interval]]) -> Figure:
+def discard_curves(
+    kept: ArrayLike, curves: Mapping[str, Sequence[Interval]], notes: Sequence[str] = ()
+) -> Figure:
     """Acc@1 against how many patch tokens are kept, a line with its 95 % interval for each name.
 
     `kept` (f,) in percent of the patch tokens; `curves[name]` f accuracies as `retrieval.accuracy_of`
-    makes them. Raises InputError where their numbers differ or `kept` looks like fractions.
+    makes them; `notes` stand above. Raises InputError where their numbers differ or `kept` looks like
+    fractions.
     """
     (kept,) = floats(kept)
     if kept.max() <= 1:
@@ -152,7 +156,8 @@ def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Interval]]) ->
         style = line_style(place)
         axes.fill_between(kept[order], low, high, color=style["color"], alpha=0.15, linewidth=0)
         axes.plot(kept[order], percent, markersize=6, label=name, **style)
-    axes.set_title("bands: 95 % intervals", fontsize=10, loc="left")
+    title = [textwrap.fill(note, 120) for note in (*notes, "bands: 95 % intervals")]
+    axes.set_title("\n".join(title), fontsize=10, loc="left")
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
     labels = dict(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)")
     return finish(axes, grid="y", percent=True, **labels)

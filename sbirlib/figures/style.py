@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -28,6 +30,12 @@ MARKERS, LINES = "osD^vPXd<>", ("-", "--", "-.", ":")
 
 class ShownFigure(Figure):
     """A figure that a notebook shows as the last value of a cell, pyplot or not."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws it as any figure, but that a $, as in the name of a file or run, begins no formula."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self)
@@ -84,14 +92,16 @@ def limits(arrays: Iterable[np.ndarray]) -> tuple[float, float]:
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 
-def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Writes a figure; the extension of `path` names the format (png, pdf, svg).
-
-    Raises InputError for an extension that matplotlib cannot write.
-    """
-    known = sorted(figure.canvas.get_supported_filetypes())
+def check_format(path: str | Path) -> None:
+    """Raises InputError for a name whose extension is no format that matplotlib can write."""
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
     if Path(path).suffix.lower().removeprefix(".") not in known:
         raise InputError(f"{path}: a figure cannot be written in this format; known: {', '.join(known)}")
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Writes a figure; the extension of `path` names the format (png, pdf, svg), as `check_format` wants."""
+    check_format(path)
     figure.savefig(path, dpi=dpi)
 
 

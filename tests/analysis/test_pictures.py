@@ -82,6 +82,18 @@ def test_one_curve_for_each_rule_that_the_model_allows(model, data):
         pictures.similarity(plain, data)
 
 
+def test_a_cnn_has_the_curves_of_the_other_rules(data):
+    torch.manual_seed(0)
+    cnn = ARNet("resnet18", image_size=48, embed_dim=8).eval()
+    figure = pictures.discarding(cnn, data, fractions=(0.5, 1))
+    assert set(figure.axes[0].get_legend_handles_labels()[1]) == {"random", "norm"}
+    title = figure.axes[0].get_title(loc="left").replace("\n", " ")
+    assert "left out: attention (no attention here: ResNet" in title
+    assert "left out: recycling (this model does not recycle tokens" in title
+    with pytest.raises(InputError, match="no attention here"):
+        pictures.discarding(cnn, data, rules=("norm", "attention"), fractions=(1,))
+
+
 @pytest.fixture(scope="module")
 def siamese():
     torch.manual_seed(0)
@@ -144,10 +156,18 @@ def test_the_command_writes_every_kind_of_picture(kind, folder, pairs, tmp_path,
     assert image.std() > 5
 
 
+@pytest.mark.parametrize(("kind", "rows"), [("attention", 16), ("similarity", 8), ("distance", 8)])
+def test_every_sketch_and_photo_can_be_asked_for(kind, rows, folder, pairs, tmp_path, capsys):
+    words = ["picture", kind, "--run", str(folder), "--data.root", str(pairs.root), "--figure"]
+    assert main([*words, str(tmp_path / "last.png"), "--query", str(rows - 1)]) == 0
+    assert main([*words, str(tmp_path / "none.png"), "--query", str(rows)]) == 2
+    assert f"has rows 0 to {rows - 1}" in capsys.readouterr().err
+
+
 def test_the_command_names_what_is_wrong(folder, pairs, tmp_path, capsys):
     words = ["picture", "failures", "--run", str(folder), "--data.root", str(pairs.root), "--figure"]
-    assert main([*words, str(tmp_path / "a.png"), "--query", "8"]) == 2
-    assert "--query 8: the test split of" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "a.png"), "--query", "16"]) == 2
+    assert "--query 16: the test split of" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "a.doc")]) == 2
     assert "a.doc: a figure cannot be written in this format" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none" / "a.png")]) == 2

@@ -178,6 +178,35 @@ def test_bad_input_to_search(flags, message, run, pairs, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ("--figure found.xyz", "found.xyz: a figure cannot be written in this format; known: "),
+        ("--figure .", "is a folder; name a file in it"),
+        ("--json .", "is a folder; name a file in it"),
+        ("--json none/found.json", "the folder none does not exist"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    flags, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(words("search a.png --photos . --run none", flags)) == 2
+    assert message in capsys.readouterr().err
+    if flags.startswith("--json"):
+        assert main(words("evaluate --data.root . --run none", flags)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_read_only_place_is_found_before_the_work(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # nothing stops root
+    assert main(words("evaluate --data.root . --run none --json", tmp_path / "a.json")) == 2
+    assert f"the folder {tmp_path} is read-only" in capsys.readouterr().err
+    (tmp_path / "a.json").write_text("")
+    assert main(words("evaluate --data.root . --run none --json", tmp_path / "a.json")) == 2
+    assert "none is not a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
         (["--model.backbone", "resnet19"], "unknown backbone 'resnet19'"),
         (["--model.backbone", "resnet18", "--model.pretrained"], "published weights of 'resnet18'"),
     ],

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 
 from sbirlib.errors import InputError
-from sbirlib.figures.curves import accuracy_by_epoch, discard_curves
+from sbirlib.figures.curves import accuracy_bars, accuracy_by_epoch, discard_curves, interval_plot
+from sbirlib.figures.photos import image_grid
+from sbirlib.figures.style import save_figure
 from sbirlib.retrieval.scores import accuracy_of
 
 
@@ -78,3 +81,20 @@ def test_curves_refuse_fractions_and_missing_values():
         discard_curves([1.0, 0.5], {"random": points})
     with pytest.raises(InputError, match="random: 2 accuracies for 3"):
         discard_curves([100, 50, 25], {"random": points})
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
+    names, percent = [r"a$\frac$b", "$x^2$"], [10.0, 20.0]
+    history = {"epoch": [1], "val_acc@1": [5.0], "selected_on": ["held-out photos"]}
+    figures = [
+        image_grid(np.zeros((2, 9, 9, 3)), names),
+        interval_plot(names, percent, percent, percent),
+        accuracy_bars(names, percent, percent, percent),
+        accuracy_by_epoch(dict.fromkeys(names, history)),
+    ]
+    with rc_context({"svg.fonttype": "none"}):  # text as text
+        for figure in figures:
+            save_figure(figure, tmp_path / f"a.{ending}")
+            if ending == "svg":
+                assert all(f">{name}</text>" in (tmp_path / "a.svg").read_text() for name in names)
