@@ -11,15 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sbirlib.analysis import attention as inside
-from sbirlib.analysis.discard import (
-    FRACTIONS,
-    Rule,
-    Where,
-    check_vectors,
-    discard_curve,
-    earliest_place,
-    token_scores,
-)
+from sbirlib.analysis import discard
+from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
 from sbirlib.data.images import as_picture
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
@@ -133,7 +126,7 @@ def discarding(
     )
     for rule in [] if rules else list(wanted):
         try:
-            token_scores(encoder, *inside.batches(model, data.sketches[:1], 1), rule)
+            discard.token_scores(encoder, *inside.batches(model, data.sketches[:1], 1), rule)
         except InputError as error:
             wanted.remove(rule)
             left_out.append(f"left out: {rule} ({error})")

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from sbirlib.config.config import Config
 from sbirlib.config.methods import MethodName
+from sbirlib.errors import InputError
 from sbirlib.runs.folder import Run
 
 # Commands whose flags take their defaults from a preset, and which one unless told otherwise.
@@ -63,9 +64,21 @@ def start_of(argv: Sequence[str]) -> Start:
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
-            return Start(preset, Run(out).saved_config())
+            config = Run(out).saved_config()
+            return Start(preset, config.updated({"data.root": _found(config.data.root, out)}))
         config = Config.preset(preset)
         return Start(preset, config.updated({"method": method}) if method else config)
 
     words = [word for word in argv[1:] if word not in ("-h", "--help")]
-    return tyro.cli(asked, args=words, return_unknown_args=True)[0]
+    try:
+        return tyro.cli(asked, args=words, return_unknown_args=True)[0]
+    except InputError:
+        if len(words) == len(argv) - 1:
+            raise
+        return Start(first, Config.preset(first))  # help has to do without what the other words ask for
+
+
+def _found(root: str, out: Path) -> str:
+    """A run's data folder as it is named from here, or from a folder above the run, where it began."""
+    places = (place / root for place in (Path(), *out.resolve().parents))
+    return str(next((place for place in places if place.is_dir()), root))

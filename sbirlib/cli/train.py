@@ -10,6 +10,7 @@ from accelerate import PartialState
 from tyro.conf import Positional
 
 from sbirlib.cli.flags import Flags, Start, flags_of, taking
+from sbirlib.errors import InputError
 from sbirlib.runs.folder import Run
 from sbirlib.runs.report import describe, write_page
 from sbirlib.training.signals import Stop, noted
@@ -39,6 +40,9 @@ def train_from(start: Start) -> Callable[..., int]:
         # A scheduler ends the job with SIGTERM: save a checkpoint.
         with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
             root = settings.data.root
+            if resume and not Path(root).is_dir():
+                lost = f"{out} learns from {root}, which is not found from here"
+                raise InputError(f"{lost}; name the folder by --data.root, wherever it is now")
             records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
             epochs, first = settings.run.epochs, Run(out).next_epoch if resume else 1
             if first <= epochs:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,35 @@ def test_one_word_trains_another_method(pairs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*start, "--method", "b_siamese", "--mstr.enabled", *flags])
     assert "mstr" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_any_folder_and_after_a_move(clothes, tmp_path, capsys, monkeypatch):
+    project, elsewhere, moved = (tmp_path / name for name in ("project", "elsewhere", "moved"))
+    elsewhere.mkdir()
+    shutil.copytree(clothes, project / "data")
+    monkeypatch.chdir(project)
+    small = "--model.image_size 48 --run.epochs 1 --run.tracker none --data.root data"
+    assert main(words("train --out runs/one", small)) == 0
+    project.rename(moved)
+    for place, run in ((moved, "runs/one"), (moved / "runs", "one"), (elsewhere, moved / "runs" / "one")):
+        monkeypatch.chdir(place)
+        assert main(words("train --resume --out", run)) == 0
+    resume = words("train --resume --out", moved / "runs" / "one")
+    (moved / "data").rename(tmp_path / "clothes")
+    capsys.readouterr()
+    assert main(resume) == 2
+    error = capsys.readouterr().err
+    assert "/data, which is not found from here; name the folder by --data.root" in error
+    assert "demo" not in error
+    assert main([*resume, "--data.root", str(tmp_path / "clothes")]) == 0
+
+
+@pytest.mark.parametrize("command", ["train --resume", "train --resume --out none", "train --preset huge"])
+def test_help_always_works(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "--optim.lr" in capsys.readouterr().out
 
 
 def test_help_shows_the_settings_of_the_method_alone(capsys):
