@@ -25,6 +25,8 @@ from sbirlib.retrieval.rows import embed_split
 from sbirlib.retrieval.scores import score_split, true_ranks
 from sbirlib.retrieval.search import score_all
 
+ORDER: tuple[Rule, ...] = ("random", "attention", "norm", "recycling")  # of the curves
+
 
 def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """Map of all embeddings: t-SNE, a line from each sketch to its photo, six pairs with their pictures.
@@ -120,19 +122,16 @@ def discarding(
     Raises InputError as `discard_curve`.
     """
     encoder, left_out = model.eval().sketch_encoder, []
-    where, wanted = (
-        where or earliest_place(encoder),
-        list(rules or ("random", "attention", "norm", "recycling")),
-    )
-    for rule in [] if rules else list(wanted):
+    allowed, where = list(rules or ORDER), where or earliest_place(encoder)
+    for rule in () if rules else ORDER:
         try:
             discard.token_scores(encoder, *inside.batches(model, data.sketches[:1], 1), rule)
         except InputError as error:
-            wanted.remove(rule)
+            allowed.remove(rule)
             left_out.append(f"left out: {rule} ({error})")
     data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
-    found = [discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in wanted]
-    curves = {rule: curve.accuracy for rule, curve in zip(wanted, found, strict=True)}
+    found = [discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in allowed]
+    curves = {rule: curve.accuracy for rule, curve in zip(allowed, found, strict=True)}
     return discard_curves(100 * found[0].kept, curves, notes=left_out)
 
 
