@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,14 +20,15 @@ from sbirlib.runs.atomic import RunError, replacing
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
 
-def save_model_folder(folder: str | Path, model: Method, config: Config) -> None:
+def save_model_folder(folder: str | Path, model: Method, config: Config, *, queries: int = 0) -> None:
     """Writes `model.safetensors`, which also holds the configuration, and `config.yaml`.
 
-    An older folder is replaced only once both are on the disk. Raises RunError if they cannot be written;
+    `queries` is the number of sketches that chose these weights, if any did. An older folder is replaced only
+    once both are on the disk. Raises RunError if they cannot be written;
     the older folder then stays as it is.
     """
     with replacing(folder) as fresh:
-        write_weights(fresh / WEIGHTS, model, config)
+        write_weights(fresh / WEIGHTS, model, config, queries=str(queries))
         config.to_yaml(fresh / CONFIG)
 
 
@@ -42,15 +43,17 @@ def load_model_folder(folder: Path) -> Method:
     except ConfigError as error:
         raise RunError(str(error)) from None
     read_weights(folder / WEIGHTS, model)
-    model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.resolve().name)}"
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        queries = int((file.metadata() or {}).get("queries", 0))
+    model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.resolve().name, queries)}"
     return model.eval()
 
 
-def write_weights(path: Path, model: nn.Module, config: Config) -> None:
-    """All weights of `model`, each once under its first name, and the configuration. Raises OSError."""
+def write_weights(path: Path, model: nn.Module, config: Config, **notes: str) -> None:
+    """All weights of `model`, each once under its first name, configuration and `notes`. Raises OSError."""
     weights = {min(names): weight.detach().contiguous() for weight, names in _weights(model)}
     try:
-        save_file(weights, path, metadata={"config": config.as_yaml()})
+        save_file(weights, path, metadata={"config": config.as_yaml(), **notes})
     except SafetensorError as error:
         # Its only word of a full or broken disk: "I/O error", or "IoError" in older versions.
         if "ioerror" in str(error).lower().replace("/", "").replace(" ", ""):
@@ -100,7 +103,7 @@ def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
     return model.eval()
 
 
-def _chosen_by(config: Config, which: str) -> str:
+def _chosen_by(config: Config, which: str, queries: int) -> str:
     """How the weights of `which` were chosen, and the options of the released code they were trained with."""
     on_test, share = config.run.protocol == "released", config.data.val_fraction
     if which == "last" or not (on_test or share):
@@ -108,6 +111,7 @@ def _chosen_by(config: Config, which: str) -> str:
     elif on_test:
         choice = "CHOSEN ON THE TEST SET (run.protocol released): its test score is too good"
     else:
-        choice = f"chosen on {100 * share:g} % of the training photos, held out"
+        sketches = f"{queries} sketches of " if queries else ""
+        choice = f"chosen on {sketches}{100 * share:g} % of the training photos, held out"
     released = ", ".join(name for name in released_options(config) if name != "run.protocol")
     return choice + (f"; as in the released code: {released}" if released else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sbirlib.errors import check_utf8
 from sbirlib.runs.atomic import RunError, write_text
 
 
@@ -16,10 +17,11 @@ class Owner:
     """The right to write a run folder, from its making until `release`, or until this process ends.
 
     The folder is made if it is not there. Raises RunError that names the owner if there is one, or says why
-    the folder cannot be written.
+    the folder cannot be written; InputError for a name that is not UTF-8.
     """
 
     def __init__(self, folder: Path) -> None:
+        check_utf8(folder)
         self.folder, self._made = folder, [place for place in (folder, *folder.parents) if not place.exists()]
         self._lock = FileLock(folder / ".lock", thread_local=False)
         self._name = folder / ".owner"

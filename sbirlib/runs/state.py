@@ -127,6 +127,8 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
     for place in reversed(checkpoints(folder)):
         try:
             content = _read(place)
+        except MemoryError:
+            raise
         except Exception as error:  # reading a damaged file can raise almost anything
             faults.append(f"{place} is damaged ({first_line(error)})")
         else:

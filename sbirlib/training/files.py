@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sbirlib.config.config import Config
+from sbirlib.errors import InputError
 from sbirlib.runs.atomic import RunError, unwritable, write_csv
 from sbirlib.runs.folder import Run
 from sbirlib.runs.model import save_model_folder
@@ -81,8 +82,10 @@ class RunFiles:
         """Writes last/, best/ if this epoch is the best, and the history."""
 
         def write() -> None:
-            for name in ("last", "best") if best else ("last",):
-                save_model_folder(self.run.path / name, self.accelerator.unwrap_model(model), self.config)
+            bare, queries = self.accelerator.unwrap_model(model), progress.rows[-1]["val_queries"]
+            save_model_folder(self.run.path / "last", bare, self.config)
+            if best:
+                save_model_folder(self.run.path / "best", bare, self.config, queries=queries)
             write_csv(self.run.history_file, progress.rows)
 
         self._first(write)
@@ -109,7 +112,7 @@ class RunFiles:
         if self.accelerator.is_main_process:
             try:
                 write()
-            except RunError as caught:
+            except InputError as caught:
                 error = caught
             except OSError as caught:
                 error = RunError(unwritable(self.run.path, caught))

@@ -117,7 +117,10 @@ def test_evaluate_stops_on_faults_or_counts_them(model, pairs, tmp_path):
 
 
 def test_the_protocol_names_the_checkpoint(run, pairs, monkeypatch):
-    assert "chosen on 25 % of the training photos, held out" in evaluate(load_run(run), pairs).protocol
+    assert (
+        "chosen on 9 sketches of 25 % of the training photos, held out"
+        in evaluate(load_run(run), pairs).protocol
+    )
     assert "of the last epoch" in evaluate(load_run(run, "last"), pairs).protocol
     monkeypatch.chdir(run / "last")
     assert "of the last epoch" in load_run(".").origin
