@@ -53,8 +53,8 @@ class EpochRecord(NamedTuple):
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
 
-_COLUMNS = EpochRecord(1, {}, 0, 0, 0, {}, False, NOTHING).as_row()
 _COUNTS = ("epoch", "seconds", "best", "skipped")  # which every epoch has
+_COLUMNS = {*_COUNTS, "selected_on", "val_acc@1", "val_acc@5", "val_acc@10"}  # and every version wrote
 
 
 def read_history(path: Path) -> dict[str, list[Any]]:
@@ -66,7 +66,7 @@ def read_history(path: Path) -> dict[str, list[Any]]:
             name: [row[name] if name == "selected_on" else float(row[name] or "nan") for row in rows]
             for name in (rows[0] if rows else ())
         }
-        if missing := _COLUMNS.keys() - columns.keys():
+        if missing := _COLUMNS - columns.keys():
             raise ValueError(f"it holds no {', '.join(sorted(missing))}" if rows else "it holds no epoch")
         if not all(math.isfinite(value) for name in _COUNTS for value in columns[name]):
             raise ValueError("an epoch in it is not complete")
