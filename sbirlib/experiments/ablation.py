@@ -126,7 +126,7 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
     by_name = {job.variant: job.config.updated({"run.seed": 0}) for job in jobs}
     for path in sorted(jobs[0].out.glob(f"runs/*/{RESULT}")):
         row = _read(path)
-        found = Config.from_dict(row.config).updated({"run.seed": 0})
+        found = Config.recorded(row.config).updated({"run.seed": 0})
         if different := differing_settings([found, by_name.get(row.variant, found)]):
             changed = "; ".join(f"{name} {old}, now {new}" for name, (old, new) in different.items())
             what = f"was trained with another configuration ({changed})"

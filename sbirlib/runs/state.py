@@ -89,7 +89,7 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
     differs in something that decides what is learnt; the message names it.
     """
     place, content, faults = _newest(folder)
-    _check_config(place, Config.from_dict(content["config"]), config)
+    _check_config(place, Config.recorded(content["config"]), config)
     read_weights(place / WEIGHTS, model)
     # Older checkpoints lack the hidden layers: then they stay as the seed of the run draws them.
     for layer, weights in zip(hidden_layers(model), content.get("hidden", ()), strict=False):
@@ -101,7 +101,7 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
 
 def saved_config(folder: Path) -> Config:
     """The configuration of the newest whole checkpoint in `folder`. Raises RunError if there is none."""
-    return Config.from_dict(_newest(folder)[1]["config"])
+    return Config.recorded(_newest(folder)[1]["config"])
 
 
 def next_epoch(folder: Path) -> int:
@@ -132,8 +132,6 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
         except Exception as error:  # reading a damaged file can raise almost anything
             faults.append(f"{place} is damaged ({first_line(error)})")
         else:
-            # What there was before there was a choice.
-            content["config"]["run"].setdefault("keep", "best")
             return place, content, faults
     advice = "Start again: remove it, overwrite it (--overwrite), or choose another folder"
     raise RunError(

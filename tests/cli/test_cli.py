@@ -31,7 +31,7 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     small = "--preset mini --model.image-size 48 --model.embed_dim 16 --optim.batch-size 8"
     flags = f"{small} --run.epochs 1 --run.tracker none --data.root"
     assert main(words(f"train {flags}", pairs.root, "--out", run)) == 0
-    config = Config.from_yaml(run / "best" / "config.yaml")
+    config = Config.from_yaml(run / "last" / "config.yaml")
     assert (config.model.embed_dim, config.optim.name) == (16, "adamw")
     out = capsys.readouterr().out
     assert out.startswith("training arnet on sbir_mini, epochs 1 to 1, one line for each\nepoch   1")

@@ -69,7 +69,7 @@ def test_a_grid_goes_on_where_it_was_stopped(base, tmp_path, monkeypatch):
     )
     # What a run that was killed leaves: weights, but no result.
     (tmp_path / "runs" / "other_warmer@0").mkdir()
-    (tmp_path / "runs" / "other_warmer@0" / "history.csv").write_text("epoch\n")
+    (tmp_path / "runs" / "other_warmer@0" / "start.yaml").write_text("seed: 0\n")
     assert [row.variant for row in ablate(base, VARIANTS, (0,), out=tmp_path)] == [
         first.variant,
         "other, warmer",
