@@ -16,7 +16,7 @@ from sbirlib.config.config import DataConfig
 from sbirlib.data.images import as_pixels, read_image
 from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
-from sbirlib.data.strokes import frame_picture
+from sbirlib.data.strokes import frame_picture, has_drawing
 from sbirlib.errors import InputError, printable
 from sbirlib.layers.precision import Precision
 from sbirlib.methods.base import Method
@@ -129,6 +129,8 @@ def search_command(
     hits = gallery.search(as_pixels(query).float() / 255, top)
     for hit in hits:
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
+    if frame and not has_drawing(drawing):
+        print(printable(f"{sketch} has no plain paper around a drawing, so it was centred but not enlarged"))
     if gallery.skipped:
         print(f"{gallery.skipped} photos were left out because they cannot be read")
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]

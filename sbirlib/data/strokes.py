@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 FILL_OF_FRAME = 0.84  # the longer side of a garment, as a share of the frame
 SIZE, WIDTH = 320, 3.0  # px: the canvas, and a pen as wide on it as those of MiniClothes' designers
 SMALLEST = 1 / 8  # of the canvas: smaller drawings, such as the first dot, are not enlarged any further
 INK, OVERSAMPLING = 20, 3
-CONTRAST = 64  # grey levels by which ink differs from its paper
+# Grey levels by which ink differs from its paper: half as much as the darkest of it, within these bounds.
+FAINT, CONTRAST = 12, 64
+# A drawing is lines: of those 1/24 wide squares that have ink, few are full of it; in a photo most are.
+SQUARE, FULL = 1 / 24, 0.2
 
 
 class Stroke(NamedTuple):
@@ -55,18 +58,13 @@ def frame_strokes(strokes: Sequence[Stroke], size: int = SIZE) -> list[Stroke]:
 def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """A picture of a drawing on plain paper, cut out and framed as `frame_strokes` does.
 
-    Returns (size, size, 3) uint8; the paper becomes white. A picture without plain, light paper around
-    it, such as a photo of a room, is only centred.
+    Returns (size, size, 3) uint8; the paper becomes white, and light lines on dark paper become dark ones. A
+    picture without plain paper around it, such as a photo of a room, is only centred: see `has_drawing`.
     """
-    picture = picture.convert("RGB")
-    picture.thumbnail((4 * size, 4 * size))
-    pixels = np.asarray(picture, dtype=float)
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    paper = np.median(edge, axis=0)
-    rows, columns = np.nonzero(np.abs(pixels - paper).max(axis=2) > CONTRAST)
-    plain = paper.min() > 128 and np.mean(np.abs(edge - paper).max(axis=1) > CONTRAST) < 0.1
-    if plain and len(rows):
-        pixels = np.minimum(pixels * 255 / paper, 255)
+    picture = _shrunk(picture, size)
+    pixels, ink = _ink(picture)
+    rows, columns = np.nonzero(ink)
+    if len(rows):
         middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
         side = max(np.ptp(columns) + 1, np.ptp(rows) + 1, SMALLEST * max(picture.size)) / FILL_OF_FRAME
     else:
@@ -74,3 +72,34 @@ def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     page = Image.new("RGB", (round(side), round(side)), "white")
     page.paste(Image.fromarray(pixels.round().astype(np.uint8)), tuple(round(side / 2 - m) for m in middle))
     return np.array(page.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def has_drawing(picture: Image.Image) -> bool:
+    """Whether `frame_picture` finds a drawing on plain paper, or else only centres the picture."""
+    return bool(_ink(_shrunk(picture, SIZE))[1].any())
+
+
+def _shrunk(picture: Image.Image, size: int) -> Image.Image:
+    picture = picture.convert("RGB")
+    picture.thumbnail((4 * size, 4 * size))
+    return picture
+
+
+def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (h, w, 3), dark on white if it is a drawing on plain paper, and where its ink is (h, w)."""
+    pixels = np.asarray(picture, dtype=float)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    paper = np.median(edge, axis=0)
+    difference = np.abs(pixels - paper).max(axis=2)
+    # Of nine neighbours the third largest: a line of one pixel stays, a speck of dust goes.
+    lines = np.asarray(Image.fromarray(difference.astype(np.uint8)).filter(ImageFilter.RankFilter(3, 6)))
+    contrast = np.clip(np.percentile(lines, 99.8) / 2, FAINT, CONTRAST)
+    ink = (difference if contrast == CONTRAST else lines) > contrast
+    squares = np.asarray(Image.fromarray(ink).convert("L").reduce(max(1, int(SQUARE * max(ink.shape)))))
+    dark = paper.max() < 128 and np.sum(squares == 255) < FULL * np.sum(squares > 0)
+    plain = np.mean(np.abs(edge - paper).max(axis=1) > contrast) < 0.1
+    if not plain or not (dark or paper.min() > 128):
+        return pixels, np.zeros_like(ink)
+    if dark:
+        pixels, paper = 255 - pixels, 255 - paper
+    return np.minimum(pixels * 255 / paper, 255), ink

@@ -65,6 +65,15 @@ def test_ctrl_c_while_the_libraries_are_imported_prints_one_line(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped; nothing was begun\n")
 
 
+def test_a_query_that_cannot_be_framed_is_told(run, clothes, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "room.png")
+    where = words("--frame --run", run, "--photos", clothes / "testB")
+    for sketch, told in ((tmp_path / "room.png", True), (next((clothes / "testA").glob("*.png")), False)):
+        assert main(["search", str(sketch), *where]) == 0
+        assert (f"{sketch} has no plain paper around a drawing" in capsys.readouterr().out) == told
+
+
 def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monkeypatch):
     def stopped(*settings, **options):
         yield "epoch 1"

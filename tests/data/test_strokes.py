@@ -5,7 +5,16 @@ import pytest
 from PIL import Image
 
 from sbirlib.data.images import read_image
-from sbirlib.data.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
+from sbirlib.data.strokes import (
+    INK,
+    SIZE,
+    WIDTH,
+    Stroke,
+    frame_picture,
+    frame_strokes,
+    has_drawing,
+    render_strokes,
+)
 from sbirlib.miniclothes.garments import wardrobe
 from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
 from sbirlib.miniclothes.trace import trace_garment
@@ -82,6 +91,38 @@ def test_a_picture_of_a_drawing_on_grey_paper_is_cut_out_whitened_and_framed(clo
     assert max(box[2:] - box[:2]) == pytest.approx(0.84, abs=0.04)
 
 
+def on_paper(drawing, paper, light):
+    """A drawing at the side of a sheet of noisy paper, its lines `light` times as strong."""
+    page = np.ones((240, 300))
+    page[40:104, 210:274] = 1 - light * (1 - np.asarray(drawing.convert("L")) / 255)
+    noise = np.random.default_rng(0).normal(0, 2, page.shape)
+    return Image.fromarray((page * paper + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("light", [1.0, 0.2, 0.12])
+def test_light_pencil_is_framed_as_ink_is(clothes, light):
+    drawing = read_image(sorted((clothes / "testA").glob("*.png"))[0])
+    picture = on_paper(drawing, 230, light)
+    assert has_drawing(picture)
+    darkness = 255.0 - frame_picture(picture)
+    darkness[darkness < 9] = 0  # the noise
+    direct = 255.0 - frame_picture(drawing)
+    assert np.corrcoef(darkness.ravel(), direct.ravel())[0, 1] > 0.6
+
+
+def test_white_on_black_becomes_black_on_white(clothes):
+    drawing = read_image(sorted((clothes / "testA").glob("*.png"))[0])
+    black = Image.fromarray(255 - np.asarray(drawing))
+    assert has_drawing(black)
+    assert np.array_equal(frame_picture(black), frame_picture(drawing))
+
+
+def test_a_photo_on_a_dark_ground_stays_as_it_is(clothes):
+    photo = 255 - np.asarray(read_image(sorted((clothes / "testB").glob("*.png"))[0]))
+    assert not has_drawing(Image.fromarray(photo))
+    assert np.array_equal(frame_picture(Image.fromarray(photo), 64), photo)
+
+
 def test_a_picture_without_plain_paper_is_only_centred():
     scene = np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8)
     framed = frame_picture(Image.fromarray(scene), 120)
@@ -89,6 +130,8 @@ def test_a_picture_without_plain_paper_is_only_centred():
     assert (framed[-29:] == 255).all()
     assert np.array_equal(framed[30:90], scene)
     assert (frame_picture(Image.new("RGB", (50, 40), "white"), 64) == 255).all()
+    blank = on_paper(Image.new("RGB", (64, 64), "white"), 230, 1)
+    assert not any(map(has_drawing, (Image.fromarray(scene), Image.new("L", (50, 40)), blank)))
 
 
 def test_a_traced_garment_is_close_to_what_a_designer_draws_of_it():
