@@ -45,3 +45,6 @@ else:  # or a misspelt name would pass for one of these
         if name in _PLACES:
             return resolve_name(_PLACES[name])
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:  # for the Tab key
+        return [*globals(), *_PLACES]

@@ -65,6 +65,16 @@ def test_ctrl_c_while_the_libraries_are_imported_prints_one_line(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped; nothing was begun\n")
 
 
+def test_what_the_package_hands_out_is_loaded_when_it_is_asked_for():
+    script = (
+        "import sbirlib, sys\nassert 'torch' not in sys.modules\n"
+        "assert {*sbirlib.__all__, 'demo_pairs', 'image_grid', 'pictures', 'published'} <= {*dir(sbirlib)}\n"
+        "print(*[name for name in {*sbirlib.__all__} if getattr(sbirlib, name).__name__ != name])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
 def test_a_query_that_cannot_be_framed_is_told(run, clothes, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "room.png")
