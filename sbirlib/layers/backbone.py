@@ -79,22 +79,15 @@ class Backbone(nn.Module):
     @property
     def uses_cls(self) -> bool:
         """Whether the global token is the CLS token; if not, it is made of the patch tokens."""
-        # Prefix tokens may also be registers; NaFlexViT keeps all of them in its `embeds`.
-        holder = getattr(self.encoder, "embeds", self.encoder)
-        has_cls = self._prefix > 0 and getattr(holder, "cls_token", None) is not None
+        # Tokens before the patches may be registers alone. NaFlexViT has all of them in its `embeds`.
+        has_cls = getattr(getattr(self.encoder, "embeds", self.encoder), "cls_token", None) is not None
         own = getattr(self.encoder, "global_pool", "") == "token"
         return has_cls and (self.pool == "cls" or (self.pool == "own" and own))
 
     @property
-    def late_norm(self) -> nn.Module | None:
-        """The last norm of a ViT that pools first; None where it comes before, or where there is none."""
-        norm = getattr(self.encoder, "fc_norm", None)
-        return None if isinstance(norm, nn.Identity) else norm
-
-    @property
-    def _prefix(self) -> int:
-        """How many tokens, CLS and registers, come before the patch tokens."""
-        return getattr(self.encoder, "num_prefix_tokens", 0)
+    def late_norm(self) -> nn.Module:
+        """The last norm of a ViT that pools first; nn.Identity where there is none."""
+        return getattr(self.encoder, "fc_norm", nn.Identity())
 
     def forward(self, images: Tensor) -> Tokens:
         """(b, 3, s, s) in [0, 1] -> Tokens; normalises with the backbone's mean and std."""
@@ -103,18 +96,17 @@ class Backbone(nn.Module):
             images = edge_map(images)
         features, early = self._features((images - mean) / std)
         if features.ndim == 3:
-            patches = features[:, self._prefix :]
+            patches = features[:, getattr(self.encoder, "num_prefix_tokens", 0) :]
         else:
             is_cnn = features.shape[1] == self.encoder.num_features
             patches = rearrange(features, "b d h w -> b (h w) d" if is_cnn else "b h w d -> b (h w) d")
         if self.pool == "own":
             cls = self.encoder.forward_head(features, pre_logits=True)
+        elif self.uses_cls:
+            cls = self.late_norm(features[:, 0])
         else:
-            cls = features[:, 0] if self.uses_cls else reduce(patches, "b n d -> b d", "mean")
-        tokens = Tokens(cls, patches if early is None else early)
-        if (norm := self.late_norm) is None:
-            return tokens
-        return Tokens(cls if self.pool == "own" else norm(cls), norm(tokens.patches))
+            cls = self.late_norm(reduce(patches, "b n d -> b d", "mean"))
+        return Tokens(cls, self.late_norm(patches if early is None else early))
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What timm makes of normalised images, and the patch tokens of an earlier block if asked for."""
@@ -224,17 +216,15 @@ def _from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or a checkpoint; nothing in it is executed."""
     try:
-        if not path.is_file():
-            raise BackboneError(f"{path}: no such file of weights (model.weights)")
         path.open("rb").close()  # safetensors calls a file missing that may not be read
         state = load_state_dict(str(path), weights_only=True)
         if not state:
             raise ValueError("it is empty")
         return state
-    except (BackboneError, MemoryError):
+    except MemoryError:
         raise
     except OSError as error:
-        raise BackboneError(f"{path}: cannot be read ({error.strerror or error}) (model.weights)") from error
+        raise BackboneError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # reading a damaged pickle can raise almost anything
         raise BackboneError(
             f"{path}: is not a file of weights ({first_line(error)}); needed is a .safetensors file, or a "

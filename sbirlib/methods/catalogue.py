@@ -11,8 +11,7 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in (ARNet, BS
 def build(config: Config, *, fetch: bool = True) -> Method:
     """The untrained model of `config.method`, as `config` describes it.
 
-    Without `fetch` its backbone begins from scratch: for weights that will replace those it began from, which
-    may be out of reach by now.
+    Without `fetch` its backbone is from scratch: for weights to come, when those of old may be out of reach.
     """
     if not fetch:
         config = config.updated({"model.pretrained": False, "model.weights": ""})

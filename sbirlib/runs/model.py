@@ -76,9 +76,7 @@ def read_weights(path: Path, model: nn.Module) -> None:
     try:
         model.load_state_dict(found)
     except RuntimeError as error:
-        raise RunError(
-            f"{path} cannot be loaded ({first_line(error)}); {CONFIG} beside it is of another model"
-        ) from error
+        raise RunError(f"{path} cannot be loaded; {CONFIG} beside it is of another model") from error
 
 
 def _weights(model: nn.Module) -> list[tuple[Tensor, set[str]]]:
