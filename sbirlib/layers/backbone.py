@@ -215,6 +215,8 @@ def _from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or a checkpoint; nothing in it is executed."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise BackboneError(f"{path}: is not a file of weights, but a folder, pipe or device")
     try:
         path.open("rb").close()  # safetensors calls a file missing that may not be read
         state = load_state_dict(str(path), weights_only=True)

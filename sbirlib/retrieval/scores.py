@@ -123,7 +123,8 @@ def score(
     """Scores of a similarity matrix (q, g) whose query i shows gallery row `photo_index[i]`."""
     ranks, order = true_ranks(similarity, photo_index), np.argsort(-similarity, axis=1, kind="stable")
     accuracy = {k: accuracy_at(ranks, k) for k in KS}
-    of_designer = {name: ranks[[d == name for d in designers]] for name in sorted(set(designers))}
+    names = sorted(set(designers), key=lambda name: (len(name), name))  # by number
+    of_designer = {name: ranks[[d == name for d in designers]] for name in names}
     accuracies = {name: accuracy_at(own, 1) for name, own in of_designer.items()}
     median, mrr, gallery = float(np.median(ranks)), float((1 / ranks).mean()), similarity.shape[1]
     return Scores(ranks, order, accuracy, accuracies, median, mrr, gallery, skipped, protocol)
