@@ -281,8 +281,9 @@ class Trainer:
         run = self.config.run
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
-        with forward_in("bf16" if self.bf16 else "fp32", self.method):
-            device = self.accelerator.device
+        device, precision = self.accelerator.device, forward_in("bf16" if self.bf16 else "fp32", self.method)
+        # Layers of the released code keep their dropout when they are scored.
+        with precision, drawing(run.seed, epoch, device=device):
             scores = score_split(self.method, self.held_out, device=device, batch=run.eval_batch)
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
 

@@ -204,7 +204,7 @@ CASES = [
         "a.tar",
         lambda path: tar_header(path, tarfile.REGTYPE, -512),
         2,
-        "a.tar: is damaged .trainA/a_1.png has a negative length",
+        "a.tar: is damaged .*(trainA/a_1.png has a negative length|invalid offset)",  # by version of Python
     ),
     download(
         "zip of too many files",
