@@ -1,4 +1,4 @@
-"""The paper's tables and training curves, to stand beside a run of one's own."""
+"""Published tables and training curves, to stand beside a run of one's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class PublishedResult(NamedTuple):
-    """One row of the paper's tables; Acc@1, Acc@5, Acc@10 in percent, NaN where none is given."""
+    """One row of a table; Acc@1, Acc@5, Acc@10 in percent, NaN where none is given; 0 queries: not stated."""
 
     dataset: str
     method: str
@@ -23,6 +23,7 @@ class PublishedResult(NamedTuple):
     acc1: float
     acc5: float
     acc10: float
+    queries: int = 0
 
 
 class Curve(NamedTuple):
@@ -33,10 +34,13 @@ class Curve(NamedTuple):
 
 
 def results(dataset: str | None = None) -> list[PublishedResult]:
-    """The paper's table of ClothesV1, ChairV2 or ShoeV2, or of all (None). Raises InputError for another."""
+    """The table of ClothesV1, ChairV2, ShoeV2 (of the ARNet paper), ShoeV1, ChairV1 or HandbagV1.
+
+    None gives all. Raises InputError for another. `papers/README.md` says where each was printed.
+    """
     rows = [
-        PublishedResult(name, method, venue, *(float(value or "nan") for value in accuracies))
-        for name, method, venue, *accuracies in (row.values() for row in _read("results.csv"))
+        PublishedResult._make((name, method, venue, *(float(v or "nan") for v in values), int(count or 0)))
+        for name, method, venue, *values, count in (row.values() for row in _read("results.csv"))
     ]
     chosen = [row for row in rows if dataset in (None, row.dataset)]
     return _known(chosen, dataset, {row.dataset for row in rows})
