@@ -11,7 +11,7 @@ from tyro.conf import Positional, subcommand
 
 from sbirlib.data.pairs import PairFolder
 from sbirlib.miniclothes.dataset import draw_miniclothes
-from sbirlib.sources.importing import Source, import_dataset
+from sbirlib.sources.importing import Category, Source, import_dataset
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ class Import:
     """What was downloaded: a .zip, .tar or .tar.gz, or a folder."""
     out: Path
     """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
+    category: Category | None = None
+    """With qmulv1: which part of it."""
 
     def run(self) -> int:
         """Prints the report; exit code 0, even where counts differ."""
         try:
-            print(import_dataset(self.source, self.archive, self.out))
+            print(import_dataset(self.source, self.archive, self.out, self.category))
         except KeyboardInterrupt:
             print(f"stopped; nothing was imported to {self.out}", file=sys.stderr)
             return 130

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+RECORD = "import.json"  # what an import notes of itself
 
 # What disks and file managers put into a folder that a person calls empty.
 _OF_THE_SYSTEM = ("lost+found", ".DS_Store", "Thumbs.db", "desktop.ini")
@@ -15,6 +19,15 @@ _OF_THE_SYSTEM = ("lost+found", ".DS_Store", "Thumbs.db", "desktop.ini")
 def content(folder: Path) -> list[Path]:
     """What a folder holds, hidden or not, sorted by name; without what disks and file managers add."""
     return sorted(path for path in folder.iterdir() if path.name not in _OF_THE_SYSTEM)
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """What the import that filled a folder noted; empty where there was none, or its record is no JSON."""
+    try:
+        record = json.loads((folder / RECORD).read_text("utf-8")) if (folder / RECORD).is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        record = {}
+    return record if isinstance(record, dict) else {}
 
 
 @contextmanager

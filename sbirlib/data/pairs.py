@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sbirlib.data.folders import RECORD, record_of
 from sbirlib.data.images import EXTENSIONS, Facts, Fault, inspect_image, list_images, list_unread, read_all
 from sbirlib.errors import NOT_UTF8, InputError, check_utf8, is_utf8, printable
 
@@ -24,6 +25,7 @@ _DRAWING = {
 }
 Pattern = Literal["digits", "one_character"]
 _TWICE, NO_PHOTO = "two photos of one id", "sketch without a photo"
+EDGE_MAPS = "the photos are edge maps: train with --model.no-photo-edges"
 
 
 class PairError(InputError):
@@ -125,6 +127,7 @@ class PairFolder:
     A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain underscores,
     extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
     overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
+    `edge_maps`: whether the photos are edge maps, as the record of their import says.
 
     Raises PairError if the folder is missing or holds neither split, InputError if its name is not UTF-8.
     Names are read at once, pixels only by `report` and by those who use the split. Source: the layout of
@@ -141,6 +144,15 @@ class PairFolder:
         if not self.splits:
             needed = "trainA/ and trainB/, or testA/ and testB/ (A sketches, B photos)"
             raise PairError(f"{self.root}: needs {needed}, and has neither")
+        self.edge_maps = record_of(self.root).get("edge_maps") is True
+
+    def check_edges(self, photo_edges: bool) -> None:
+        """Raises PairError where a model with `photo_edges` would make edge maps of edge maps."""
+        if photo_edges and self.edge_maps:
+            reason = "its photos are edge maps already, and an edge map of one shows every line twice"
+            cause = "model.photo_edges is on, as in presets such as mini and mini_full"
+            way = "train with --model.no-photo-edges"
+            raise PairError(f"{self.root}: {reason} ({RECORD} says so; {cause}); {way}")
 
     def split(self, name: str) -> Split:
         """The split `train` or `test`. Raises PairError if the folder has none or it is empty."""
@@ -165,7 +177,7 @@ class PairFolder:
             files = [item.path for item in (*split.sketches, *split.photos)]
             facts, broken = read_all(inspect_image, files, f"checking {name}")
             splits[split.without(broken)] = facts
-        return Report(self.root, splits)
+        return Report(self.root, splits, self.edge_maps)
 
 
 class Report(NamedTuple):
@@ -176,6 +188,7 @@ class Report(NamedTuple):
 
     root: Path
     splits: dict[Split, list[Facts]]
+    edge_maps: bool = False
 
     @property
     def left_out(self) -> int:
@@ -189,7 +202,7 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
-        notes = []
+        notes = [f"  note: {EDGE_MAPS}"] if self.edge_maps else []
         for split, facts in self.splits.items():
             sizes = [fact.size for fact in facts] or [(0, 0)]
             small, large = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))

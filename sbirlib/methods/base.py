@@ -48,14 +48,15 @@ class Needs(NamedTuple):
 
     def check(self, name: str, pairs: PairFolder, config: Config) -> None:
         """Raises PairError if `pairs` or `config` lacks something; looks at names only, not at pictures."""
-        split, root = pairs.split("train"), pairs.root
+        split, root, edges = pairs.split("train"), pairs.root, config.model.photo_edges
+        pairs.check_edges(edges)
         drawn = Counter(sketch.photo_id for sketch in split.sketches)
         few_drawn = max(drawn.values(), default=0) < self.sketches_per_photo
         hands = Counter(sketch.designer for sketch in split.sketches if sketch.designer)
         able = sum(count > self.support for count in hands.values())
         few_able = able < self.designers and max(self.designers - 1, self.support) > 0
         lacking = {
-            "photos as edge maps: add --model.photo_edges": self.edges and not config.model.photo_edges,
+            "photos as edge maps: add --model.photo_edges": self.edges and not (edges or pairs.edge_maps),
             f"photos with {self.sketches_per_photo} sketches each; {root} has none": few_drawn,
             f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
             f"number after the last '_' of a sketch's name); {root} has {able}": few_able,

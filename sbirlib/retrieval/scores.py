@@ -154,9 +154,11 @@ def evaluate(
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
     Runs where the model is. `precision` "auto" or "bf16" is faster on large models and moves embeddings
-    by about a hundredth of their length. Raises PairError if the folder has faults and `on_fault` is "stop".
+    by about a hundredth of their length. Raises PairError if the folder has faults and `on_fault` is "stop",
+    or if its photos are edge maps and the model would make them so once more.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
+    pairs.check_edges(model.photo_encoder.backbone.edges)
     config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=ram_budget(model))
     data = load_split(pairs.split(split), config, model.image_size)
     overlooked = len(data.split.overlooked)

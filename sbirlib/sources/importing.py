@@ -1,4 +1,4 @@
-"""Bring in the public data sets from what people download: Clothes-V1, QMUL-Chair-V2, QMUL-Shoe-V2."""
+"""Bring in the public data sets from what people download: Clothes-V1, and QMUL's V1 and V2."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import errno
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import content, filling
+from sbirlib.data.folders import RECORD, content, filling, record_of
 from sbirlib.data.images import Fault, inspect_image, read_all
-from sbirlib.data.pairs import NO_PHOTO, SPLITS, PairFolder
+from sbirlib.data.pairs import EDGE_MAPS, NO_PHOTO, SPLITS, PairFolder
 from sbirlib.errors import InputError, printable
 from sbirlib.sources.archives import ArchiveError, open_archive
 from sbirlib.sources.layouts import Layout, SourceError, arrange
+from sbirlib.sources.matrices import arrange_matrices
 
 MANIFEST = Path(__file__).resolve().parent / "manifest.yaml"
-RECORD = "import.json"
 _BAD_NAMES = (errno.ENAMETOOLONG, errno.EINVAL)  # what a disk says to a name that it does not take
 SHOWN = 10  # files that the report names; the record names all
-Source = Literal["clothesv1", "chairv2", "shoev2"]
+Source = Literal["clothesv1", "chairv2", "shoev2", "qmulv1"]
+Category = Literal["chairs", "shoes", "handbags"]  # the parts of QMUL-V1
 
 
 class Published(NamedTuple):
     """What the manifest says of one data set.
 
-    `word` occurs in the names of its folders; `counts` maps "train photos" and the like to the published
-    numbers of files, each with the place where it was read.
+    `word` occurs in the names of its folders or files; `counts` maps "train photos" and the like to the
+    published numbers of files, each with the place where it was read; `edge_maps`: what its photos are.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Published(NamedTuple):
     home: str
     terms: str
     counts: dict[str, dict[int, str]]
+    edge_maps: bool = False
 
 
 class ImportReport(NamedTuple):
@@ -87,27 +89,38 @@ def published(source: str) -> Published:
     return Published(**manifest[source])
 
 
-def import_dataset(source: Source, archive: str | Path, out: str | Path) -> ImportReport:
+def import_dataset(
+    source: Source, archive: str | Path, out: str | Path, category: Category | None = None
+) -> ImportReport:
     """Writes the pictures of a public data set to `out` as trainA, trainB, testA and testB.
 
-    `archive` is a .zip, .tar or .tar.gz, or a folder, in one of the shapes of `layouts.arrange`; nothing is
-    downloaded. Files keep their names and bytes; each is decoded once, and left out if that fails. Counts are
-    compared with the manifest: another number is a warning. `out` appears only when it is complete; an
-    earlier import of the same data set is replaced, any other content is left alone.
+    `archive` is a .zip, .tar or .tar.gz, or a folder, in one of the shapes of `layouts.arrange`, or for
+    "qmulv1" and one `category` of it of `matrices.arrange_matrices`; nothing is downloaded. Picture files
+    keep their names and bytes; each is decoded once, and left out if that fails. Counts are compared with
+    the manifest: another number is a warning. `out` appears only when it is complete; an earlier import of
+    the same data set is replaced, any other content is left alone.
 
-    Raises SourceError for an `out` in use, for content that is in no known shape or without a usable
-    pair, and if `out` cannot be written; ArchiveError as `open_archive` does.
+    Raises InputError for a category that is missing or too much; SourceError for an `out` in use, for
+    content that is in no known shape or without a usable pair, and if `out` cannot be written; ArchiveError
+    as `open_archive` does.
     """
-    known, archive, out = published(source), Path(archive), Path(out)
-    _check_free(out, source, archive)
+    in_parts, parts = source == "qmulv1", ", ".join(get_args(Category))
+    if in_parts and category is None:
+        raise InputError(f"qmulv1 is imported one category at a time: add --category, one of {parts}")
+    if category and not in_parts:
+        raise InputError(f"--category {category} goes with qmulv1; {source} has no categories: leave it out")
+    name = f"{source}-{category}" if category else source
+    known, archive, out = published(name), Path(archive), Path(out)
+    _check_free(out, name, archive)
     with open_archive(archive, without=out) as listing:
-        layout = arrange(listing, known.word, archive)
+        layout = (arrange_matrices if in_parts else arrange)(listing, known.word, archive)
         try:
             with filling(out) as new:
                 report = _report(known, archive, out, _write(layout, archive, new), new)
                 record = {
-                    "source": source, "name": known.name, "from": str(archive), "terms": known.terms,
-                    "counts": report.counts, "sha256": _hashes(new), "warnings": report.warnings,
+                    "source": name, "name": known.name, "from": str(archive), "terms": known.terms,
+                    "edge_maps": known.edge_maps, "counts": report.counts, "sha256": _hashes(new),
+                    "warnings": report.warnings,
                     "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
                 }  # fmt: skip
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -126,12 +139,9 @@ def _check_free(out: Path, source: str, archive: Path) -> None:
         raise SourceError(f"{out}: holds {archive}, which is to be imported; choose another --out")
     if not content(out):
         return
-    try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        record = None
+    record = record_of(out)
     instead = "move it away, or choose a new folder with --out. Nothing in it was touched"
-    if not isinstance(record, dict) or record.get("source") != source:
+    if record.get("source") != source:
         raise SourceError(f"{out}: is not empty, and not an earlier import of {source}; {instead}")
     if not isinstance(before := record.get("sha256"), dict):
         reason = "was imported by an older version, which did not note what the files held"
@@ -201,7 +211,7 @@ def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: 
     parts = {f"{split} {what}": folder / f"{split}{side}" for split in SPLITS for what, side in sides.items()}
     counts = {what: len(content(part)) if part.is_dir() else 0 for what, part in parts.items()}
     counts |= {f"all {what}": sum(counts[f"{split} {what}"] for split in SPLITS) for what in sides}
-    notes = list(layout.notes)
+    notes = layout.notes + [EDGE_MAPS] * known.edge_maps
     both = set.intersection(*({photo.id for photo in split.photos} for split in splits))
     if both and len(splits) == 2:
         count = f"{len(both)}, such as {min(both)}"

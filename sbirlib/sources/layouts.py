@@ -142,7 +142,7 @@ def _root(listing: Listing, placed: Sequence[_Placed], word: str, archive: Path)
     inside = f". It holds archives ({_names(inner[:4])}): unpack it and import the folder" if inner else ""
     raise SourceError(
         f"{archive}: {only}needs trainA, trainB, testA, testB (A sketches, B photos), or photo and sketch "
-        f"with photo_train.txt and photo_test.txt{_pickles(listing)}{inside}{_unread(listing.faults)}"
+        f"with photo_train.txt and photo_test.txt{_pickles(listing)}{inside}{unread(listing.faults)}"
     )
 
 
@@ -155,7 +155,8 @@ def _pickles(listing: Listing) -> str:
     return f". {_names(pickles[:4])}: {A_PICKLE}" if pickles else ""
 
 
-def _unread(faults: Sequence[Fault]) -> str:
+def unread(faults: Sequence[Fault]) -> str:
+    """What could not be read, as the end of a message."""
     return "".join(f". {fault.path}: {fault.detail}" for fault in faults[:4])
 
 
@@ -242,4 +243,4 @@ def _check_sides(layout: Layout, archive: Path) -> None:
         if len(sides) == 1:
             have, lack = ("A", "B") if "A" in sides else ("B", "A")
             half = f"the {split} split has {_CONTENT[have]} but no {_CONTENT[lack]} ({split}{lack})"
-            raise SourceError(f"{archive}: {half}; import both{_unread(layout.left_out)}")
+            raise SourceError(f"{archive}: {half}; import both{unread(layout.left_out)}")

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import sys
 import tarfile
 import tempfile
@@ -28,6 +29,7 @@ from tools.hostile_cases import (
     execute,
     gallery,
     image,
+    matrix,
     result,
     resume,
     search,
@@ -45,6 +47,7 @@ from tools.hostile_files import (
     evil_checkpoint,
     evil_pickle,
     laughs,
+    matrix_bomb,
     noise,
     palette,
     picture,
@@ -285,6 +288,20 @@ CASES = [
         lambda path: zipped(path, GOOD | {f"testB/{'x' * 300}.png": b""}),
         0,
         "left out: .*x.png: no file can have this name",
+    ),
+    matrix("MAT-file: cut short", lambda data: data[:-9], "edge_db_train.mat: is damaged or incomplete"),
+    matrix("MAT-file: text", lambda data: b"hello", "edge_db_train.mat: is not a MAT-file"),
+    matrix("MAT-file: version 7.3", lambda data: data[:124] + b"\0\2IM", "is a MAT-file of version 7.3"),
+    matrix("MAT-file: a bomb", matrix_bomb, "unpacks to more than 4096 pictures, as a decompression bomb"),
+    matrix(
+        "MAT-file: a shape that it does not hold",
+        lambda data: data.replace(struct.pack("<3I", 2, 256, 256), struct.pack("<3I", 2**30, 256, 256)),
+        "edge_db_train.mat: is damaged or incomplete",
+    ),
+    matrix(
+        "MAT-file: a name that clears the terminal",
+        lambda data: data.replace(b"data", b"\x1b[2J"),
+        r"has no variable `data`, but \\x1b\[2J",
     ),
     Case(
         "--out that holds a thesis",

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import numpy as np
+from scipy.io import savemat
 from tools.hostile_files import picture, safetensors
 
 from sbirlib import load_run
@@ -92,6 +94,20 @@ def download(kind, name, make, code, words):
         return ["data", "import", "clothesv1", f"{bench.root}/{name}", "--out", f"{bench.root}/out"]
 
     return Case(kind, build, code, words)
+
+
+def matrix(kind, change, words):
+    """A MAT-file of QMUL-V1 to import, from the bytes of a sound one."""
+
+    def build(bench):
+        sound = io.BytesIO()
+        savemat(sound, {"data": np.full((2, 256, 256), 255, np.uint8)}, do_compression=False)
+        for side, content in (("sketch", sound.getvalue()), ("edge", change(sound.getvalue()))):
+            (bench.root / f"chairs_{side}_db_train.mat").write_bytes(content)
+        words = ["data", "import", "qmulv1", str(bench.root), "--category", "chairs"]
+        return [*words, "--out", f"{bench.root}/out"]
+
+    return Case(kind, build, 2, words)
 
 
 def config(kind, content, words, code=2):

@@ -159,6 +159,12 @@ def safetensors(path, header, body=b"", length=None):
     return path
 
 
+def matrix_bomb(sound):
+    """A MAT-file of the same header whose one compressed element unpacks to 300 MiB."""
+    packed = zlib.compress(bytes(300 * 2**20), 1)
+    return sound[:128] + struct.pack("<II", 15, len(packed)) + packed
+
+
 def laughs(depth):
     """YAML in which every line holds the one before ten times."""
     lines = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, depth)]
