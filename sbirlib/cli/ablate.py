@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,8 @@ from tyro.conf import Positional
 
 from sbirlib.cli.flags import Flags, Start, flags_of, taking
 from sbirlib.errors import InputError, printable
-from sbirlib.experiments import ablation, grids, published
+from sbirlib.experiments import ablation, finished, grids, published
+from sbirlib.training.signals import noted
 
 Table = Literal["all", "ClothesV1", "ChairV2", "ShoeV2", "ShoeV1", "ChairV1", "HandbagV1"]
 
@@ -49,14 +51,16 @@ def ablate_from(start: Start) -> Callable[..., int]:
         if frozen is not None:
             ablation.score_frozen(settings, frozen, weights=weights or "", out=out)
         variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
-        for row in ablation.ablate(settings, variants, seeds, out=out) if variants else ():
-            print(
-                f"{printable(row.variant)}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
-                f"({row.score['hits@1']}/{row.score['queries']})"
-                f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}",
-                flush=True,
-            )
-        print(ablation.summary(out))
+        # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
+        with noted(signal.SIGTERM, lambda: signal.raise_signal(signal.SIGINT)):
+            for row in ablation.ablate(settings, variants, seeds, out=out) if variants else ():
+                print(
+                    f"{printable(row.variant)}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
+                    f"({row.score['hits@1']}/{row.score['queries']})"
+                    f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}",
+                    flush=True,
+                )
+        print(finished.summary(out))
         return 0
 
     return ablate_command
@@ -73,10 +77,10 @@ def compare_command(
         second: What is compared.
         k: Acc@k is compared.
     """
-    print(f"Acc@{k} of {second!r} less that of {first!r}: {ablation.compare(out, first, second, k)}")
+    print(f"Acc@{k} of {second!r} less that of {first!r}: {finished.compare(out, first, second, k)}")
     for protocol in dict.fromkeys(
         row.score["protocol"]
-        for row in ablation.read_rows(out)
+        for row in finished.read_rows(out)
         if {row.variant, f"{row.variant}@{row.seed}"} & {first, second}
     ):
         print(printable(protocol))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from accelerate import PartialState
 from tyro.conf import Positional
 
 from sbirlib.cli.flags import Flags, Start, flags_of, taking
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, printable
 from sbirlib.runs.folder import Run
 from sbirlib.runs.report import describe, write_page
 from sbirlib.training.signals import Stop, noted
@@ -57,7 +58,8 @@ def train_from(start: Start) -> Callable[..., int]:
         if Run(out).epochs >= epochs:
             _tell(f"The run is in {out}")
         else:
-            _tell(f"stopped; `python -m sbirlib train --out {out} --resume` goes on from here")
+            again = f"`python -m sbirlib train --out {shlex.quote(str(out))} --resume` goes on from here"
+            _tell(f"stopped; {again if Run(out).checkpoints else 'there is no checkpoint to go on from'}")
         return 130 if interrupted else 0
 
     return train_command
@@ -65,7 +67,7 @@ def train_from(start: Start) -> Callable[..., int]:
 
 def _tell(what: object) -> None:
     if PartialState().is_main_process:
-        print(what, flush=True)
+        print(printable(str(what)), flush=True)
 
 
 def report_command(run: Positional[Path], out: Path | None = None) -> int:

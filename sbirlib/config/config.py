@@ -174,8 +174,9 @@ class Config:
     @property
     def chooses_best(self) -> bool:
         """Whether the epoch with the best search is kept, on few sketches a matter of luck, not the last."""
-        decays = self.optim.schedule == "cosine" and self.run.protocol != "released"
-        return self.run.keep == "best" or (self.run.keep == "auto" and not decays)
+        ends_at_zero = self.optim.schedule == "cosine" and self.optim.warmup < self.run.epochs
+        last = ends_at_zero and self.run.protocol != "released"
+        return self.run.keep == "best" or (self.run.keep == "auto" and not last)
 
     @property
     def groups(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Ablations, grids of variants, and the published numbers to stand beside."""
 
-from sbirlib.experiments.ablation import ablate, compare, read_rows, summary
+from sbirlib.experiments.ablation import ablate
+from sbirlib.experiments.finished import compare, read_rows, summary
 from sbirlib.experiments.grids import Variant, grid, vary
 from sbirlib.experiments.published import results, training_curve
 

@@ -63,7 +63,7 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     Whatever interrupts this, `settled(folder)` is the old one or the new one, whole. Raises RunError if it
     cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # a link stays one
     fresh, old = folder.with_name(f".{folder.name}.new"), _old(folder)
     try:
         if old.exists() and not folder.exists():
@@ -86,7 +86,10 @@ def replacing(folder: str | Path) -> Iterator[Path]:
 
 def unwritable(place: Path, why: object) -> str:
     """The message for a run that cannot be written."""
-    kept = "what was saved before is kept. Free some space or repair the disk, then resume (--resume)"
+    kept = (
+        "what was saved before is kept. Free some space or repair the disk; then resume (--resume), or start "
+        "again (--overwrite) if there was no checkpoint yet"
+    )
     return f"{place} cannot be written ({why}); {kept}"
 
 

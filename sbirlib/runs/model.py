@@ -44,8 +44,10 @@ def load_model_folder(folder: Path) -> Method:
         raise RunError(str(error)) from None
     read_weights(folder / WEIGHTS, model)
     with safe_open(folder / WEIGHTS, "pt") as file:
-        queries = int((file.metadata() or {}).get("queries", 0))
-    model.config, model.origin = config, f"checkpoint {_chosen_by(config, folder.resolve().name, queries)}"
+        queries = (file.metadata() or {}).get("queries")
+    # Older versions did not note it: there the folder's name has to do.
+    chosen = folder.resolve().name != "last" if queries is None else queries != "0"
+    model.config, model.origin = config, f"checkpoint {_chosen_by(config, chosen, int(queries or 0))}"
     return model.eval()
 
 
@@ -101,10 +103,10 @@ def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
     return model.eval()
 
 
-def _chosen_by(config: Config, which: str, queries: int) -> str:
-    """How the weights of `which` were chosen, and the options of the released code they were trained with."""
+def _chosen_by(config: Config, chosen: bool, queries: int) -> str:
+    """How weights were chosen, if so, and the options of the released code they were trained with."""
     on_test, share = config.run.protocol == "released", config.data.val_fraction
-    if which == "last" or not (on_test or share):
+    if not chosen or not (on_test or share):
         choice = "of the last epoch"
     elif on_test:
         choice = "CHOSEN ON THE TEST SET (run.protocol released): its test score is too good"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from filelock import FileLock, Timeout
 
 from sbirlib.errors import check_utf8
 from sbirlib.runs.atomic import RunError, write_text
+
+LOCK, OWNER = ".run.lock", ".run.owner"
 
 
 class Owner:
@@ -23,14 +26,15 @@ class Owner:
     def __init__(self, folder: Path) -> None:
         check_utf8(folder)
         self.folder, self._made = folder, [place for place in (folder, *folder.parents) if not place.exists()]
-        self._lock = FileLock(folder / ".lock", thread_local=False)
-        self._name = folder / ".owner"
+        self._lock = FileLock(folder / LOCK, thread_local=False)
+        self._name, self._locked_before = folder / OWNER, (folder / LOCK).exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # The system takes the lock back when this process ends, however it does.
             self._lock.acquire(blocking=False)
             since = datetime.now().astimezone().isoformat(" ", "seconds")
             write_text(self._name, f"process {os.getpid()} on {platform.node()}, since {since}")
+            self._place = self._where()
         except Timeout:
             raise RunError(
                 f"{folder} is being written by {self._holder()}; stop that or wait for its end, or choose "
@@ -46,14 +50,26 @@ class Owner:
         except OSError:
             return "another process"  # which has just begun
 
-    def release(self) -> None:
-        """Gives the folder back; one that was made for nothing goes again."""
+    def _where(self) -> tuple[int, int]:
+        place = self.folder.stat()
+        return place.st_dev, place.st_ino
+
+    def check(self) -> None:
+        """Raises RunError if the folder is no longer where it was."""
+        if not self.folder.is_dir() or self._where() != self._place:
+            raise RunError(
+                f"{self.folder} was moved, renamed or removed while it was written. The run ends here; "
+                "where the folder is now, --resume goes on from its newest checkpoint"
+            )
+
+    def release(self, *, begun: bool = True) -> None:
+        """Gives the folder back; of a run that has not `begun`, nothing stays that was made for it."""
         if not self._lock.is_locked:
             return
         self._name.unlink(missing_ok=True)
-        lock = Path(self._lock.lock_file)
-        if self._made and [*self.folder.iterdir()] == [lock]:
-            lock.unlink()
-            for place in self._made:
-                place.rmdir()
+        if not (begun or self._locked_before):
+            with suppress(OSError):  # where something else has come into it, it stays
+                (self.folder / LOCK).unlink()
+                for place in self._made:
+                    place.rmdir()
         self._lock.release()

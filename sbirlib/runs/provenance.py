@@ -14,7 +14,7 @@ import yaml
 
 from sbirlib.config.config import Config
 from sbirlib.config.files import read_yaml
-from sbirlib.data.loading import LoadedSplit
+from sbirlib.data.pairs import Split
 from sbirlib.errors import ConfigError
 from sbirlib.methods.base import Method, fingerprint
 from sbirlib.runs.atomic import RunError, write_text
@@ -22,7 +22,7 @@ from sbirlib.runs.atomic import RunError, write_text
 PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
-def beginning(model: Method, config: Config, data: Sequence[LoadedSplit]) -> dict[str, Any]:
+def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
     source = model.sketch_encoder.backbone.source
     weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
@@ -36,11 +36,11 @@ def beginning(model: Method, config: Config, data: Sequence[LoadedSplit]) -> dic
     }  # fmt: skip
 
 
-def data_fingerprint(data: Sequence[LoadedSplit]) -> dict[str, Any]:
+def data_fingerprint(splits: Sequence[Split]) -> dict[str, Any]:
     """Counts and a hash of the files that a run learns and chooses from: names and bytes, not places."""
     total = hashlib.sha256()
-    sketches = [sketch.path for part in data for sketch in part.split.sketches]
-    photos = [photo.path for part in data for photo in part.split.photos]
+    sketches = [sketch.path for split in splits for sketch in split.sketches]
+    photos = [photo.path for split in splits for photo in split.photos]
     for path in sorted(sketches + photos, key=lambda path: (path.parent.name, path.name)):
         total.update(f"{path.parent.name}/{path.name}".encode() + bytes.fromhex(sha256(path)))
     return {"sketches": len(sketches), "photos": len(photos), "sha256": total.hexdigest()}

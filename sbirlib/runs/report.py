@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str
     epochs, minutes = len(history["epoch"]), sum(history["seconds"]) / 60
     lines = [f"{epochs} of {config.run.epochs} epochs, {minutes:.1f} minutes of training"]
     if epochs < config.run.epochs and run.checkpoints:
-        lines.append(f"goes on with: python -m sbirlib train --out {run.path} --resume")
+        lines.append(f"goes on with: python -m sbirlib train --out {shlex.quote(str(run.path))} --resume")
     chosen = max((row for row in range(epochs) if history["best"][row]), default=epochs - 1)
     percent = {k: history[f"val_acc@{k}"][chosen] for k in (1, 5, 10)}
     scores = ", ".join(f"Acc@{k} {value:.1f} %" for k, value in percent.items() if not math.isnan(value))

@@ -29,6 +29,7 @@ class RunFiles:
     """
 
     def __init__(self, out: Path, config: Config) -> None:
+        out = out.absolute()  # whatever becomes of the working directory
         self.accelerator, self.run, self.config = make_accelerator(config, out), Run(out), config
         self._saved_at, self._saved = (0, 0), time.monotonic()
         self._owner: Owner | None = None
@@ -62,14 +63,14 @@ class RunFiles:
     def release(self) -> None:
         """Lets other runs write the folder."""
         if self._owner is not None:
-            self._owner.release()
+            self._owner.release(begun=self.run.is_run)
 
     def begin(self, start: dict[str, Any]) -> None:
         """Clears what another run left, and writes what this run begins from."""
 
         def write() -> None:
-            for path in self.run.everything():
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for path in self.run.everything() if self.run.is_run else ():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             write_beginning(self.run.start_file, start)
 
         self._first(write)
@@ -111,6 +112,8 @@ class RunFiles:
         error = None
         if self.accelerator.is_main_process:
             try:
+                if self._owner is not None:
+                    self._owner.check()
                 write()
             except InputError as caught:
                 error = caught

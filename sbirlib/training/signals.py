@@ -21,6 +21,22 @@ class Stop:
 
 
 @contextmanager
+def held(number: int) -> Iterator[None]:
+    """Holds a signal back, however often it comes, and lets it through at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+    if came:
+        signal.raise_signal(number)
+
+
+@contextmanager
 def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[threading.Event]:
     """Holds a signal back, sets the event and calls `then`; a second Ctrl-C is not held back.
 

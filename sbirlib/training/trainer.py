@@ -32,7 +32,7 @@ from sbirlib.runs.provenance import beginning
 from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends
-from sbirlib.training.signals import Stop, noted
+from sbirlib.training.signals import Stop, held, noted
 from sbirlib.training.steps import backward
 
 UNSCORED = (-1.0, -1.0)  # validation Acc@1 and mean reciprocal rank before the first search
@@ -105,7 +105,7 @@ class Trainer:
         # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"
         choose_attention(model, self.accelerator.device, self.bf16)
-        self.start = beginning(model, config, [part for part in (self.data, self.held_out) if part])
+        self.start = beginning(model, config, [part.split for part in (self.data, self.held_out) if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
         if self.batch_size % processes:
             raise ConfigError(
@@ -246,8 +246,8 @@ class Trainer:
         rows = [*progress.rows, row]
         self.progress = Progress(epoch=progress.epoch + 1, best=max(progress.best, score), rows=rows)
         numbers = {k: v for k, v in row.items() if not isinstance(v, str) and not math.isnan(v)}
-        self.accelerator.log(numbers, step=record.epoch)
         self.files.keep_epoch(self.model, self.progress, best=best)
+        self.accelerator.log(numbers, step=record.epoch)
         if progress.epoch in self.ends[:-1]:
             # A checkpoint of the next epoch holds the optimiser of the next stage.
             self._begin_stage(progress.epoch + 1)
@@ -289,4 +289,5 @@ class Trainer:
 
     def _save(self) -> None:
         rest = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-        self.files.save(self.model, self.progress, rest)
+        with held(signal.SIGINT):
+            self.files.save(self.model, self.progress, rest)

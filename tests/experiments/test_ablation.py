@@ -12,12 +12,13 @@ import timm
 import torch
 from PIL import Image
 
-from sbirlib import evaluate
+from sbirlib import evaluate, train
 from sbirlib.cli.app import main
 from sbirlib.config.config import RELEASED, Config, released_options
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments import ablation
-from sbirlib.experiments.ablation import ablate, compare, read_rows, score_frozen, summary
+from sbirlib.experiments.ablation import ablate, score_frozen
+from sbirlib.experiments.finished import compare, read_rows, summary, write_tables
 from sbirlib.experiments.grids import GRIDS, Variant, grid, vary
 from sbirlib.retrieval.intervals import paired_bootstrap
 from sbirlib.runs.model import load_frozen
@@ -193,7 +194,8 @@ def test_the_seed_is_no_variant(base, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_queries_of_different_data_are_not_paired(done, clothes, tmp_path):
+@pytest.mark.parametrize("noted", [True, False])
+def test_queries_of_different_data_are_not_paired(done, clothes, tmp_path, noted):
     shutil.copytree(done, tmp_path / "out")
     links = {"other": clothes / "trainA", "same": clothes / "testA"}
     for name, sketches in links.items():
@@ -201,17 +203,59 @@ def test_queries_of_different_data_are_not_paired(done, clothes, tmp_path):
         (tmp_path / name / "testA").symlink_to(sketches, target_is_directory=True)
         row = json.loads((done / "runs" / "other_warmer@0" / "result.json").read_text())
         row["config"]["data"]["root"] = str(tmp_path / name)
+        # Older versions noted the place alone.
+        row["tested"] = ("0" * 64 if name == "other" else row["tested"]) if noted else ""
         place = tmp_path / "out" / "runs" / f"{name}@0"
         place.mkdir()
         (place / "result.json").write_text(json.dumps(row | {"variant": name, "place": 2}))
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"'one' and 'other' were scored on different data \(.*testA, "):
+    with pytest.raises(InputError, match=r"'one' and 'other' were scored on different pictures \(.* and "):
         compare(out, "one", "other")
     assert compare(out, "one", "same") == compare(out, "one@0", "other, warmer@0")
     text = summary(out).splitlines()
     told = text.index("  not compared with 'one', which was scored on other data")
     assert text[told - 1].startswith("other: 1 runs")
     assert sum("paired" in line for line in text) == 2
+
+
+def test_a_grid_goes_on_where_its_data_are_now_unless_they_changed(base, clothes, tmp_path, monkeypatch):
+    shutil.copytree(clothes, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    here, one = base.updated({"data.root": "data"}), VARIANTS[:1]
+    list(ablate(here, one, (0,), out="out"))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    moved = base.updated({"data.root": str(tmp_path / "moved")})
+    with monkeypatch.context() as patch:
+        patch.setattr(ablation, "train", None)
+        assert len(list(ablate(moved, one, (0,), out="out"))) == 1
+    photo = next((tmp_path / "moved" / "testB").iterdir())
+    Image.new("RGB", (64, 64), "white").save(photo)
+    with pytest.raises(InputError, match=r"one@0 was scored on other pictures than .*moved holds"):
+        next(ablate(moved, one, (0, 1), out="out"))
+
+
+def test_a_run_begun_with_other_epochs_is_not_taken_for_this_one(base, tmp_path):
+    constant = base.updated({"optim.schedule": "constant", "run.epochs": 3})
+    config = constant.updated({"run.seed": 0})
+    records = train(config.data.root, config, out=tmp_path / "runs" / "one@0")
+    next(records)
+    records.close()
+    shorter = constant.updated({"run.epochs": 2})
+    with pytest.raises(InputError, match="one@0 was begun with run.epochs 3, now 2"):
+        list(ablate(shorter, VARIANTS[:1], (0,), out=tmp_path))
+    assert len(list(ablate(constant, VARIANTS[:1], (0,), out=tmp_path))) == 1
+
+
+def test_a_table_of_ones_own_is_not_overwritten(base, tmp_path):
+    (tmp_path / "results.csv").write_text("my,table\n")
+    with pytest.raises(InputError, match="holds a results.csv, but no runs"):
+        next(ablate(base, VARIANTS, (0,), out=tmp_path))
+    assert (tmp_path / "results.csv").read_text() == "my,table\n"
+
+
+def test_a_field_that_does_nothing_is_no_variant(base, tmp_path):
+    with pytest.raises(ConfigError, match=r"mstr.weight=0.1: needs token recycling"):
+        next(ablate(base, vary(["mstr.weight=0.1,0.5"]), (0,), out=tmp_path))
 
 
 def test_names_from_elsewhere_steer_no_terminal_and_run_in_no_spreadsheet(done, tmp_path, capsys):
@@ -223,7 +267,7 @@ def test_names_from_elsewhere_steer_no_terminal_and_run_in_no_spreadsheet(done, 
         other = row | {"variant": name, "place": place, "score": row["score"] | extra}
         (tmp_path / "runs" / str(place) / "result.json").write_text(json.dumps(other))
     shutil.copytree(done / "runs" / "one@0", tmp_path / "runs" / "one@0")  # without that key
-    ablation.write_tables(tmp_path)
+    write_tables(tmp_path)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = {row["variant"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"'=cmd()", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "\x1b[2Jone", "plain", "one"}

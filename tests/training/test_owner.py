@@ -14,9 +14,11 @@ import torch
 from sbirlib import evaluate, load_run, train
 from sbirlib.cli.app import main
 from sbirlib.errors import ConfigError
+from sbirlib.layers.backbone import BackboneError
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run
 from sbirlib.runs.report import describe
+from sbirlib.training import files
 
 WRITER = """
 import sys, time
@@ -57,9 +59,9 @@ def test_a_crash_leaves_no_lock_behind(pairs, tiny, tmp_path):
     with another_process(tmp_path / "run") as writer:
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        assert (tmp_path / "run" / ".owner").is_file()
+        assert (tmp_path / "run" / ".run.owner").is_file()
         assert len(list(train(pairs, tiny, out=tmp_path / "run"))) == 2
-    assert not (tmp_path / "run" / ".owner").exists()
+    assert not (tmp_path / "run" / ".run.owner").exists()
 
 
 def test_an_iteration_that_nobody_ends_stands_in_the_way_of_other_threads_alone(pairs, tiny, tmp_path):
@@ -126,7 +128,7 @@ def test_overwriting_removes_what_was_said_of_the_old_run(pairs, tiny, run, tmp_
         (out / name).write_text("of the old run")
     list(train(pairs, tiny.updated({"run.keep": "last"}), out=out, overwrite=True))
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", "history.csv", "last", "notes.txt", "start.yaml", "state",
+        ".run.lock", "history.csv", "last", "notes.txt", "start.yaml", "state",
     ]  # fmt: skip
 
 
@@ -218,3 +220,83 @@ def test_a_launcher_that_accumulates_gradients_is_refused(pairs, tiny, tmp_path,
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     with pytest.raises(ConfigError, match=r"gradient accumulation over 4 steps .*optim.chunk"):
         train(pairs, tiny, out=tmp_path / "run")
+
+
+def test_what_a_stranger_keeps_in_the_folder_stays(pairs, tiny, tmp_path):
+    names = ("report.html", "result.json", "test.json", ".owner", "notes.txt")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(BackboneError):
+        train(pairs, tiny.updated({"model.image_size": 47}), out=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    list(train(pairs, tiny.updated({"run.epochs": 1}), out=tmp_path))
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_run_that_is_moved_meanwhile_ends_and_goes_on_where_it_is(pairs, tiny, tmp_path, left):
+    longer = tiny.updated({"run.epochs": 3, "run.save_minutes": 0, "data.root": str(pairs.root)})
+    records = train(pairs, longer, out=tmp_path / "run")
+    next(records)
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    if left:
+        (tmp_path / "run").mkdir()  # as another run would
+    with pytest.raises(RunError, match="was moved, renamed or removed while it was written"):
+        next(records)
+    assert [record.epoch for record in train(pairs, longer, out=tmp_path / "renamed", resume=True)] == [2, 3]
+    assert not left or list((tmp_path / "run").iterdir()) == []
+
+
+def test_another_working_directory_changes_nothing(pairs, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records = train(pairs, tiny.updated({"run.tracker": "tensorboard"}), out="run")
+    next(records)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    next(records)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert Run(tmp_path / "run").epochs == 2
+
+
+def test_a_model_on_another_disk_stays_there(pairs, tiny, tmp_path):
+    out, big = tmp_path / "run", tmp_path / "big"
+    records = train(pairs, tiny.updated({"run.epochs": 3}), out=out)
+    next(records)
+    records.close()
+    big.mkdir()
+    (out / "last").rename(big / "last")
+    (out / "last").symlink_to(big / "last")
+    assert len(list(train(pairs, tiny.updated({"run.epochs": 3}), out=out, resume=True))) == 2
+    assert (out / "last").is_symlink()
+    assert [path.name for path in big.iterdir()] == ["last"]
+    list(train(pairs, tiny.updated({"run.epochs": 1}), out=out, overwrite=True))
+    assert not (out / "last").is_symlink()
+
+
+def test_a_checkpoint_is_written_whole_however_often_somebody_interrupts(pairs, tiny, tmp_path, monkeypatch):
+    save = files.save_state
+
+    def interrupted(*given):
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        return save(*given)
+
+    config = tiny.updated({"run.epochs": 2})
+    records = train(pairs, config, out=tmp_path / "run")
+    next(records)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save_state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            records.close()
+    assert [path.name for path in Run(tmp_path / "run").checkpoints] == ["000002-000000"]
+    assert [record.epoch for record in train(pairs, config, out=tmp_path / "run", resume=True)] == [2]
+
+
+def test_how_a_model_was_chosen_does_not_hang_on_its_folders_name(pairs, tiny, tmp_path):
+    for protocol, words in (("validation", "chosen on 9 sketches"), ("released", "CHOSEN ON THE TEST SET")):
+        out = tmp_path / protocol
+        list(train(pairs, tiny.updated({"run.protocol": protocol, "run.epochs": 1}), out=out))
+        shutil.copytree(out / "last", out / "model-v1")
+        shutil.copytree(out / "best", out / "moved" / "last")
+        assert "of the last epoch" in load_run(out / "model-v1").origin
+        assert words in load_run(out / "moved" / "last").origin

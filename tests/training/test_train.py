@@ -32,7 +32,7 @@ def test_a_run_holds_what_it_promises(run, tiny, pairs):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(math.isfinite(float(row[name])) for row in rows for name in ("loss_multi", "val_acc@1", "lr"))
     assert sorted(p.name for p in run.iterdir()) == [
-        ".lock", "best", "history.csv", "last", "start.yaml", "state",
+        ".run.lock", "best", "history.csv", "last", "start.yaml", "state",
     ]  # fmt: skip
 
 
