@@ -14,7 +14,7 @@ from sbirlib.cli.ablate import ablate_from, compare_command, published_command
 from sbirlib.cli.bench import bench_command
 from sbirlib.cli.data import data_command
 from sbirlib.cli.flags import start_of
-from sbirlib.cli.methods import methods_command
+from sbirlib.cli.methods import methods_command, weights_command
 from sbirlib.cli.models import evaluate_command, picture_command, search_command
 from sbirlib.cli.train import report_command, train_from
 from sbirlib.errors import InputError, printable
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "picture": picture_command,
             "report": report_command,
             "methods": methods_command,
+            "weights": weights_command,
             "ablate": ablate_from(start),
             "compare": compare_command,
             "published": published_command,

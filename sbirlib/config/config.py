@@ -58,7 +58,7 @@ class ModelConfig:
     backbone: str = knob("vit_base_patch16_224")
     """Any timm model by name, or sbir_mini, the kit's own small ViT."""
     pretrained: bool = knob(True)
-    """Start from timm's published weights."""
+    """Start from published weights: a package's, or timm's; `python -m sbirlib weights` says whose."""
     weights: str = knob("")
     """Local file (.pth, .safetensors) with weights for the backbone, instead of the published ones."""
     image_size: int = knob(224, ge=16, le=2048, unit="px")

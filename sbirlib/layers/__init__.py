@@ -1,10 +1,11 @@
 """The parts that methods are built from."""
 
-from sbirlib.layers.backbone import Backbone, BackboneError, Tokens
+from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import info_nce
 from sbirlib.layers.mini_vit import ConvStem
 from sbirlib.layers.mstr import MSTR, MSTRError, contrast_map, pool
 from sbirlib.layers.released import ReleasedMSTR, slipped_contrast_map
+from sbirlib.layers.weights import BackboneError
 
 __all__ = [
     "MSTR", "Backbone", "BackboneError", "ConvStem", "MSTRError", "ReleasedMSTR", "Tokens", "contrast_map",

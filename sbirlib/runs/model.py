@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import timm
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sbirlib.config.config import Config, released_options
 from sbirlib.errors import ConfigError, first_line
-from sbirlib.layers.backbone import pretrained_config
+from sbirlib.layers.weights import pretrained_config
 from sbirlib.methods.base import Encoder, Method
 from sbirlib.methods.catalogue import build
 from sbirlib.runs.atomic import RunError, replacing
@@ -95,8 +94,7 @@ def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
     It sees images at the backbone's own size; the global token is what the model itself pools to. `weights`
     is a local file, instead of the published ones. Raises BackboneError.
     """
-    # For an unknown name the backbone has the better message.
-    size = pretrained_config(backbone).input_size[-1] if timm.is_model(backbone) else 224
+    size = pretrained_config(backbone).input_size[-1]
     options: dict[str, Any] = {"image_size": size, "pool": "own", "pretrained": True, "weights": weights}
     model = Method(lambda trunk: Encoder(trunk, nn.Identity()), backbone, share_encoders=True, **options)
     model.origin = f"backbone {backbone}, frozen, {model.photo_encoder.backbone.source}: nothing was trained"

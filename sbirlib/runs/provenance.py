@@ -24,11 +24,11 @@ PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "p
 
 def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
-    source = model.sketch_encoder.backbone.source
+    source, file = model.sketch_encoder.backbone.source, model.sketch_encoder.backbone.file
     weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
     result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
-    if source.startswith("file "):
-        result["weights_file_sha256"] = sha256(Path(config.model.weights))
+    if file:
+        result["weights_file_sha256"] = sha256(file)
     return result | {
         "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
         "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone),

