@@ -89,12 +89,17 @@ class Backbone(nn.Module):
         mean, std = (rearrange(value, "c -> c 1 1") for value in (self.mean, self.std))
         if self.edges:
             images = edge_map(images)
-        features, early = self._features((images - mean) / std)
+        images = (images - mean) / std
+        if self.is_cnn and images.device.type == "cpu":
+            # All layers follow, and convolutions are faster; weights, and what is saved, stay as they are.
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self._tokens(*self._features(images))
+
+    def _tokens(self, features: Tensor, early: Tensor | None) -> Tokens:
         if features.ndim == 3:
             patches = features[:, getattr(self.encoder, "num_prefix_tokens", 0) :]
         else:
-            is_cnn = features.shape[1] == self.encoder.num_features
-            patches = rearrange(features, "b d h w -> b (h w) d" if is_cnn else "b h w d -> b (h w) d")
+            patches = rearrange(features, "b d h w -> b (h w) d" if self.is_cnn else "b h w d -> b (h w) d")
         if self.pool == "own":
             cls = self.encoder.forward_head(features, pre_logits=True)
         elif self.uses_cls:
@@ -115,7 +120,9 @@ class Backbone(nn.Module):
     def _measure(self, name: str, image_size: int) -> tuple[int, tuple[int, int]]:
         # timm has no common attribute for the size of the last map; one small batch tells it for any model.
         try:
-            cls, patches = self.eval()(torch.zeros(1, 3, image_size, image_size))
+            features, early = self.eval()._features(torch.zeros(1, 3, image_size, image_size))
+            self.is_cnn = features.ndim == 4 and features.shape[1] == self.encoder.num_features
+            cls, patches = self._tokens(features, early)
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} takes no images of {image_size} px: {error}") from None
         except AttributeError as error:

@@ -216,6 +216,33 @@ def test_without_normalisation_images_go_in_as_they_are():
     torch.testing.assert_close(backbone(images).cls, backbone.encoder.forward_features(images)[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("name", "pool", "expected"),
+    [
+        ("test_resnet", "mean", True),
+        ("test_efficientnet", "own", True),
+        ("test_convnext", "mean", True),
+        ("sbir_mini", "cls", False),
+        ("test_vit", "cls", False),
+        ("swin_tiny_patch4_window7_224", "own", False),
+    ],
+)
+def test_cnns_run_in_channels_last_and_keep_their_weights_as_they_are(name, pool, expected):
+    size = 224 if name.startswith("swin") else 96
+    backbone = Backbone(name, image_size=size, pool=pool).eval()
+    seen = []
+    first = next(module for module in backbone.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    found = backbone(images)
+    found.patches.square().mean().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) is expected
+    assert all(weight.is_contiguous() for weight in backbone.state_dict().values())
+    # The other layout, the same maths.
+    normalised = (images - backbone.mean[:, None, None]) / backbone.std[:, None, None]
+    torch.testing.assert_close(found, backbone._tokens(*backbone._features(normalised)))
+
+
 # The paper's backbones by their smallest siblings, and others; the slow test below has the five themselves.
 SIBLINGS = [
     ("vgg11", 224, (1, 7)),
