@@ -7,7 +7,7 @@ from sbirlib.analysis.attention import (
     recycling_shares,
     recycling_variance,
     rollout,
-)
+)  # fmt: skip
 from sbirlib.analysis.discard import discard_curve
 
 __all__ = [

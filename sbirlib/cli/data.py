@@ -28,8 +28,12 @@ class Demo:
     """Sketches of both; each photo has one to seven."""
 
     def run(self) -> int:
-        """Draws; exit code 0."""
-        folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
+        """Draws; exit code 0, or 130 if it is interrupted."""
+        try:
+            folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
+        except KeyboardInterrupt:
+            print(f"stopped; nothing was drawn to {self.out}", file=sys.stderr)
+            return 130
         print(f"MiniClothes is in {folder}")
         return 0
 

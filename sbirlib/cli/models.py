@@ -122,7 +122,9 @@ def search_command(
         frame: Centre and enlarge the drawing first, as the canvas of notebook 06 does.
         on_fault: What to do about photos that cannot be read.
     """
-    _check_outputs(json, figure)
+    if top < 1:
+        raise InputError(f"--top {top}: ask for at least one photo")
+    _check_outputs(json, figure, sketch, photos)
     chosen, drawing = model.load(), read_image(sketch)
     gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
     query = frame_picture(drawing) if frame else np.array(drawing)
@@ -187,13 +189,17 @@ def _write_json(path: Path | None, values: dict[str, Any]) -> None:
         write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
-def _check_outputs(json: Path | None = None, figure: Path | None = None) -> None:
-    """Before any work is done: raises InputError for an output file that cannot be written."""
+def _check_outputs(json: Path | None = None, figure: Path | None = None, *inputs: Path) -> None:
+    """Before any work is done: raises InputError for outputs that cannot be written, or are inputs."""
+    if json and figure and json.resolve() == figure.resolve():
+        raise InputError(f"{json}: --json and --figure need a file each")
     for path in filter(None, (json, figure)):
         if not path.parent.is_dir():
             raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file in it")
+        if path.exists() and any(path.resolve().is_relative_to(place.resolve()) for place in inputs):
+            raise InputError(f"{path}: would be written over a picture that is searched; name another file")
         if not path.exists() and not os.access(path.parent, os.W_OK):
             raise InputError(f"{path}: the folder {path.parent} is read-only; name another one")
     if figure is not None:

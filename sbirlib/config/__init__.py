@@ -11,7 +11,7 @@ from sbirlib.config.config import (
     knobs,
     markdown_table,
     released_options,
-)
+)  # fmt: skip
 from sbirlib.config.fields import Knob
 from sbirlib.config.methods import LossConfig, MSTRConfig
 

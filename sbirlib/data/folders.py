@@ -17,8 +17,12 @@ _OF_THE_SYSTEM = ("lost+found", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def content(folder: Path) -> list[Path]:
-    """What a folder holds, hidden or not, sorted by name; without what disks and file managers add."""
-    return sorted(path for path in folder.iterdir() if path.name not in _OF_THE_SYSTEM)
+    """What a folder holds, hidden or not, sorted by name.
+
+    Without what disks and file managers add, and what `filling` left when it was killed.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.name not in _OF_THE_SYSTEM)
+    return [path for path in paths if not path.name.startswith(f".{folder.name}-")]
 
 
 def record_of(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, printable
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Pictures too, but not read: to skip them in silence would lose them.
@@ -56,7 +56,7 @@ class Facts(NamedTuple):
 
 def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
     """The list of files that stops a run, and the two ways on."""
-    files = [f"  {fault.path}: {fault.kind}: {fault.detail}" for fault in faults]
+    files = [printable(f"  {fault.path}: {fault.kind}: {fault.detail}") for fault in faults]
     ways = "Repair or remove them, or pass --data.on_fault skip to leave them out"
     return "\n".join([f"{root}: {len(files)} files cannot be used:", *files, ways])
 

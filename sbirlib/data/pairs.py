@@ -13,15 +13,25 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from sbirlib.data.folders import RECORD, record_of
-from sbirlib.data.images import EXTENSIONS, Facts, Fault, inspect_image, list_images, list_unread, read_all
+from sbirlib.data.images import (
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    Facts,
+    Fault,
+    inspect_image,
+    list_images,
+    list_unread,
+    list_visible,
+    read_all,
+)
 from sbirlib.errors import NOT_UTF8, InputError, check_utf8, is_utf8, printable
 
 SPLITS = ("train", "test")
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
 # The released code looks for `<id>_?.png`: one character, and no other format.
 _DRAWING = {
-    "digits": re.compile(r"(?P<id>.+)_(?P<designer>\d+)"),
-    "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)"),
+    "digits": re.compile(r"(?P<id>.+)_(?P<designer>\d+)", re.DOTALL),
+    "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)", re.DOTALL),
 }
 Pattern = Literal["digits", "one_character"]
 _TWICE, NO_PHOTO = "two photos of one id", "sketch without a photo"
@@ -220,6 +230,17 @@ class Report(NamedTuple):
             odd = [fact for fact in facts if fact.mode not in ("RGB", "L")]
             notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB" for fact in odd]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
+        known = set.intersection(*({photo.id for photo in split.photos} for split in self.splits))
+        if len(self.splits) > 1 and known:
+            text = "photos of train and test have the same name; if they are the same, a test proves nothing"
+            notes.append(f"  note: {len(known)} {text}")
+        named = (*EXTENSIONS, *OTHER_EXTENSIONS)
+        for side in (f"{split.name}{letter}" for split in self.splits for letter in "AB"):
+            if other := [
+                path.name for path in list_visible(self.root / side) if path.suffix.lower() not in named
+            ]:
+                some = ", ".join(other[:3]) + (" ..." if len(other) > 3 else "")
+                notes.append(f"  note: {side}/ holds what is not looked at: {len(other)} ({some})")
         return "\n".join(map(printable, lines + notes))
 
 

@@ -6,13 +6,5 @@ from sbirlib.experiments.grids import Variant, grid, vary
 from sbirlib.experiments.published import results, training_curve
 
 __all__ = [
-    "Variant",
-    "ablate",
-    "compare",
-    "grid",
-    "read_rows",
-    "results",
-    "summary",
-    "training_curve",
-    "vary",
-]
+    "Variant", "ablate", "compare", "grid", "read_rows", "results", "summary", "training_curve", "vary",
+]  # fmt: skip

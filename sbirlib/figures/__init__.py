@@ -8,7 +8,7 @@ from sbirlib.figures.curves import (
     interval_plot,
     rank_histogram,
     training_curves,
-)
+)  # fmt: skip
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.loss import info_nce_example
 from sbirlib.figures.paper import (
@@ -19,7 +19,7 @@ from sbirlib.figures.paper import (
     moved_bars,
     rank_pairs,
     score_histograms,
-)
+)  # fmt: skip
 from sbirlib.figures.photos import failure_gallery, image_grid, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
 from sbirlib.figures.tokens import discard_card, distance_by_layer, similarity_heatmaps, token_overlay

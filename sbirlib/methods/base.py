@@ -197,6 +197,8 @@ class Method(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             found = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"expected float images (b, 3, h, w) in [0, 1], found {found}")
+        if images.numel() and (most := float(images.detach().amax())) > 2:
+            raise ValueError(f"expected float images in [0, 1], found values up to {most:g}; divide by 255")
         return fit_square(images, self.image_size, self.fit)
 
 

@@ -210,7 +210,7 @@ class TrainPanel(Panel):
         except Exception as error:
             self.error = error
             if not Run(self.folder).present:
-                shutil.rmtree(self.folder)  # made for nothing
+                shutil.rmtree(self.folder, ignore_errors=True)  # made for nothing
             self.status.say(f"{type(error).__name__}: {error}", alert=True)
         finally:
             self.train_button.disabled, self.stop_button.disabled = False, True

@@ -12,7 +12,7 @@ from sbirlib.retrieval.scores import (
     score,
     score_split,
     true_ranks,
-)
+)  # fmt: skip
 from sbirlib.retrieval.search import Found, best_matches, score_all
 
 __all__ = [

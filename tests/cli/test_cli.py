@@ -89,14 +89,20 @@ def test_a_query_that_cannot_be_framed_is_told(run, clothes, tmp_path, capsys):
 
 
 def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "my run"
+
     def stopped(*settings, **options):
         yield "epoch 1"
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sbirlib.cli.train.train", stopped)
-    assert main(["train", "--data.root", str(pairs.root), "--out", str(tmp_path / "run")]) == 130
+    command = ["train", "--data.root", str(pairs.root), "--out", str(out)]
+    assert main(command) == 130
+    assert capsys.readouterr().out.endswith("epoch 1\nstopped; there is no checkpoint to go on from\n")
+    (out / "state" / "000002-000000").mkdir(parents=True)
+    assert main(command) == 130
     assert capsys.readouterr().out.endswith(
-        f"epoch 1\nstopped; `python -m sbirlib train --out {tmp_path / 'run'} --resume` goes on from here\n"
+        f"epoch 1\nstopped; `python -m sbirlib train --out '{out}' --resume` goes on from here\n"
     )
 
 
@@ -242,7 +248,7 @@ def test_bad_input_is_one_message_and_exit_code_2(command, message, capsys, tmp_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--top", "0"], "k = 0"),
+        (["--top", "0"], "--top 0: ask for at least one photo"),
         (["--figure", "found.words"], "found.words: a figure cannot be written"),
         (["--photos", "nowhere"], "nowhere: no such folder"),
         (["--json", "nowhere/found.json"], "nowhere/found.json"),
@@ -343,3 +349,18 @@ def test_a_small_drawing_is_framed_if_asked(run, pairs, tmp_path, capsys):
         found.append([float(similarity) for _, similarity, _ in sorted(lines, key=lambda line: line[2])])
     # Framed, the drawing in the corner of grey paper is about what the drawing alone is.
     assert np.abs(np.subtract(found[1], found[2])).max() < np.abs(np.subtract(found[0], found[2])).max()
+
+
+def test_what_is_searched_is_not_written_over(run, clothes, tmp_path, capsys):
+    shutil.copytree(clothes / "testB", tmp_path / "photos")
+    drawing = shutil.copy(next((clothes / "testA").iterdir()), tmp_path / "mine.png")
+    photo = next((tmp_path / "photos").iterdir())
+    before = {path: path.read_bytes() for path in (tmp_path / "mine.png", photo)}
+    search = ["search", str(drawing), "--run", str(run), "--photos", str(tmp_path / "photos")]
+    for flags in (["--figure", str(photo)], ["--figure", str(drawing)], ["--json", str(drawing)]):
+        assert main([*search, *flags]) == 2
+        assert "would be written over a picture that is searched" in capsys.readouterr().err
+    same = str(tmp_path / "x.svg")
+    assert main([*search, "--json", same, "--figure", same]) == 2
+    assert "need a file each" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before

@@ -1,4 +1,5 @@
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.images import EXTENSIONS
+from sbirlib.data.images import EXTENSIONS, Fault, faults_message
 from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairError, PairFolder
 from sbirlib.errors import InputError
@@ -257,3 +258,28 @@ def test_the_released_pattern_knows_no_sketch_named_like_its_photo(folder):
     assert ("a_1.png", "two photos of one id") in kinds(PairFolder(folder).split("train"))
     released = PairFolder(folder, pattern="one_character").split("train")
     assert [(s.path.name, s.photo_id) for s in released.sketches] == [("a_1.png", "a"), ("a_2.png", "a")]
+
+
+def test_a_report_says_what_it_does_not_look_at_and_what_is_in_both_splits(clothes, tmp_path):
+    shutil.copytree(clothes, tmp_path / "data")
+    (tmp_path / "data" / "testB" / "more").mkdir()
+    shutil.copy(next((clothes / "testB").iterdir()), tmp_path / "data" / "testB" / "photo.jpe")
+    text = str(PairFolder(tmp_path / "data").report())
+    assert "note: testB/ holds what is not looked at: 2 (more, photo.jpe)" in text
+    assert "trainA/ holds" not in text
+    assert "same name" not in text
+    for letter in "AB":
+        shutil.copytree(clothes / f"train{letter}", tmp_path / "twice" / f"train{letter}")
+        shutil.copytree(clothes / f"train{letter}", tmp_path / "twice" / f"test{letter}")
+    assert "note: 16 photos of train and test have the same name" in str(
+        PairFolder(tmp_path / "twice").report()
+    )
+
+
+def test_a_line_break_in_a_name_forges_no_line(clothes, tmp_path):
+    for letter, name in (("A", "new\nline_1.png"), ("B", "new\nline.png")):
+        (tmp_path / f"test{letter}").mkdir()
+        shutil.copy(next((clothes / f"test{letter}").iterdir()), tmp_path / f"test{letter}" / name)
+    assert len(PairFolder(tmp_path).split("test").sketches) == 1
+    fault = Fault(tmp_path / "bad\nname.png", "cannot be read", "is damaged")
+    assert len(faults_message(tmp_path, [fault]).splitlines()) == 3

@@ -192,3 +192,10 @@ def test_a_folder_of_test_pairs_alone_is_told_apart(pairs, tiny, tmp_path):
         (tmp_path / "data" / f"test{side}").symlink_to(pairs.root / f"test{side}")
     with pytest.raises(PairError, match="has no trainA/ and trainB/"):
         train(PairFolder(tmp_path / "data"), tiny, out=tmp_path / "run")
+
+
+def test_pixels_from_0_to_255_are_refused(run):
+    model, pictures = load_run(run), torch.rand(2, 3, 20, 30)
+    assert model.embed_photos(pictures).shape[0] == 2
+    with pytest.raises(ValueError, match=r"in \[0, 1\], found values up to .*divide by 255"):
+        model.embed_photos(255 * pictures)

@@ -290,3 +290,10 @@ def test_bad_arguments_name_value_and_fix(tmp_path, arguments, message):
 def test_wardrobe_needs_a_photo_in_each_split():
     with pytest.raises(ValueError, match="test=0 photos"):
         wardrobe(0, 5, 0)
+
+
+def test_what_a_killed_drawing_left_does_not_stand_in_the_way(tmp_path):
+    folder = tmp_path / "clothes"
+    (folder / ".clothes-x1y2" / "new").mkdir(parents=True)
+    draw_miniclothes(folder, photos=(4, 2), sketches=(4, 2), size=32)
+    assert len(list((folder / "testB").iterdir())) == 2
