@@ -132,7 +132,7 @@ class TestTrain(Notebook):
         kept = lab.root / found[2]
         with (kept / "history.csv").open(newline="") as history:
             assert len(list(csv.DictReader(history))) == int(found[1])
-        assert (kept / "best" / "model.safetensors").is_file()
+        assert (kept / "last" / "model.safetensors").is_file()
 
     def test_runs_are_compared_at_another_k(self, page):
         comparer = panel(page, "RunComparer")
