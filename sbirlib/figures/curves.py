@@ -126,11 +126,11 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
             star = dict(color=style["color"], markeredgecolor="black", markersize=17, zorder=4)
             axes.plot(epochs[kept], percent[kept], "*", **star)
     measured_on = sorted({str(run["selected_on"][0]) for run in histories.values() if "selected_on" in run})
-    title = f"measured on {', '.join(measured_on)}; " if measured_on else ""
-    axes.set_title(title + "star: kept epoch", fontsize=10, loc="left")
+    title = [f"measured on {', '.join(measured_on)}"] if measured_on else []
+    title += ["star: kept epoch"] if any(any(run.get("best", ())) for run in histories.values()) else []
+    axes.set_title("; ".join(title), fontsize=10, loc="left")
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
-    labels = dict(xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
-    return finish(axes, whole="x", grid="y", percent=True, **labels)
+    return finish(axes, whole="x", grid="y", percent=True, xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
 
 
 def discard_curves(
