@@ -30,6 +30,15 @@ ON_OFF = (False, True)
 COMBINATIONS = list(itertools.product(BACKBONES, ON_OFF, ON_OFF, ON_OFF))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models as small as these are slower on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
     """A folder with 8 + 4 photos and a sketch of each: three steps of two pairs."""
