@@ -41,7 +41,7 @@ class Owner:
                 "another folder"
             ) from None
         except OSError as error:
-            self.release()
+            self.release(begun=False)
             raise RunError(f"{folder} cannot be written ({error}); choose a folder that can") from error
 
     def _holder(self) -> str:

@@ -1,7 +1,9 @@
 import csv
 import hashlib
 import math
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +91,11 @@ def test_where_the_learning_rate_ends_at_zero_the_last_epoch_is_kept(pairs, tiny
     records = list(train(pairs, cosine, out=tmp_path / "run"))
     assert {record.queries for record in records} == {9}  # searched all the same
     assert not (tmp_path / "run" / "best").exists()
+    # By these the notebooks tell whether there is a run that they can take.
+    notebooks = [path.read_text() for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")]
+    asked = set(re.findall(r'run / \\"([\w.]+)\\"\)\.is_', "".join(notebooks)))
+    assert asked
+    assert all((tmp_path / "run" / name).exists() for name in asked)
     assert torch.equal(*(next(load_run(tmp_path / "run", which).parameters()) for which in (None, "last")))
     assert "of the last epoch" in str(evaluate(load_run(tmp_path / "run"), pairs))
     for changes, best in (
