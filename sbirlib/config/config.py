@@ -49,6 +49,8 @@ class DataConfig:
     """A2: largest change of brightness, contrast and saturation, as a factor 1 +- jitter."""
     hue: float = knob(0.0, ge=0, le=180, unit="degrees")
     """A2: largest turn of the hue to either side; sketches have no colour, so photos need not rely on it."""
+    redraw: float = knob(0.0, ge=0, le=1)
+    """How far training sketches are redrawn by other hands: proportions, wobble, width of lines, gaps."""
 
 
 @group

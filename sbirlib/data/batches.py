@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import LoadedSplit
+from sbirlib.data.redraw import REDRAWS, redraw
 from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers for each row and stream
 # Streams of random numbers that must not share draws.
-_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW = range(6)
+_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW = range(7)
 
 
 class Batch(NamedTuple):
@@ -39,9 +40,9 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, _ORDER]).permutation(count)
 
 
-def draws(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
-    """(count, DRAWS) float32 in [0, 1); row i depends on (seed, epoch, stream, i) and on nothing else."""
-    return np.random.default_rng([seed, epoch, stream]).random((count, DRAWS), dtype=np.float32)
+def draws(seed: int, epoch: int, stream: int, count: int, size: int = DRAWS) -> np.ndarray:
+    """(count, size) float32 in [0, 1); row i depends on (seed, epoch, stream, i) and on nothing else."""
+    return np.random.default_rng([seed, epoch, stream]).random((count, size), dtype=np.float32)
 
 
 class Epoch:
@@ -57,6 +58,8 @@ class Epoch:
         self.data, self.config, self.second_views, count = data, config, second_views, len(data.sketches)
         self.order = torch.from_numpy(epoch_order(seed, epoch, count))
         self._numbers = [torch.from_numpy(draws(seed, epoch, stream, count)) for stream in range(6)]
+        drawn = count if config.redraw else 0
+        self._hands = torch.from_numpy(draws(seed, epoch, _REDRAW, drawn, REDRAWS))
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """(b,) the sketches of a step, counted from 0."""
@@ -73,10 +76,14 @@ class Epoch:
             made = make_view(images, kind, self._numbers[stream][rows].to(device), config)
             return made.expand(-1, 3, -1, -1)
 
+        # Another hand draws the first view only: the second one, which it is matched with, keeps the details.
+        redrawn = sketches
+        if config.redraw:
+            redrawn = redraw(sketches, self._hands[rows].to(device), config.redraw)
         nothing = sketches.new_empty(0)
         second, wanted = config.second_view, self.second_views
         return Batch(
-            sketch=view(sketches, config.first_view, _SKETCH_FIRST),
+            sketch=view(redrawn, config.first_view, _SKETCH_FIRST),
             photo=view(photos, config.first_view, _PHOTO_FIRST),
             sketch_second=view(sketches, second, _SKETCH_SECOND) if wanted else nothing,
             photo_second=view(photos, second, _PHOTO_SECOND) if wanted else nothing,

@@ -1,0 +1,110 @@
+"""The same drawing by another hand: proportions, wobble, width and darkness of lines, what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+from torch.nn import functional as F
+
+REDRAWS = 64  # uniform numbers for each row
+_OWN = 16  # numbers with a meaning of their own; the others are spread over the control points
+_COARSE, _FINE = 6, 18  # control points a side: of proportions and parts, of wobble and gaps
+# At full strength. Lengths in half sides of the picture, as `grid_sample` counts; angles in radians.
+_STRETCH, _LEAN, _TURN, _SHIFT, _SWELL, _WOBBLE = 0.24, 0.16, 0.12, 0.10, 0.24, 0.05
+_THICKER, _THINNER, _PALER, _FAINTEST = 0.012, 0.5, 0.4, 0.3  # first in sides of the picture, then shares
+_GAPS, _MOST = 0.3, 0.2  # depth of the gaps' field at which ink is gone; share of the ink that may go
+
+
+def redraw(sketches: Tensor, numbers: Tensor, strength: float) -> Tensor:
+    """Each sketch as another person might draw it: dark ink on white (b, 1 or 3, s, s), float in [0, 1].
+
+    `numbers` (b, REDRAWS), uniform in [0, 1), decide, each row for its own sketch. `strength` goes from 0,
+    which returns the sketches themselves, to 1; a row gets between a third of it and all. The drawing is
+    stretched, sheared and turned, its lower half in its own way, swells slowly and wobbles quickly; its
+    lines become thicker or thinner and paler, the faintest get lost, and up to a fifth of the ink is missing.
+    """
+    if not strength:
+        return sketches
+    own = rearrange(2 * numbers[:, :_OWN] - 1, "b n -> n b 1 1 1")
+    amount = strength * (2 + own[0]) / 3
+    lattice, to_pixels = _lattice(sketches.shape[-1], numbers.device)
+    noise = amount * _noise(numbers[:, _OWN:])
+    # Three fields over the control points: where x and y are taken from, and how much ink is left.
+    x, y = lattice, lattice[:, None]
+    lower = torch.sigmoid(6 * (y + 0.3 * own[1]))
+    # Rather smaller than larger, since what leaves the picture is lost.
+    across, down = (1 + amount * _STRETCH * (one + 0.25) for one in (own[2] + own[3] * lower, own[4]))
+    turn, lean = amount * _TURN * own[5], amount * _LEAN * (own[6] * lower + own[7])
+    column = x * across + y * (lean + turn) + amount * _SHIFT * own[8] + noise[:, :1]
+    row = y * down - x * turn + amount * _SHIFT * own[9] + noise[:, 1:2]
+    fields = to_pixels @ torch.cat([column, row, noise[:, 2:]], dim=1) @ to_pixels.T
+    grid = rearrange(fields[:, :2], "b xy h w -> b h w xy")
+    # Zeros outside the drawing are white paper outside it.
+    ink = F.grid_sample(1 - sketches, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    ink = _widened(ink, amount * own[10])
+    darkest = reduce(ink, "b c h w -> b 1 1 1", "max")
+    # Sampling has made thin lines paler.
+    ink = F.relu(ink * (1 + 0.6 * amount) - amount * _FAINTEST * darkest * own[11].clamp(min=0))
+    ink = torch.minimum(ink, darkest)
+    kept = ((_GAPS - fields[:, 2:]) * 20).clamp(0, 1)
+    gone = 1 - _sum(ink * kept) / _sum(ink).clamp(min=1e-6)
+    kept = torch.where(gone > _MOST, 1, kept)
+    return 1 - ink * kept * (1 - amount * _PALER * own[12].clamp(min=0))
+
+
+def _sum(images: Tensor) -> Tensor:
+    return reduce(images, "b c h w -> b 1 1 1", "sum")
+
+
+def _widened(ink: Tensor, width: Tensor) -> Tensor:
+    """Lines thicker where `width` (b, 1, 1, 1), from -1 to 1, is above 0, and thinner where it is below."""
+    reach = width.clamp(min=0) * _THICKER * ink.shape[-1]
+    thin = _neighbours(ink, torch.minimum)
+    ink = torch.lerp(ink, thin, _THINNER * (-width).clamp(min=0))
+    for step in range(1 + int(_THICKER * ink.shape[-1])):
+        ink = torch.lerp(ink, _neighbours(ink, torch.maximum), (reach - step).clamp(0, 1))
+    return ink
+
+
+def _neighbours(ink: Tensor, extreme: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The largest or smallest of each pixel and the four beside it."""
+    framed = F.pad(ink, (1, 1, 1, 1))
+    up_down = extreme(framed[..., :-2, 1:-1], framed[..., 2:, 1:-1])
+    return extreme(extreme(up_down, ink), extreme(framed[..., 1:-1, :-2], framed[..., 1:-1, 2:]))
+
+
+def _noise(numbers: Tensor) -> Tensor:
+    """(b, n) -> (b, 3, _FINE, _FINE): x and y of swelling and wobble, and the depth of gaps."""
+    counts = 3 * _COARSE**2, 3 * _FINE**2
+    # Whole multiples of uniform numbers, added modulo 1, are uniform and independent in pairs.
+    spread = 4 * ((numbers @ _multiples(numbers.shape[1], sum(counts)).to(numbers)) % 1 - 0.5).abs() - 1
+    coarse, fine = (
+        rearrange(part, "b (c h w) -> b c h w", c=3, h=side)
+        for part, side in zip(spread.split(counts, dim=1), (_COARSE, _FINE), strict=True)
+    )
+    finer = _splines(_FINE, _COARSE).to(numbers)
+    slow, quick = (numbers.new_tensor(a)[:, None, None] for a in ([_SWELL] * 2 + [1], [_WOBBLE] * 2 + [1]))
+    return slow * (finer @ coarse @ finer.T) + quick * fine
+
+
+@lru_cache(maxsize=4)
+def _multiples(numbers: int, count: int) -> Tensor:
+    return torch.randint(8, (numbers, count), generator=torch.Generator().manual_seed(0)).float()
+
+
+def _lattice(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the control points lie, and the splines that lead from them to the pixels."""
+    places = (torch.arange(_FINE) - 1) * 2 / (_FINE - 3) - 1
+    return places.to(device), _splines(size, _FINE).to(device)
+
+
+@lru_cache(maxsize=8)
+def _splines(size: int, points: int) -> Tensor:
+    """(size, points): uniform cubic B-splines at the centres of `size` pixels; they keep straight lines."""
+    at = (torch.arange(size) + 0.5) / size * (points - 3)
+    away = (at[:, None] + 1 - torch.arange(points)).abs()
+    return torch.where(away < 1, 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6)
