@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from tools.eye_drawings import PROPERTIES, points, read_drawings
 
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.miniclothes.garments import Garment, detail_differences, wardrobe
@@ -297,3 +298,13 @@ def test_what_a_killed_drawing_left_does_not_stand_in_the_way(tmp_path):
     (folder / ".clothes-x1y2" / "new").mkdir(parents=True)
     draw_miniclothes(folder, photos=(4, 2), sketches=(4, 2), size=32)
     assert len(list((folder / "testB").iterdir())) == 2
+
+
+def test_garments_drawn_by_eye_show_what_there_are_photos_of():
+    garments, drawings = [*CLOTHES.train, *CLOTHES.test], read_drawings()
+    assert len(drawings) == len({drawing.name for drawing in drawings}) == 12
+    for drawing in drawings:
+        found = points(drawing.wanted, garments)
+        assert set(found) <= set(PROPERTIES)
+        assert all(10 <= count <= 250 for count in found.values())
+        assert 0.01 < (drawing.query < 128).mean() < 0.1
