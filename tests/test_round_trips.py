@@ -20,11 +20,23 @@ BACKBONES = {
     "sbir_mini": 48,
     "test_resnet": 64,  # BatchNorm
     "test_efficientnet": 64,  # BatchNorm
+    "tf_efficientnet_lite0": 32,  # a map of an earlier stage, pooled over a grid, the first parts frozen
     "tiny_swin": 64,
     "test_vit": 64,  # CLS
     "tiny_vit_without_cls": 64,
     "tiny_vit_with_registers": 64,  # CLS and registers
     "test_vit2": 64,  # a register, no CLS
+}
+SETTINGS = {
+    "tf_efficientnet_lite0": {
+        "model.stride": 8,
+        "model.pool": "grid",
+        "model.cells": 2,
+        "model.freeze": 2,
+        "model.keep_statistics": True,
+        "mstr.heads": 2,
+        "mstr.channels": 8,
+    }
 }
 ON_OFF = (False, True)
 COMBINATIONS = list(itertools.product(BACKBONES, ON_OFF, ON_OFF, ON_OFF))
@@ -113,6 +125,7 @@ def test_a_run_survives_all_that_happens_to_it(
             "run.precision": "fp32",
             "run.device": "cpu",
         }
+        | SETTINGS.get(backbone, {})
     )
     # Git is asked at every start, which takes a while.
     monkeypatch.setattr("sbirlib.runs.provenance.code_state", lambda: "not asked for")

@@ -137,7 +137,8 @@ def recycling_shares(encoder: Encoder, images: Tensor) -> tuple[Tensor, ...]:
     if not getattr(mstr, "makes_maps", True):
         raise InputError("the cells of this model are strips, not windows (mstr.pooling): they make no map")
     cells = mstr(*encoder.backbone(images)).cells
-    summands = einsum(cells, mstr.mix.weight[0], "b m d, m -> b m d")
+    mixed = einsum(cells, mstr.mix.weight, "b m d, t m -> b m t d")
+    summands = rearrange(mixed, "b m t d -> b m (t d)")
     whole = reduce(summands, "b m d -> b d", "sum")
     shares = einsum(summands, whole, "b m d, b d -> b m") / rearrange(whole.square().sum(dim=1), "b -> b 1")
     parts = zip(shares.split(mstr.cells_by_scale, dim=1), mstr.scales, strict=True)

@@ -27,6 +27,8 @@ class DataConfig:
     """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
     pattern: Literal["digits", "one_character"] = knob("digits")
     """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
+    sketches: Literal["pairs", "from_photos", "both"] = knob("pairs")
+    """What is trained on: sketches of the folder, ones made from its photos (it needs no other), or both."""
     fit: Literal["pad", "stretch"] = knob("pad")
     """How a non-square image becomes square: padded with white, or stretched."""
     val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
@@ -67,8 +69,16 @@ class ModelConfig:
     """Side of the square that the encoders see."""
     embed_dim: int = knob(512, ge=2, le=65536)
     """Size e of the embedding that is searched."""
-    pool: Literal["cls", "mean", "own"] = knob("cls")
-    """Global token: CLS token, mean of patch tokens (always without CLS), or the backbone's own pooling."""
+    stride: int = knob(0, ge=0, le=64, unit="px")
+    """Take a CNN's or Swin's feature map of this stride, without the layers after it; 0: its last one."""
+    pool: Literal["cls", "mean", "own", "grid"] = knob("cls")
+    """Global token: CLS, mean of patch tokens (always without CLS), backbone's own, or a grid of means."""
+    cells: int = knob(3, ge=1, le=64)
+    """Side of that grid: a global token of 3 x 3 means still knows what is where in the picture."""
+    freeze: int = knob(0, ge=0, le=1000, unit="parts")
+    """Parts of the backbone, counted from its stem, that keep their pretrained weights."""
+    keep_statistics: bool = knob(False)
+    """BatchNorm keeps its pretrained statistics; sketches and photos in turn make poor ones."""
     normalise: bool = knob(True)
     """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)

@@ -1,10 +1,12 @@
 """Pairs on disk, pictures in memory, and the views of a batch."""
 
 from sbirlib.data.batches import Batch, Epoch, epoch_batches, epoch_order
+from sbirlib.data.from_photos import pseudo_sketches, training_folder
 from sbirlib.data.images import EXTENSIONS, Fault, ImageError, as_picture, as_pixels, read_image, read_pixels
 from sbirlib.data.loading import LoadedSplit, load_data, load_images, load_split
-from sbirlib.data.pairs import PairError, PairFolder, Photo, Sketch, Split
+from sbirlib.data.pairs import PairFolder
 from sbirlib.data.redraw import redraw
+from sbirlib.data.splits import PairError, Photo, Sketch, Split
 from sbirlib.data.strokes import Stroke, frame_picture, frame_strokes, has_drawing, render_strokes
 from sbirlib.data.transforms import edge_map, fit_square, make_view, to_float
 
@@ -12,6 +14,6 @@ __all__ = [
     "EXTENSIONS", "Batch", "Epoch", "Fault", "ImageError", "LoadedSplit", "PairError", "PairFolder",
     "Photo", "Sketch", "Split", "Stroke", "as_picture", "as_pixels", "edge_map", "epoch_batches",
     "epoch_order", "fit_square", "frame_picture", "frame_strokes", "has_drawing", "load_data",
-    "load_images", "load_split", "make_view", "read_image", "read_pixels", "redraw", "render_strokes",
-    "to_float",
+    "load_images", "load_split", "make_view", "pseudo_sketches", "read_image", "read_pixels", "redraw",
+    "render_strokes", "to_float", "training_folder",
 ]  # fmt: skip

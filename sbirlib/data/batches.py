@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from sbirlib.config.config import DataConfig
+from sbirlib.data.from_photos import NUMBERS, pseudo_sketches
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.redraw import REDRAWS, redraw
 from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers for each row and stream
 # Streams of random numbers that must not share draws.
-_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW = range(7)
+_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW, _MADE = range(8)
 
 
 class Batch(NamedTuple):
@@ -60,6 +61,8 @@ class Epoch:
         self._numbers = [torch.from_numpy(draws(seed, epoch, stream, count)) for stream in range(6)]
         drawn = count if config.redraw else 0
         self._hands = torch.from_numpy(draws(seed, epoch, _REDRAW, drawn, REDRAWS))
+        self._made, drawn = data.made, count if data.made.any() else 0
+        self._dials = torch.from_numpy(draws(seed, epoch, _MADE, drawn, NUMBERS))
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """(b,) the sketches of a step, counted from 0."""
@@ -68,9 +71,7 @@ class Epoch:
     def batch(self, rows: Tensor, device: torch.device | str) -> Batch:
         """These sketches (b,) and their photos, each view made with the numbers of its own row."""
         config, photo_ids = self.config, self.data.photo_index[rows]
-        # One channel says it all where strokes have no colour, in a third of the time.
-        sketches = self.data.sketches[:, :1] if self.data.grey else self.data.sketches
-        sketches, photos = to_float(sketches[rows], device), to_float(self.data.photos[photo_ids], device)
+        photos, sketches = to_float(self.data.photos[photo_ids], device), self._sketches(rows, device)
 
         def view(images: Tensor, kind: str, stream: int) -> Tensor:
             made = make_view(images, kind, self._numbers[stream][rows].to(device), config)
@@ -90,6 +91,18 @@ class Epoch:
             photo_ids=photo_ids.to(device),
             numbers=self._numbers[_ROW][rows].to(device),
         )
+
+    def _sketches(self, rows: Tensor, device: torch.device | str) -> Tensor:
+        """The sketches (b, 1 or 3, s, s) of these rows, some made anew of photos in each epoch."""
+        made = self._made[rows]
+        # One channel says it all where strokes have no colour, in a third of the time.
+        grey = self.data.grey or bool(made.all())
+        sketches = to_float(self.data.sketches[rows], device)
+        if made.any():
+            dials = self._dials[rows[made]].to(device)
+            drawn = pseudo_sketches(sketches[made], dials, edge_maps=self.data.edge_maps)
+            sketches[made] = drawn.expand(-1, 3, -1, -1)
+        return sketches[:, :1] if grey else sketches
 
 
 def epoch_batches(

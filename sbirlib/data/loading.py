@@ -12,12 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
+from sbirlib.data.from_photos import NUMBERS, pseudo_sketches
 from sbirlib.data.images import Fault, faults_message, read_all, read_pixels
-from sbirlib.data.pairs import PairError, PairFolder, Split
+from sbirlib.data.pairs import PairFolder
+from sbirlib.data.splits import PairError, Split
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.errors import InputError
 
@@ -25,9 +28,12 @@ from sbirlib.errors import InputError
 def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
     """Training and validation pairs in memory (None if nothing is held out), and files left out.
 
-    Under the released protocol nothing is held out and the test split takes the place of validation.
+    Under the released protocol nothing is held out and the test split takes the place of validation. Where
+    sketches are made of photos (`data.sketches`), held-out photos are searched with real ones if they have
+    any, else with ones that are made once and stay the same.
     """
     whole = load_split(pairs.split("train"), config.data, config.model.image_size)
+    whole = whole._replace(edge_maps=pairs.edge_maps)
     skipped = len(whole.split.left_out)
     if len(set(whole.photo_index.tolist())) < 2:
         raise PairError(f"{pairs.root}: only one photo has a sketch; training needs at least two")
@@ -36,14 +42,17 @@ def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSpl
     if not config.data.val_fraction:
         return whole, None, skipped
     kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
-    return whole.part(kept), whole.part(held), skipped
+    real = held.real
+    validation = whole.part(real) if real.sketches else whole.part(held).as_drawn(config.run.seed)
+    return whole.part(kept), validation, skipped
 
 
 class LoadedSplit(NamedTuple):
     """A split in memory: sketches (n, 3, s, s) and photos (m, 3, s, s) uint8, photo_index (n,) int64.
 
     `photo_index[i]` is the row of sketch i's photo; `split.left_out` lists what was skipped. `grey`: whether
-    the three channels of all sketches are known to be equal.
+    the three channels of all sketches are known to be equal. Where a sketch is to be made of a photo (`made`
+    (n,) bool), its pixels are the photo's; `edge_maps`: whether photos are edge maps.
     """
 
     split: Split
@@ -51,6 +60,21 @@ class LoadedSplit(NamedTuple):
     photos: Tensor
     photo_index: Tensor
     grey: bool = False
+    edge_maps: bool = False
+
+    @property
+    def made(self) -> Tensor:
+        """(n,) bool: which sketches are to be made of their photos."""
+        return torch.tensor([sketch.made for sketch in self.split.sketches])
+
+    def as_drawn(self, seed: int) -> LoadedSplit:
+        """The same with all sketches that are to be made drawn once, so that they can be searched with."""
+        random = np.random.default_rng([seed, 2]).random((len(self.sketches), NUMBERS), np.float32)
+        numbers = torch.from_numpy(random)
+        for rows in self.made.nonzero()[:, 0].split(64):
+            drawn = pseudo_sketches(self.sketches[rows] / 255, numbers[rows], edge_maps=self.edge_maps)
+            self.sketches[rows] = (255 * drawn).round().to(torch.uint8)
+        return self
 
     def part(self, split: Split) -> LoadedSplit:
         """The pairs of `split`, which holds some of the files of this one."""
@@ -58,7 +82,9 @@ class LoadedSplit(NamedTuple):
         photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
         sketches = _take(self.sketches, [sketch_row[sketch.path] for sketch in split.sketches])
         photos = _take(self.photos, [photo_row[photo.path] for photo in split.photos])
-        return LoadedSplit(split, sketches, photos, torch.from_numpy(split.photo_index), self.grey)
+        return LoadedSplit(
+            split, sketches, photos, torch.from_numpy(split.photo_index), self.grey, self.edge_maps
+        )
 
 
 def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:
@@ -77,7 +103,10 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
     index = torch.from_numpy(usable.photo_index)
-    loaded = LoadedSplit(split.readable(faults), sketches, photos, index, is_grey(sketches))
+    real = torch.tensor([not sketch.made for sketch in split.readable(faults).sketches])
+    # Sketches that are to be made of photos will be grey.
+    grey = is_grey(sketches[real] if not real.all() else sketches)
+    loaded = LoadedSplit(split.readable(faults), sketches, photos, index, grey)
     return loaded.part(usable) if faults else loaded
 
 

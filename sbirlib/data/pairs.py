@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from sbirlib.data.folders import RECORD, record_of
 from sbirlib.data.images import (
@@ -24,7 +20,8 @@ from sbirlib.data.images import (
     list_visible,
     read_all,
 )
-from sbirlib.errors import NOT_UTF8, InputError, check_utf8, is_utf8, printable
+from sbirlib.data.splits import NO_PHOTO, PairError, Photo, Sketch, Split
+from sbirlib.errors import NOT_UTF8, check_utf8, is_utf8, printable
 
 SPLITS = ("train", "test")
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
@@ -34,101 +31,9 @@ _DRAWING = {
     "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)", re.DOTALL),
 }
 Pattern = Literal["digits", "one_character"]
-_TWICE, NO_PHOTO = "two photos of one id", "sketch without a photo"
+_TWICE = "two photos of one id"
+PHOTOS_ALONE = "photos without sketches are trained on with --data.sketches from_photos"
 EDGE_MAPS = "the photos are edge maps: train with --model.no-photo-edges"
-
-
-class PairError(InputError):
-    """A data folder that cannot be used; the message names it and says what to do."""
-
-
-class Photo(NamedTuple):
-    """A photo file and its id (the file name without extension, in Unicode's composed form)."""
-
-    path: Path
-    id: str
-
-
-class Sketch(NamedTuple):
-    """A sketch file, the id of its photo, and its designer (the number at the end of its name, or '')."""
-
-    path: Path
-    photo_id: str
-    designer: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """The usable pairs of one split, sorted by file name, and the faults of the rest.
-
-    `photos` without a sketch take part in a gallery; in training nothing points at them.
-    `overlooked` are sketches that the released code's file pattern does not match.
-    """
-
-    name: str
-    sketches: tuple[Sketch, ...]
-    photos: tuple[Photo, ...]
-    faults: tuple[Fault, ...] = ()
-    overlooked: tuple[Path, ...] = ()
-
-    @property
-    def photo_index(self) -> np.ndarray:
-        """(sketches,) int64: the position in `photos` of each sketch's photo."""
-        position = {photo.id: i for i, photo in enumerate(self.photos)}
-        return np.array([position[sketch.photo_id] for sketch in self.sketches], dtype=np.int64)
-
-    @property
-    def designers(self) -> list[str]:
-        """The designers, sorted by number."""
-        return sorted({sketch.designer for sketch in self.sketches}, key=lambda name: (len(name), name))
-
-    @property
-    def unsketched(self) -> tuple[Path, ...]:
-        """Photos that no usable sketch draws."""
-        drawn = {sketch.photo_id for sketch in self.sketches}
-        return tuple(photo.path for photo in self.photos if photo.id not in drawn)
-
-    @property
-    def left_out(self) -> tuple[Fault, ...]:
-        """Every file that would not be used: the faults, and in training photos without a sketch."""
-        why = "training has nothing to match it with"
-        unused = self.unsketched if self.name == "train" else ()
-        return (*self.faults, *(Fault(path, "photo without a sketch", why) for path in unused))
-
-    def without(self, faults: Collection[Fault]) -> Split:
-        """The split without these files and the sketches of lost photos; all of them join `faults`."""
-        rest = self.readable(faults)
-        known = {photo.id for photo in rest.photos}
-        lost = [s for s in rest.sketches if s.photo_id not in known]
-        orphans = [Fault(s.path, NO_PHOTO, f"photo {s.photo_id!r} cannot be used") for s in lost]
-        sketches = tuple(s for s in rest.sketches if s.photo_id in known)
-        return replace(rest, sketches=sketches, faults=(*self.faults, *faults, *orphans))
-
-    def readable(self, faults: Collection[Fault]) -> Split:
-        """The split without these files; sketches of lost photos stay."""
-        lost = {fault.path for fault in faults}
-        sketches = tuple(sketch for sketch in self.sketches if sketch.path not in lost)
-        return replace(self, sketches=sketches, photos=tuple(p for p in self.photos if p.path not in lost))
-
-    def holdout(self, fraction: float, seed: int) -> tuple[Split, Split]:
-        """Two splits, (kept, held out), divided by photo: no photo, and so no sketch, is in both.
-
-        `fraction` of the photos (rounded, at least one) is held out; 0 holds out nothing.
-        """
-        unsketched = set(self.unsketched)
-        photos = [photo for photo in self.photos if photo.path not in unsketched]
-        count = max(1, round(fraction * len(photos))) if fraction > 0 else 0
-        if count and len(photos) < 4:
-            few = f"{len(photos)} photos are too few to hold some out for validation"
-            raise PairError(f"{self.name}: {few}; add photos or set data.val_fraction to 0")
-        order = np.random.default_rng([seed, 1]).permutation(len(photos))
-        held = {photos[i].id for i in order[:count]}
-
-        def part(name: str, out: bool) -> Split:
-            sketches = tuple(s for s in self.sketches if (s.photo_id in held) == out)
-            return Split(name, sketches, tuple(p for p in photos if (p.id in held) == out))
-
-        return part(self.name, out=False), part("validation", out=True)
 
 
 class PairFolder:
@@ -137,23 +42,26 @@ class PairFolder:
     A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain underscores,
     extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
     overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
-    `edge_maps`: whether the photos are edge maps, as the record of their import says.
+    `edge_maps`: whether the photos are edge maps, as the record of their import says. `splits` are taken
+    instead of what the folder's names say.
 
     Raises PairError if the folder is missing or holds neither split, InputError if its name is not UTF-8.
     Names are read at once, pixels only by `report` and by those who use the split. Source: the layout of
     Clothes-V1.
     """
 
-    def __init__(self, root: str | Path, *, pattern: Pattern = "digits") -> None:
+    def __init__(
+        self, root: str | Path, *, pattern: Pattern = "digits", splits: dict[str, Split] | None = None
+    ) -> None:
         self.root, self.pattern = Path(root), pattern
         check_utf8(root)
         if not self.root.is_dir():
             raise PairError(f"{self.root}: no such folder; `python -m sbirlib data demo` draws one to try")
         there = [name for name in SPLITS if any((self.root / f"{name}{side}").is_dir() for side in "AB")]
-        self.splits = {name: _read_split(self.root, name, pattern) for name in there}
+        self.splits = splits or {name: _read_split(self.root, name, pattern) for name in there}
         if not self.splits:
             needed = "trainA/ and trainB/, or testA/ and testB/ (A sketches, B photos)"
-            raise PairError(f"{self.root}: needs {needed}, and has neither")
+            raise PairError(f"{self.root}: needs {needed}, and has neither; {PHOTOS_ALONE}")
         self.edge_maps = record_of(self.root).get("edge_maps") is True
 
     def check_edges(self, photo_edges: bool) -> None:
@@ -247,10 +155,18 @@ class Report(NamedTuple):
 def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
     for side, content in (("A", "sketches"), ("B", "photos")):
         if not (root / f"{name}{side}").is_dir():
-            both = f"{name}A/ and {name}B/ go together"
+            both = f"{name}A/ and {name}B/ go together" + (f"; {PHOTOS_ALONE}" if side == "A" else "")
             raise PairError(f"{root}: {name}{side}/ ({content}) is missing; {both}")
-    faults = [fault for side in "AB" for fault in list_unread(root / f"{name}{side}")]
-    pictures = {side: list_images(root / f"{name}{side}") for side in "AB"}
+    return read_split(name, root / f"{name}A", root / f"{name}B", pattern)
+
+
+def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pattern = "digits") -> Split:
+    """The split of the sketches and photos in these two folders; without the first, photos alone."""
+    folders = {"B": photos_in} | ({"A": sketches_in} if sketches_in else {})
+    faults = [fault for folder in folders.values() for fault in list_unread(folder)]
+    pictures: dict[str, list[Path]] = {"A": []} | {
+        side: list_images(place) for side, place in folders.items()
+    }
     for side, paths in pictures.items():
         faults += [Fault(path, "cannot be used", NOT_UTF8) for path in paths if not is_utf8(path.name)]
         pictures[side] = [path for path in paths if is_utf8(path.name)]

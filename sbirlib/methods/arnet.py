@@ -91,16 +91,17 @@ class ARNet(Method):
         """
         sketch, sketch_second = self.sketch_encoder.two_views(batch.sketch, batch.sketch_second)
         photo, photo_second = self.photo_encoder.two_views(batch.photo, batch.photo_second)
-        return {
+        rows = {
             "sketch": sketch.embedding,
             "photo": photo.embedding,
             "sketch_cls": sketch.cls,
             "photo_cls": photo.cls,
-            "sketch_second_cls": sketch_second.cls,
-            "photo_second_cls": photo_second.cls,
             "recyc_sketch": self.sketch_encoder.recycling_loss(sketch),
             "recyc_photo": self.photo_encoder.recycling_loss(photo),
         }
+        if sketch_second and photo_second:
+            rows |= {"sketch_second_cls": sketch_second.cls, "photo_second_cls": photo_second.cls}
+        return rows
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The views are aligned within each domain and across the two (6).
@@ -111,6 +112,8 @@ class ARNet(Method):
         ids = batch.photo_ids if self.loss.mask_duplicates else None
 
         def align(first: str, second: str) -> Tensor:
+            if second not in rows:
+                return rows[first].new_zeros(())
             return info_nce(rows[first], rows[second], temperature=self.loss.temperature, photo_ids=ids)
 
         terms = {
@@ -122,6 +125,11 @@ class ARNet(Method):
             "recyc_photo": rows["recyc_photo"],
         }
         return {"total": sum(getattr(self.loss, name) * term for name, term in terms.items()), **terms}
+
+    @property
+    def second_views(self) -> bool:
+        """Only the terms within a domain look at them."""
+        return bool(self.loss.intra_sketch or self.loss.intra_photo)
 
     @property
     def indivisible(self) -> str:
@@ -152,8 +160,10 @@ class RecyclingEncoder(Encoder):
         fused, cells = self.mstr(*tokens)
         return Encoded(self.embed(fused), *tokens, cells)
 
-    def two_views(self, first: Tensor, second: Tensor) -> tuple[Encoded, Tokens]:
-        """Two views (b, 3, s, s) of the same pictures; the second only as far as its tokens."""
+    def two_views(self, first: Tensor, second: Tensor) -> tuple[Encoded, Tokens | None]:
+        """Two views (b, 3, s, s) of the same pictures; the second, if any, only as far as its tokens."""
+        if not len(second):
+            return self.recycle(self.backbone(first)), None
         # Both views in one batch: they share the weights, so one pass serves both.
         both = self.backbone(torch.cat([first, second]))
         halves = (rearrange(value, "(view b) ... -> view b ...", view=2) for value in both)
@@ -168,13 +178,14 @@ class RecyclingEncoder(Encoder):
 
 def _mstr(trunk: Backbone, name: str, options: Mapping[str, Any]) -> MSTR:
     """MSTR as in the paper, unless an option asks for what the released code does."""
-    if trunk.dim != trunk.encoder.num_features:
+    if trunk.dim != trunk.width and trunk.pool != "grid":
         raise BackboneError(
-            f"backbone {name!r} pools to {trunk.dim} channels, its tokens have {trunk.encoder.num_features}: "
+            f"backbone {name!r} pools to {trunk.dim} channels, its tokens have {trunk.width}: "
             "MSTR cannot mix them; use pool mean"
         )
     asked = PAPER_MSTR | dict(options)
     others = {key: value for key, value in asked.items() if key not in PAPER_MSTR}
+    tokens = trunk.dim // trunk.width
     if asked == PAPER_MSTR | others:
-        return MSTR(trunk.dim, trunk.grid, **others)
-    return ReleasedMSTR(trunk.dim, trunk.grid, **asked)
+        return MSTR(trunk.width, trunk.grid, tokens=tokens, **others)
+    return ReleasedMSTR(trunk.width, trunk.grid, tokens=tokens, **asked)

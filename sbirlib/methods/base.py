@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from sbirlib.config.config import Config
 from sbirlib.config.methods import GROUPS
 from sbirlib.data.batches import Batch
-from sbirlib.data.pairs import PairError, PairFolder
+from sbirlib.data.pairs import PairFolder
+from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
 
@@ -141,6 +142,11 @@ class Method(nn.Module):
         model = asdict(config.model)
         own = {group: getattr(config, group) for group in GROUPS[config.method]}
         return cls(model.pop("backbone"), fit=config.data.fit, **own, **model)
+
+    @property
+    def second_views(self) -> bool:
+        """Whether a batch has second views, as the method needs them with these settings."""
+        return self.needs.second_views
 
     @property
     def indivisible(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sbirlib.data.images import faults_message, list_images, list_unread, list_visible, read_pixels
 from sbirlib.data.loading import load_images
-from sbirlib.data.pairs import PairError
+from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint

@@ -9,16 +9,21 @@ from typing import Any, NamedTuple
 
 from sbirlib.runs.atomic import RunError
 
-HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"  # what is searched after an epoch
+# What is searched after an epoch.
+HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"
+PSEUDO = "held-out photos, by sketches made of them"
+
+
+_SHORT = {TEST_SET: "TEST", PSEUDO: "val (no real sketch)"}
 
 
 class EpochRecord(NamedTuple):
     """One epoch, counted from 1: mean losses by term, learning rate at its end, speed, and score.
 
     `validation` has acc@1, acc@5, acc@10 (percent) and mrr of the photos that are searched after an epoch,
-    and is empty in epochs without a search; `selected_on` names them: "held-out photos", "TEST SET" or
-    "nothing"; `queries` counts their sketches; `best` tells whether this epoch became RUN/best; `skipped`
-    counts the files left out of the training data because of faults.
+    and is empty in epochs without a search; `selected_on` names them, such as "held-out photos";
+    `queries` counts their sketches; `best` tells whether this epoch became RUN/best; `skipped` counts the
+    files left out of the training data because of faults.
     """
 
     epoch: int
@@ -47,7 +52,7 @@ class EpochRecord(NamedTuple):
         text = f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  {speed}"
         if self.validation:
             where, first, fifth = self.selected_on, self.validation["acc@1"], self.validation["acc@5"]
-            text += f"  {'TEST' if where == TEST_SET else 'val'} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} %"
+            text += f"  {_SHORT.get(where, 'val')} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} %"
             text += f" of {self.queries}"
         text += "  best" if self.best else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")

@@ -111,5 +111,10 @@ def _chosen_by(config: Config, chosen: bool, queries: int) -> str:
     else:
         sketches = f"{queries} sketches of " if queries else ""
         choice = f"chosen on {sketches}{100 * share:g} % of the training photos, held out"
+    made = {
+        "from_photos": "trained without a real sketch, ",
+        "both": "trained also on sketches made of photos, ",
+    }
+    choice = made.get(config.data.sketches, "") + choice
     released = ", ".join(name for name in released_options(config) if name != "run.protocol")
     return choice + (f"; as in the released code: {released}" if released else "")

@@ -14,7 +14,7 @@ import yaml
 
 from sbirlib.config.config import Config
 from sbirlib.config.files import read_yaml
-from sbirlib.data.pairs import Split
+from sbirlib.data.splits import Split
 from sbirlib.errors import ConfigError
 from sbirlib.methods.base import Method, fingerprint
 from sbirlib.runs.atomic import RunError, write_text

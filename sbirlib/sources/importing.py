@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from sbirlib.data.folders import RECORD, content, filling, record_of
 from sbirlib.data.images import Fault, inspect_image, read_all
-from sbirlib.data.pairs import EDGE_MAPS, NO_PHOTO, SPLITS, PairFolder
+from sbirlib.data.pairs import EDGE_MAPS, SPLITS, PairFolder
+from sbirlib.data.splits import NO_PHOTO
 from sbirlib.errors import InputError, printable
 from sbirlib.sources.archives import ArchiveError, open_archive
 from sbirlib.sources.layouts import Layout, SourceError, arrange

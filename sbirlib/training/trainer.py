@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from sbirlib.config.config import Config
 from sbirlib.data.batches import Epoch
+from sbirlib.data.from_photos import training_folder
 from sbirlib.data.loading import load_data
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import ConfigError, InputError
@@ -27,11 +28,11 @@ from sbirlib.methods.base import Method
 from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.history import HELD_OUT, NOTHING, TEST_SET, EpochRecord
+from sbirlib.runs.history import EpochRecord
 from sbirlib.runs.provenance import beginning
 from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
-from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends
+from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, searched, stage_ends
 from sbirlib.training.signals import Stop, held, noted
 from sbirlib.training.steps import backward
 
@@ -60,9 +61,10 @@ def train(
     side in a process need one device and precision.
     Source: paper, section 4; the validation split by photo is the kit's own.
     """
-    pattern = config.data.pattern  # the configuration decides: it is what the run records
-    if not isinstance(pairs, PairFolder) or pairs.pattern != pattern:
-        pairs = PairFolder(pairs.root if isinstance(pairs, PairFolder) else pairs, pattern=pattern)
+    data = config.data  # the configuration decides: it is what the run records
+    if not isinstance(pairs, PairFolder) or pairs.pattern != data.pattern or data.sketches != "pairs":
+        root = pairs.root if isinstance(pairs, PairFolder) else pairs
+        pairs = training_folder(root, data.pattern, data.sketches)
     config = config.updated({"data.root": str(pairs.root)})
     if resume and overwrite:
         raise ConfigError("resume goes on with a run, overwrite starts it again: choose one of them")
@@ -95,8 +97,7 @@ class Trainer:
         self.accelerator, self.out = files.accelerator, files.run.path
         METHODS[config.method].needs.check(config.method, pairs, config)
         self.data, self.held_out, self.skipped = load_data(pairs, config)
-        chosen_on = TEST_SET if config.run.protocol == "released" else HELD_OUT
-        self.selected_on = NOTHING if self.held_out is None else chosen_on
+        self.selected_on = searched(self.held_out, config)
         self.chooses = config.chooses_best and self.held_out is not None
         processes = self.accelerator.num_processes
         with drawing(config.run.seed):
@@ -182,7 +183,7 @@ class Trainer:
 
     def plan(self, epoch: int) -> Epoch:
         """The order and the views of an epoch, counted from 1."""
-        views = self.method.needs.second_views
+        views = self.method.second_views
         return Epoch(self.data, self.config.data, seed=self.config.run.seed, epoch=epoch, second_views=views)
 
     def _epoch(self) -> EpochRecord | None:
@@ -259,7 +260,7 @@ class Trainer:
     @property
     def views_a_pair(self) -> int:
         """Pictures that the encoders see for each pair."""
-        return 4 if self.method.needs.second_views else 2
+        return 4 if self.method.second_views else 2
 
     def _mean_terms(self, plan: Epoch) -> dict[str, float]:
         # Read once per epoch: a look at every step would make the device wait.

@@ -13,7 +13,8 @@ from PIL import Image
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import DRAWS, draws, epoch_batches, epoch_order
 from sbirlib.data.loading import is_grey, load_images, load_split
-from sbirlib.data.pairs import PairError, PairFolder
+from sbirlib.data.pairs import PairFolder
+from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import make_view
 from sbirlib.errors import InputError
 

@@ -10,7 +10,8 @@ from PIL import Image
 from sbirlib.config.config import DataConfig
 from sbirlib.data.images import EXTENSIONS, Fault, faults_message
 from sbirlib.data.loading import load_split
-from sbirlib.data.pairs import PairError, PairFolder
+from sbirlib.data.pairs import PairFolder
+from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 
 

@@ -337,3 +337,69 @@ def test_fit_square_treats_uint8_as_it_treats_floats():
 def test_an_image_that_fits_is_not_touched():
     images = torch.rand(1, 3, 32, 32)
     assert fit_square(images, 32, "pad") is images
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stride", "width"),
+    [("resnet18", 64, 16, 256), ("tf_efficientnet_lite0", 64, 16, 112), ("convnext_atto", 64, 8, 80)],
+)
+def test_a_map_of_an_earlier_stage_is_the_last_one_of_a_shorter_model(name, size, stride, width):
+    whole, cut = Backbone(name, image_size=size).eval(), Backbone(name, image_size=size, stride=stride).eval()
+    kept = cut.state_dict().keys()
+    assert kept < whole.state_dict().keys()
+    cut.load_state_dict({key: value for key, value in whole.state_dict().items() if key in kept})
+    images = torch.rand(2, 3, size, size)
+    cls, patches = cut(images)
+    side = size // stride
+    assert (cut.width, cut.dim, cut.grid) == (width, width, (side, side))
+    normalised = (images - whole.mean[:, None, None]) / whole.std[:, None, None]
+    maps = whole.encoder.forward_intermediates(normalised, intermediates_only=True)
+    expected = next(features for features in maps if features.shape[-1] == side)
+    torch.testing.assert_close(patches, expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cls, patches.mean(dim=1))
+
+
+@pytest.mark.parametrize("name", ["sbir_mini", "resnet18"])
+def test_a_grid_of_means_knows_what_is_where(name):
+    backbone = Backbone(
+        name, image_size=96, stride=0 if name == "sbir_mini" else 8, pool="grid", cells=2
+    ).eval()
+    cls, patches = backbone(torch.rand(2, 3, 96, 96))
+    side = backbone.grid[0]
+    assert backbone.dim == 4 * backbone.width == cls.shape[1]
+    maps = patches.reshape(2, side, side, -1)
+    corner = maps[:, side // 2 :, : side // 2].mean(dim=(1, 2))
+    torch.testing.assert_close(cls.reshape(2, 4, -1)[:, 2], corner, atol=1e-5, rtol=1e-4)
+
+
+def test_frozen_parts_and_statistics_stay_as_they_are():
+    options = {"image_size": 64, "stride": 16, "pool": "grid", "share_encoders": True, "embed_dim": 16}
+    torch.manual_seed(0)
+    model = ARNet("tf_efficientnet_lite0", freeze=3, keep_statistics=True, **options).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss_of(model, batch_of(torch.rand(4, 4, 3, 64, 64))).backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    parts = {name.partition("backbone.encoder.")[2] for name in changed}
+    assert not any(name.startswith(("conv_stem", "bn1.", "blocks.0.", "blocks.1.")) for name in parts)
+    assert any(name.startswith("blocks.2.") for name in parts)
+    assert not any("running" in name or "batches" in name for name in parts)
+    free = ARNet("tf_efficientnet_lite0", **options).train()
+    loss_of(free, batch_of(torch.rand(4, 4, 3, 64, 64)))
+    assert any((value != 0).any() for name, value in free.state_dict().items() if "running_mean" in name)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"stride": 5}, "stride = 5: no such map to stop at (those of 'resnet18' are 2, 4, 8, 16, 32 px"),
+        ({"stride": 16, "pool": "own"}, "pool own needs the layers after it"),
+        ({"freeze": 5}, "freeze = 5: nothing of backbone 'resnet18' would be left to train; it has 5 parts"),
+        ({"pool": "grid", "cells": 3}, "cells = 3: the map of 'resnet18' has 2 x 2 tokens"),
+    ],
+)
+def test_parts_that_a_backbone_does_not_have(options, reason):
+    with pytest.raises(BackboneError) as error:
+        Backbone("resnet18", image_size=64, **options)
+    assert reason in str(error.value)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from tools.batches import batch_of, images, loss_of
 
-from sbirlib import ARNet, Config
+from sbirlib import ARNet, Config, train
 from sbirlib.config.methods import LossConfig
 from sbirlib.data.transforms import edge_map, fit_square
 from sbirlib.errors import ConfigError
 from sbirlib.layers.losses import info_nce
+from sbirlib.methods.catalogue import build
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,12 @@ def test_from_config_follows_the_config():
         Config.preset("mini_full").updated({"mstr.scales": (1, 8), "mstr.attention": "batch"})
     )
     assert (full.photo_encoder.mstr.scales, full.photo_encoder.mstr.attention) == ((1, 8), "batch")
+
+
+def test_without_the_terms_within_a_domain_no_second_views_are_made(pairs, tiny, tmp_path):
+    config = tiny.updated({"loss.intra_sketch": 0, "loss.intra_photo": 0, "run.epochs": 1})
+    assert not build(config).second_views
+    assert build(tiny).second_views
+    (record,) = train(pairs, config, out=tmp_path / "run")
+    assert record.losses["intra_sketch"] == record.losses["intra_photo"] == 0
+    assert record.losses["total"] == pytest.approx(record.losses["multi"] + record.losses["inter"])

@@ -8,7 +8,7 @@ from torch import nn
 from sbirlib import Config, Gallery, PairFolder, evaluate, load_run, train
 from sbirlib.config.methods import DEFAULTS, GROUPS
 from sbirlib.data.images import read_pixels
-from sbirlib.data.pairs import PairError
+from sbirlib.data.splits import PairError
 from sbirlib.errors import ConfigError
 from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Encoder, Method, Needs, Stage

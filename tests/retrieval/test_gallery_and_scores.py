@@ -8,7 +8,7 @@ from PIL import Image
 
 from sbirlib import ARNet, Gallery, PairFolder, evaluate, load_run
 from sbirlib.data.images import read_image
-from sbirlib.data.pairs import PairError
+from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 from sbirlib.retrieval.scores import accuracy_at, score, true_ranks
 

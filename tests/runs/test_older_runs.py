@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sbirlib import Gallery, evaluate, load_run, train
-from sbirlib.data.pairs import PairError
+from sbirlib.data.splits import PairError
 from sbirlib.runs.folder import Run
 from sbirlib.runs.report import describe
 

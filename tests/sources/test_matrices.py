@@ -10,7 +10,7 @@ from tools.hostile_files import zipped
 
 from sbirlib import PairFolder, evaluate
 from sbirlib.cli.app import main
-from sbirlib.data.pairs import PairError
+from sbirlib.data.splits import PairError
 from sbirlib.experiments.ablation import ablate
 from sbirlib.experiments.grids import Variant
 from sbirlib.methods.base import Needs

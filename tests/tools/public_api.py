@@ -32,7 +32,8 @@ from sbirlib import (
 )
 from sbirlib.data.batches import Batch
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.pairs import Report, Split
+from sbirlib.data.pairs import Report
+from sbirlib.data.splits import Split
 from sbirlib.data.strokes import Stroke
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin

@@ -14,7 +14,7 @@ from tools.trainers import trainer_of
 
 from sbirlib import ARNet, Config, PairFolder, evaluate, load_run, train
 from sbirlib.config.config import OptimConfig
-from sbirlib.data.pairs import PairError
+from sbirlib.data.splits import PairError
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import Backbone
 from sbirlib.methods.base import fingerprint
