@@ -4,8 +4,6 @@ Attention is read off any plain ViT while it runs as always: queries and keys ar
 through each block, fused or not, and the hooks that do so are gone afterwards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Token discard: keep a part of a query's patch tokens, embed it again, and see what the search finds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What a trained model does on a split, a picture each; the command `picture` writes them to files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ decoded and embedded again for every evaluation. Model, loss and hyper-parameter
 there is a choice, the faster way is taken: workers stay alive, pictures turn to the nearest pixel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

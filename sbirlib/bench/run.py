@@ -1,7 +1,5 @@
 """How fast the kit is on this machine beside the released recipe, part by part, in one run."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

@@ -4,8 +4,6 @@ Every finished run leaves its ranks in a file of its own, so a grid that was sto
 processes with different seeds may share one folder, and any two runs can be compared afterwards.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

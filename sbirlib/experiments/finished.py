@@ -1,7 +1,5 @@
 """Finished runs of an ablation: read back, compared in pairs, shown in tables."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The variants of an ablation: ready-made grids, and combinations of one's own."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args

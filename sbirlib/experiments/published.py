@@ -1,7 +1,5 @@
 """Published tables and training curves, to stand beside a run of one's own."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import NamedTuple, TypeVar

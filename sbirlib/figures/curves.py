@@ -1,7 +1,5 @@
 """Accuracy and loss as curves, bars and histograms."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A map of embeddings: where a model puts sketches and photos."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

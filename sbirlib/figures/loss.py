@@ -1,7 +1,5 @@
 """InfoNCE step by step."""
 
-from __future__ import annotations
-
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure

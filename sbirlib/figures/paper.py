@@ -1,7 +1,5 @@
 """Figures for reading the paper beside its released code; notebook 05 shows every one of these."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Pictures in rows: grids, strips, cards, failures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Colours are seaborn's colour-blind safe palette; a true photo is framed and also
 nothing rests on colour alone. Figures are made without pyplot, so they can be drawn in a thread.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from pathlib import Path

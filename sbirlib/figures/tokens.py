@@ -3,8 +3,6 @@
 What a slider redraws (`token_overlay`, `discard_card`) is drawn on one page, in a fraction of a second.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

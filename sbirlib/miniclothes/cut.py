@@ -4,10 +4,8 @@ Body units: x = 0 is the centre front, y = 0 the highest point of the shoulder o
 waistband, y grows downwards, 1 is roughly the length of a long top.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -76,7 +74,7 @@ class Cut(NamedTuple):
     sewn: float  # height of a ribbed band or a ruffle sewn on below the body, 0 without
 
     @classmethod
-    def of(cls, g: Garment) -> Cut:
+    def of(cls, g: Garment) -> Self:
         """The measures of one garment in body units."""
         length, chest, flare = map(between, MEASURES[g.family], (g.length, g.width, g.flare))
         hem = chest * (1 + flare)

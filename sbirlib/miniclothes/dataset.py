@@ -5,8 +5,6 @@ Clothes-V1. It is fine-grained on purpose: many photos have a twin that differs 
 details only. No picture of any other data set is used.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import multiprocessing

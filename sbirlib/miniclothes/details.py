@@ -1,7 +1,5 @@
 """What is sewn on the body of a garment: seams, pockets, closure, buttons and belt."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sbirlib.miniclothes.cut import Cut, Part, arc, between, bezier, both, box, chain, mirror

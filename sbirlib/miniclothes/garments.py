@@ -1,7 +1,5 @@
 """What a garment is, and the wardrobe of MiniClothes: single garments and near twins."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -147,7 +145,7 @@ def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
     colour, second, trim = (_PALETTE[i] for i in rng.choice(len(_PALETTE), 3, replace=False))
     if abs(sum(colour) - sum(second)) < 150:  # a pattern needs contrast
         second = (236, 232, 224) if sum(colour) < 400 else (58, 62, 80)
-    shares = (field.name for field in fields(Garment) if field.type == "float")
+    shares = (field.name for field in fields(Garment) if field.type is float)
     details |= {name: round(float(rng.uniform()), 4) for name in shares}
     details |= dict(buttons=int(rng.integers(3, 8)), pocket_place=str(rng.choice(["chest", "hip"])))
     details |= dict(pleats=int(rng.choice([0, 0, 3, 4, 5, 6])), pattern=str(rng.choice(_PATTERNS)))

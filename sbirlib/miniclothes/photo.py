@@ -4,8 +4,6 @@ Parts are laid on each other in painter's order; each one has volume (the slope 
 mask), casts a soft shadow on what lies under it and is lit from the upper left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

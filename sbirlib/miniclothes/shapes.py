@@ -4,8 +4,6 @@ They are laid out in body units (see `cut`) and fitted into the unit square, in 
 photo fills the very curves that the sketch inks.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sbirlib.data.strokes import FILL_OF_FRAME

@@ -4,8 +4,6 @@ A designer inks the very curves that the photo fills, but sees them in a persona
 draws them in a personal hand (width, wobble, overshoot, pressure), and always leaves the same details out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """A MiniClothes garment as strokes of a pen."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.path import Path as Outline
 

@@ -4,8 +4,6 @@ A panel only passes the values of its controls to functions of this package; wha
 script can make without it. Every panel's picture is a PNG that is redrawn when a control moves.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Iterable

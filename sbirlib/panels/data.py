@@ -1,7 +1,5 @@
 """Panels that show data before anything is trained: sketches beside their photo, and the views of both."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import torch

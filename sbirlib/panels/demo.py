@@ -1,7 +1,5 @@
 """The data and the model that the notebooks share."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

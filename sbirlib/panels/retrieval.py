@@ -1,7 +1,5 @@
 """Leaf through queries and what they find."""
 
-from __future__ import annotations
-
 import math
 
 from ipywidgets import Dropdown, HBox, IntSlider

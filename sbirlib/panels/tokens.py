@@ -1,7 +1,5 @@
 """Panels that look inside a trained model: what it attends to, and which tokens it can do without."""
 
-from __future__ import annotations
-
 from functools import lru_cache, partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The training panel, InfoNCE by hand, and one run beside another."""
 
-from __future__ import annotations
-
 import contextlib
 import html
 import itertools

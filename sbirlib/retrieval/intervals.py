@@ -1,7 +1,5 @@
 """How sure a result is: intervals over runs and photos, paired differences, the luck of selection."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How well a model finds the photo of each sketch: ranks, Acc@K and their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Writing files and folders so that any interruption leaves either the old one or the new one, whole."""
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

@@ -1,7 +1,5 @@
 """One run folder: where everything is in it, and reading it back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal

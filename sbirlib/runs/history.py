@@ -1,7 +1,5 @@
 """The result of each epoch of a run: one record, and one row of history.csv."""
 
-from __future__ import annotations
-
 import csv
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Saving and loading a trained model; a frozen backbone as a baseline."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

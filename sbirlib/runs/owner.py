@@ -1,7 +1,5 @@
 """A run folder has one owner: the process that writes it."""
 
-from __future__ import annotations
-
 import os
 import platform
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What a run began from: versions, state of the code, data, weights, seed; kept in its `start.yaml`."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Checkpoints in the layout of the paper's released code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

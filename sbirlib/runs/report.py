@@ -1,7 +1,5 @@
 """A run on one page: its result, curves, settings, data, weights and versions."""
 
-from __future__ import annotations
-
 import base64
 import html
 import math

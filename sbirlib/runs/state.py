@@ -4,8 +4,6 @@ Each is a folder `RUN/state/EPOCH-STEP` that appears under its name only when it
 older one removed. Nothing in it is executed when it is read.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import warnings

@@ -1,7 +1,5 @@
 """List and read downloaded archives and folders; nothing is unpacked, executed or followed."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import stat

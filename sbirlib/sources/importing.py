@@ -1,7 +1,5 @@
 """Bring in the public data sets from what people download: Clothes-V1, and QMUL's V1 and V2."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

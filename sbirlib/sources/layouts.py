@@ -1,7 +1,5 @@
 """The shapes in which the public data sets are passed around, and which file of them goes where."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """QMUL-V1 as it is passed around: MAT-files of sketches and of edge maps of their photos."""
 
-from __future__ import annotations
-
 import io
 import re
 import struct
