@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.loading import LoadedSplit, load_split
-from sbirlib.data.pairs import PairFolder
-from sbirlib.data.transforms import to_float
+from sbirlib.data import LoadedSplit, PairFolder, load_split, to_float
 from sbirlib.errors import InputError
-from sbirlib.layers.backbone import Backbone
-from sbirlib.layers.mstr import MSTR
+from sbirlib.layers import MSTR, Backbone
 from sbirlib.methods.base import Encoder, Method
 
 

@@ -16,9 +16,7 @@ from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.retrieval.rows import embed
-from sbirlib.retrieval.scores import Accuracy, accuracy_at, true_ranks
-from sbirlib.retrieval.search import score_all
+from sbirlib.retrieval import Accuracy, accuracy_at, embed, score_all, true_ranks
 
 Rule = Literal["attention", "norm", "recycling", "random"]
 Where = Literal["input", "output"]

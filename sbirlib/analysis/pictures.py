@@ -11,17 +11,14 @@ from torch import Tensor
 from sbirlib.analysis import attention as inside
 from sbirlib.analysis import discard
 from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
-from sbirlib.data.images import as_picture
-from sbirlib.data.loading import LoadedSplit
+from sbirlib.data import LoadedSplit, as_picture
 from sbirlib.errors import InputError
 from sbirlib.figures.curves import discard_curves
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.photos import failure_gallery
 from sbirlib.figures.tokens import distance_by_layer, similarity_heatmaps, token_overlay
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.retrieval.rows import embed_split
-from sbirlib.retrieval.scores import score_split, true_ranks
-from sbirlib.retrieval.search import score_all
+from sbirlib.retrieval import embed_split, score_all, score_split, true_ranks
 
 ORDER: tuple[Rule, ...] = ("random", "attention", "norm", "recycling")  # of the curves
 

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchvision import transforms
 
 from sbirlib.config.config import Config
-from sbirlib.data.batches import Batch, Epoch
-from sbirlib.data.pairs import PairFolder
+from sbirlib.data import Batch, Epoch, PairFolder
 from sbirlib.methods.arnet import ARNet
 from sbirlib.retrieval.scores import Scores, score
 from sbirlib.training.files import RunFiles

@@ -21,8 +21,7 @@ from torch.utils.benchmark import Measurement, Timer
 from sbirlib import panels
 from sbirlib.bench.recipe import ReleasedRecipe
 from sbirlib.config.config import Config, DataConfig
-from sbirlib.data.loading import load_data, load_split
-from sbirlib.data.pairs import PairFolder
+from sbirlib.data import PairFolder, load_data, load_split
 from sbirlib.errors import first_line
 from sbirlib.methods import build
 from sbirlib.retrieval import Gallery, best_matches, score_split

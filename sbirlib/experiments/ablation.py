@@ -21,9 +21,8 @@ from sbirlib.experiments.grids import Variant
 from sbirlib.methods import METHODS, build
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.scores import evaluate
+from sbirlib.runs import Run, load_frozen
 from sbirlib.runs.atomic import write_text
-from sbirlib.runs.folder import Run
-from sbirlib.runs.model import load_frozen
 from sbirlib.runs.provenance import data_fingerprint
 from sbirlib.training.trainer import TrainingError, train
 

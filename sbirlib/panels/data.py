@@ -6,14 +6,10 @@ import torch
 from ipywidgets import Dropdown, FloatSlider, HBox, VBox, Widget
 from matplotlib.figure import Figure
 
-from sbirlib.config.config import Config, knobs
-from sbirlib.config.fields import Knob
+from sbirlib.config import Config, Knob, knobs
+from sbirlib.data import PairFolder, as_picture, fit_square, make_view, read_image, read_pixels, to_float
 from sbirlib.data.batches import draws
-from sbirlib.data.images import as_picture, read_image, read_pixels
-from sbirlib.data.pairs import PairFolder
-from sbirlib.data.transforms import fit_square, make_view, to_float
-from sbirlib.figures.photos import image_grid
-from sbirlib.figures.style import message
+from sbirlib.figures import image_grid, message
 from sbirlib.panels.base import ALL, Panel, offer, slider
 
 VIEW_KNOBS = ("data.rotation", "data.enlarge", "data.flip", "data.crop", "data.jitter", "data.hue")

@@ -5,15 +5,11 @@ import math
 from ipywidgets import Dropdown, HBox, IntSlider
 from matplotlib.figure import Figure
 
-from sbirlib.data.images import read_image
-from sbirlib.data.loading import LoadedSplit
-from sbirlib.figures.photos import retrieval_card
-from sbirlib.figures.style import message
+from sbirlib.data import LoadedSplit, read_image
+from sbirlib.figures import message, retrieval_card
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, WIDE, Panel, checkbox
-from sbirlib.retrieval.rows import embed_split
-from sbirlib.retrieval.scores import Scores
-from sbirlib.retrieval.search import score_all
+from sbirlib.retrieval import Scores, embed_split, score_all
 
 
 class RetrievalBrowser(Panel):

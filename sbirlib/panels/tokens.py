@@ -10,16 +10,12 @@ from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
 from sbirlib.analysis import attention, discard
-from sbirlib.data.images import as_picture
-from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import to_float
+from sbirlib.data import LoadedSplit, as_picture, to_float
 from sbirlib.errors import InputError
-from sbirlib.figures.style import message
-from sbirlib.figures.tokens import discard_card, token_overlay
+from sbirlib.figures import discard_card, message, token_overlay
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import BORDER, Panel, checkbox, dropdown, slider
-from sbirlib.retrieval.rows import embed
-from sbirlib.retrieval.scores import true_ranks
+from sbirlib.retrieval import embed, true_ranks
 
 ROLLOUT = "all (rollout)"
 SIDE = 240  # px of the picture to click

@@ -19,9 +19,7 @@ from sbirlib.config.config import Config, differing_settings, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import InputError
-from sbirlib.figures.curves import accuracy_by_epoch, training_curves
-from sbirlib.figures.loss import info_nce_example
-from sbirlib.figures.style import message
+from sbirlib.figures import accuracy_by_epoch, info_nce_example, message, training_curves
 from sbirlib.layers.losses import info_nce
 from sbirlib.panels.base import STYLE, Panel, Status, dropdown, slider
 from sbirlib.runs.folder import Run, find_runs, short_names

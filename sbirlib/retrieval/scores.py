@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.loading import LoadedSplit, load_split
-from sbirlib.data.pairs import PairFolder
+from sbirlib.data import LoadedSplit, PairFolder, load_split
 from sbirlib.errors import InputError
 from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from sbirlib.config.config import Config, released_options
 from sbirlib.errors import ConfigError, first_line
 from sbirlib.layers.weights import pretrained_config
-from sbirlib.methods.base import Encoder, Method
-from sbirlib.methods.catalogue import build
+from sbirlib.methods import Encoder, Method, build
 from sbirlib.runs.atomic import RunError, replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
