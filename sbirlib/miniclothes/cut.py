@@ -9,30 +9,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from sbirlib.miniclothes.garments import Garment
+from sbirlib.miniclothes.garments import TABLES, Garment
 
-# The low and the high end of length, chest and flare; a Garment's 0..1 fields choose between.
-MEASURES: dict[str, tuple[tuple[float, float], ...]] = {
-    "tee": ((0.60, 1.02), (0.20, 0.31), (-0.08, 0.35)),
-    "shirt": ((0.60, 1.05), (0.21, 0.30), (-0.06, 0.25)),
-    "hoodie": ((0.56, 0.92), (0.23, 0.32), (-0.10, 0.12)),
-    "jacket": ((0.56, 0.90), (0.22, 0.31), (-0.10, 0.20)),
-    "coat": ((0.95, 1.50), (0.22, 0.31), (-0.05, 0.60)),
-    "dress": ((0.95, 1.55), (0.18, 0.25), (0.05, 1.20)),
-    "skirt": ((0.50, 1.15), (0.16, 0.24), (0.10, 1.10)),
-}
-# Half the width of the neck hole and the range of its depth.
-NECKS: dict[str, tuple[float, float, float]] = {
-    "crew": (0.085, 0.06, 0.10), "scoop": (0.110, 0.14, 0.22), "v": (0.090, 0.17, 0.30),
-    "square": (0.105, 0.12, 0.19), "boat": (0.140, 0.03, 0.05), "turtle": (0.080, 0.03, 0.04),
-    "collar": (0.080, 0.06, 0.08), "round": (0.085, 0.06, 0.09), "stand": (0.085, 0.03, 0.05),
-    "lapel": (0.085, 0.26, 0.42), "shawl": (0.085, 0.26, 0.46), "hood": (0.100, 0.10, 0.16),
-}  # fmt: skip
-# Closed, filled parts; every other part is a line, but "button", a disc.
-FILLED = frozenset((
-    "back", "hood", "body", "sleeve", "cuff", "hem", "band", "pocket", "flap", "placket", "belt", "buckle",
-    "tie", "collar", "trim",
-))  # fmt: skip
+# Every other part is closed and filled; these are lines, but "button", a disc.
+LINES = frozenset(("button", "cord", "edge", "fold", "pleat", "seam", "stitch", "zip"))
 
 
 class Part(NamedTuple):
@@ -50,7 +30,7 @@ class Part(NamedTuple):
 
     @property
     def filled(self) -> bool:
-        return self.name in FILLED
+        return self.name not in LINES
 
     @property
     def outline(self) -> np.ndarray:
@@ -76,7 +56,8 @@ class Cut(NamedTuple):
     @classmethod
     def of(cls, g: Garment) -> Self:
         """The measures of one garment in body units."""
-        length, chest, flare = map(between, MEASURES[g.family], (g.length, g.width, g.flare))
+        ranges = TABLES["families"][g.family]
+        length, chest, flare = (between(ranges[n], getattr(g, n)) for n in ("length", "width", "flare"))
         hem = chest * (1 + flare)
         sewn = {"ribbed": 0.085, "ruffle": 0.150}.get(g.hem, 0.0)
         end = length - (0.09 if g.hem == "curved" else sewn)
@@ -88,7 +69,7 @@ class Cut(NamedTuple):
             top, hip = np.array([chest, 0.06]), chest + 0.5 * (hem - chest) + 0.035
             side = bezier(top, (hip, 0.06 + 0.30 * length), (hem, end - 0.3 * length), (hem, end))
             return cls(0.0, 0.0, top, top, side[:0], side, waist, base, end, slit, sewn)
-        neck, *depths = NECKS[g.neckline]
+        neck, *depths = TABLES["necks"][g.neckline]
         depth, pit = between(depths, g.neck_depth), chest
         if g.sleeve == "none":
             neck = min(neck, 0.115)

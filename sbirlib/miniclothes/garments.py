@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from sbirlib.errors import InputError
 
+TABLES = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
 TWIN_PAIRS = 0.15  # pairs per photo, so 30 % of the photos of a split have a twin
 NOT_DRAWABLE = ("photo", "twin_of", "colour", "second", "trim")
 Colour = tuple[int, int, int]
@@ -27,7 +30,7 @@ class Garment:
     waist: float  # share, how far the waist is taken in
     flare: float  # share, how far the hem is wider than the chest
     shoulder: float  # share, width of the shoulders
-    neckline: str  # a key of `cut.NECKS`; of skirts: band, high, elastic, paperbag
+    neckline: str  # one of `necks` in tables.yaml; of skirts: band, high, elastic, paperbag
     neck_depth: float  # share
     sleeve: str  # none, short, long
     sleeve_length: float  # share
@@ -58,52 +61,8 @@ class Wardrobe(NamedTuple):
 
 
 _SHALLOW = ("crew", "boat", "turtle", "collar", "round", "stand")
-# What each family may have; a word or a pattern named twice is twice as likely.
-_PATTERNS = (
-    "plain", "plain", "plain", "plain", "plain", "stripes across", "stripes across",
-    "stripes down", "diagonal", "checks", "dots", "block", "chest band",
-)  # fmt: skip
-_CUT: dict[str, dict[str, str]] = {
-    "tee": dict(
-        neckline="crew scoop v boat square turtle", sleeve="none short short long",
-        cuff="plain plain band rib rolled", closure="none none none half", belt="none",
-        pockets="none none patch1 patch2 kangaroo", yoke="none none raglan straight",
-        hem="straight straight curved arched ribbed ruffle slit"),
-    "shirt": dict(
-        neckline="collar collar collar round stand v", sleeve="none short long long",
-        cuff="plain band band rolled", closure="buttons buttons buttons half zip", belt="none none none tie",
-        pockets="none patch1 patch2 flap flap", yoke="none straight pointed",
-        hem="straight curved curved ruffle slit"),
-    "hoodie": dict(
-        neckline="hood hood hood hood stand crew", sleeve="long long long short", cuff="rib rib band plain",
-        closure="none none zip half", belt="none", pockets="kangaroo kangaroo none welt patch1 patch2",
-        yoke="none raglan straight", hem="ribbed ribbed straight curved slit"),
-    "jacket": dict(
-        neckline="collar stand lapel shawl round hood crew", sleeve="long long long none",
-        cuff="plain band rib rolled", closure="buttons zip zip double", belt="none none none buckle tie",
-        pockets="none flap flap welt patch2 patch1", yoke="none straight pointed raglan",
-        hem="straight ribbed ribbed curved arched"),
-    "coat": dict(
-        neckline="lapel lapel shawl collar round stand hood", sleeve="long", cuff="plain plain band rolled",
-        closure="buttons double double zip", belt="none none buckle tie", pockets="none flap welt patch2",
-        yoke="none none straight pointed raglan", hem="straight straight curved arched ruffle"),
-    "dress": dict(
-        neckline="crew scoop v square boat collar round turtle", sleeve="none none short long",
-        cuff="plain plain band rolled", closure="none none buttons half zip", belt="none none buckle tie",
-        pockets="none none patch1 patch2 welt", yoke="none none straight pointed",
-        hem="straight arched ruffle slit curved"),
-    "skirt": dict(
-        neckline="band high elastic paperbag", sleeve="none", cuff="plain", closure="none none buttons zip",
-        belt="none", pockets="none none patch1 patch2 welt flap", yoke="none none straight pointed",
-        hem="straight arched ruffle slit curved"),
-}  # fmt: skip
+_CHOSEN = ("neckline", "sleeve", "cuff", "closure", "belt", "pockets", "yoke", "hem")
 _SWAPS = ("neckline", "sleeve", "closure", "pockets", "belt", "yoke", "hem")  # what twins differ in
-_PALETTE: tuple[Colour, ...] = (
-    (52, 62, 92), (92, 120, 160), (150, 178, 205), (176, 60, 58), (120, 40, 56), (214, 128, 120),
-    (226, 178, 172), (84, 104, 76), (140, 156, 118), (52, 92, 90), (196, 158, 72), (222, 198, 130),
-    (150, 104, 68), (196, 172, 142), (232, 224, 208), (216, 216, 214), (150, 150, 154), (82, 84, 92),
-    (56, 56, 62), (118, 92, 130), (190, 170, 204),
-)  # fmt: skip
 
 
 def wardrobe(seed: int = 0, train: int = 380, test: int = 120) -> Wardrobe:
@@ -128,7 +87,7 @@ def _collection(seed: int, split: int, count: int, first: int) -> list[Garment]:
     """The garments of one split: single ones and twin pairs, in mixed order."""
     rng = np.random.default_rng([seed, split])
     names = [f"{first + i:05d}" for i in rng.permutation(count)]
-    families, garments = list(_CUT), []
+    families, garments = list(TABLES["families"]), []
     pairs = math.ceil(TWIN_PAIRS * count) if count > 1 else 0
     for index in range(count - pairs):
         own = np.random.default_rng([seed, split, index])
@@ -141,14 +100,15 @@ def _collection(seed: int, split: int, count: int, first: int) -> list[Garment]:
 
 
 def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
-    details = {name: str(rng.choice(words.split())) for name, words in _CUT[family].items()}
-    colour, second, trim = (_PALETTE[i] for i in rng.choice(len(_PALETTE), 3, replace=False))
+    words, palette = TABLES["families"][family], TABLES["palette"]
+    details = {name: str(rng.choice(words[name].split())) for name in _CHOSEN}
+    colour, second, trim = (tuple(palette[i]) for i in rng.choice(len(palette), 3, replace=False))
     if abs(sum(colour) - sum(second)) < 150:  # a pattern needs contrast
         second = (236, 232, 224) if sum(colour) < 400 else (58, 62, 80)
     shares = (field.name for field in fields(Garment) if field.type is float)
     details |= {name: round(float(rng.uniform()), 4) for name in shares}
     details |= dict(buttons=int(rng.integers(3, 8)), pocket_place=str(rng.choice(["chest", "hip"])))
-    details |= dict(pleats=int(rng.choice([0, 0, 3, 4, 5, 6])), pattern=str(rng.choice(_PATTERNS)))
+    details |= dict(pleats=int(rng.choice([0, 0, 3, 4, 5, 6])), pattern=str(rng.choice(TABLES["patterns"])))
     colours = dict(colour=colour, second=second, trim=trim if rng.uniform() < 0.35 else colour)
     return _tidy(Garment(photo=photo, family=family, **details, **colours))
 
@@ -156,22 +116,15 @@ def _design(rng: np.random.Generator, family: str, photo: str) -> Garment:
 def _tidy(g: Garment) -> Garment:
     """The garment without details that cannot be sewn together."""
     skirt, bare, shallow = g.family == "skirt", g.sleeve == "none", g.neckline in _SHALLOW
+    snug, wide = g.neckline in ("crew", "hood", "stand", "turtle"), g.pockets in ("kangaroo", "welt")
     deep = g.neckline in ("lapel", "shawl", "v", "scoop", "square")
     rules = (
         (bare, "cuff", "plain"),
-        (
-            g.yoke == "raglan" and (bare or g.neckline not in ("crew", "hood", "stand", "turtle")),
-            "yoke",
-            "none",
-        ),
+        (g.yoke == "raglan" and (bare or not snug), "yoke", "none"),
         (g.yoke in ("straight", "pointed") and not (skirt or shallow), "yoke", "none"),
         (g.closure == "half" and not (shallow or g.neckline == "hood"), "closure", "none"),
         (g.neckline == "turtle", "closure", "none"),
-        (
-            skirt or g.pockets in ("kangaroo", "welt") or (g.pockets == "patch2" and deep),
-            "pocket_place",
-            "hip",
-        ),
+        (skirt or wide or (g.pockets == "patch2" and deep), "pocket_place", "hip"),
         (g.pockets in ("patch1", "none") and not skirt, "pocket_place", "chest"),
         (g.family != "dress" and not (skirt and g.yoke == "none"), "pleats", 0),
     )
@@ -183,7 +136,7 @@ def _twin(rng: np.random.Generator, garment: Garment, photo: str) -> Garment:
     """The same garment in the same colours with one detail changed, or two that go together."""
     calm = garment.pattern in ("plain", "block", "chest band")  # else a yoke's seam is lost among stripes
     for name in rng.permutation([name for name in _SWAPS if calm or name != "yoke"]):
-        others = set(_CUT[garment.family][name].split()) - {getattr(garment, name)}
+        others = set(TABLES["families"][garment.family][name].split()) - {getattr(garment, name)}
         for value in rng.permutation(sorted(others)):
             twin = _tidy(replace(garment, photo=photo, twin_of=garment.photo, **{str(name): str(value)}))
             changed = detail_differences(garment, twin)

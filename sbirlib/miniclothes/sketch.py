@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
+from pydantic import TypeAdapter
 
 from sbirlib.miniclothes.cut import Part, pixels
-from sbirlib.miniclothes.garments import Garment
+from sbirlib.miniclothes.garments import TABLES, Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 
 OVERSAMPLING = 3
@@ -45,29 +46,7 @@ class Designer:
     loose: float = 0.01  # spread of shift, scale and proportions from one sketch to the next
 
 
-DESIGNERS: tuple[Designer, ...] = (
-    Designer(1, "professional", "fine even ink, every detail, no folds", ink=15, width=0.0060, wobble=0.0008,
-             overshoot=0.0, leaves_out=frozenset({"fold"}), loose=0.006),
-    Designer(2, "professional", "bold tapering brush, stripes greyed, no stitches", ink=0, width=0.0135,
-             wobble=0.0015, overshoot=0.004, pressure=0.75, leaves_out=frozenset({"stitch"}), pattern="fill",
-             scale=(1.0, 1.02), loose=0.008),
-    Designer(3, "professional", "quick pencil, every line restated, no buttons", ink=70, width=0.0058,
-             wobble=0.0028, overshoot=0.014, restate=2, pressure=0.5, grain=0.6,
-             leaves_out=frozenset({"button", "stitch"}), swing=4.0, loose=0.010),
-    Designer(4, "professional", "soft pencil, seen slightly turned, no pattern", ink=75, width=0.0105,
-             wobble=0.0015, overshoot=0.006, pressure=0.45, grain=0.5,
-             leaves_out=frozenset({"pattern", "stitch"}), turn=0.040, loose=0.008),
-    Designer(5, "junior", "wavering felt pen, too wide and short, no seams", ink=25, width=0.0100,
-             wobble=0.0048, overshoot=0.003, leaves_out=frozenset({"seam", "stitch", "fold"}),
-             scale=(1.04, 0.96), loose=0.016),
-    Designer(6, "junior", "pale hard pencil, corners overrun, narrow and leaning", ink=105, width=0.0062,
-             wobble=0.0035, overshoot=0.022, restate=1, pressure=0.3, grain=0.5,
-             leaves_out=frozenset({"fold", "inside"}), scale=(0.95, 1.0), lean=0.05, loose=0.016),
-    Designer(7, "junior", "thick marker, outlines and large details only", ink=10, width=0.0165,
-             wobble=0.0032, overshoot=0.0, pressure=0.15,
-             leaves_out=frozenset({"stitch", "fold", "pattern", "inside"}), scale=(0.98, 0.95), swing=6.0,
-             loose=0.018),
-)  # fmt: skip
+DESIGNERS = TypeAdapter(tuple[Designer, ...]).validate_python(TABLES["designers"])
 
 
 def render_sketch(
