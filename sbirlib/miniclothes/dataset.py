@@ -7,19 +7,14 @@ details only. No picture of any other data set is used.
 
 import json
 import math
-import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -120,33 +115,10 @@ def near_twins(root: str | Path) -> dict[str, Twin]:
 
 
 def _run(jobs: list[_Job], workers: int | None) -> None:
-    workers = workers or (os.cpu_count() or 1 if len(jobs) > 100 else 1)
-    bar = dict(total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None)
-    if workers == 1:
-        list(tqdm(map(_draw, jobs), **bar))
-        return
-    # spawn: a process that already runs threads (torch, a notebook) must not be forked
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        with _nothing_to_inherit():
-            drawn = pool.map(_draw, jobs, chunksize=4)  # starts the processes
-        try:
-            list(tqdm(drawn, **bar))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _nothing_to_inherit() -> Iterator[None]:
-    """Processes spawned here neither run the user's script again, nor hear of Ctrl-C: their parent does."""
-    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if os.name != "nt" else None
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    workers = workers or (-1 if len(jobs) > 100 else 1)
+    # joblib's processes are no forks, which torch's threads forbid, and do not run the user's script again.
+    drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(job) for job in jobs)
+    list(tqdm(drawn, total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None))
 
 
 def _items(clothes: Wardrobe) -> dict[str, dict]:
