@@ -94,7 +94,7 @@ def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     tokens = {f"photo {photo}, {when} MSTR": found for when, found in both.items()}
     cosines = {name: inside.token_similarity(found)[0].cpu().numpy() for name, found in tokens.items()}
     variances = {name: inside.similarity_variance(found).item() for name, found in tokens.items()}
-    return similarity_heatmaps(cosines, variances=variances)
+    return similarity_heatmaps(cosines, variances)
 
 
 def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:

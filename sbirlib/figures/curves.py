@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -51,52 +51,19 @@ def accuracy_curve(ranks: np.ndarray, gallery: int, *, most: int = 30) -> Figure
     return finish(axes, whole="x", percent=True, xlabel="K (photos looked at)", ylabel="Acc@K (% of queries)")
 
 
-def accuracy_bars(
-    names: Sequence[str], percent: Sequence[float], low: Sequence[float], high: Sequence[float], *,
-    xlabel: str = "", ylabel: str = "Acc@1 (% of queries)",
-) -> Figure:  # fmt: skip
-    """Bars with 95 % intervals, all in percent."""
-    axes = new_axes(max(4.0, 0.9 * len(names) + 1.5), 3.4)
-    names, (percent, low, high) = list(names), floats(percent, low, high)
-    axes.bar(names, percent, color=PALETTE[0], width=0.6)
-    axes.errorbar(names, percent, yerr=[percent - low, high - percent], fmt="none", ecolor="0.2", capsize=4)
-    return finish(axes, percent=True, xlabel=xlabel, ylabel=ylabel)
-
-
 def interval_plot(
-    names: Sequence[str], percent: Sequence[float], low: Sequence[float], high: Sequence[float], *,
-    points: Sequence[Sequence[float]] = (), title: str = "", xlabel: str = "Acc@1 (% of queries)",
+    names: Sequence[str], percent: ArrayLike, low: ArrayLike = math.nan, high: ArrayLike = math.nan, *,
+    points: Sequence[ArrayLike] = (), title: str = "", xlabel: str = "Acc@1 (% of queries)",
 ) -> Figure:  # fmt: skip
-    """A row for each name: value and interval, NaN where there is none, and single `points`; in percent."""
+    """A row for each name: value, interval (NaN where there is none) and single `points`; in percent."""
     axes = new_axes(9.0, 1.2 + 0.34 * len(names))
     places, (percent, low, high) = np.arange(len(names)), floats(percent, low, high)
     for place, values in zip(places, points, strict=False):
-        axes.plot(values, np.full(len(values), place), "o", color=GUIDE_COLOUR, markersize=4, alpha=0.7)
+        axes.plot(values, np.full(np.size(values), place), "o", color=GUIDE_COLOUR, markersize=4, alpha=0.7)
     axes.errorbar(percent, places, xerr=[percent - low, high - percent], fmt="D", color=PALETTE[0], capsize=4)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.5, -0.5), axisbelow=True)
     return finish(axes, grid="x", xlabel=xlabel)
-
-
-def rank_histogram(ranks: np.ndarray, gallery: int) -> Figure:
-    """How often the true photo came at which rank."""
-    axes = new_axes(6, 3.2)
-    axes.hist(ranks, bins=np.arange(0.5, min(int(ranks.max()), gallery) + 1.5), color=PALETTE[0])
-    median = float(np.median(ranks))
-    axes.axvline(median, color=PALETTE[1], linestyle="--", label=f"median {median:g}")
-    axes.legend(fontsize=8, frameon=False)
-    return finish(axes, whole="x", xlabel=f"rank of the true photo (1 to {gallery})", ylabel="sketches")
-
-
-class Interval(Protocol):
-    """What a curve needs of `retrieval.Accuracy`: value and 95 % interval, in percent."""
-
-    @property
-    def percent(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *, k: int = 1) -> Figure:
@@ -131,9 +98,7 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
     return finish(axes, whole="x", grid="y", percent=True, xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
 
 
-def discard_curves(
-    kept: ArrayLike, curves: Mapping[str, Sequence[Interval]], notes: Sequence[str] = ()
-) -> Figure:
+def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: Sequence[str] = ()) -> Figure:
     """Acc@1 against how many patch tokens are kept, a line with its 95 % interval for each name.
 
     `kept` (f,) in percent of the patch tokens; `curves[name]` f accuracies as `retrieval.accuracy_of`

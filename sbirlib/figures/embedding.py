@@ -28,15 +28,13 @@ class Projection(NamedTuple):
     photos: np.ndarray
 
 
-def project(
-    sketches: ArrayLike, photos: ArrayLike, *, perplexity: float | None = None, seed: int = 0
-) -> Projection:
+def project(sketches: ArrayLike, photos: ArrayLike, *, seed: int = 0) -> Projection:
     """t-SNE of sketch (q, e) and photo (g, e) embeddings together, by direction, as search compares them.
 
-    `perplexity` is about how many neighbours a point keeps: 30, or a third of the points where these
-    are few. The same seed gives the same map, another seed another map of the same neighbours. Raises
-    InputError for fewer than six points, for embeddings with NaN or infinity or all alike, and for a
-    perplexity out of range. Source: van der Maaten and Hinton 2008, in scikit-learn.
+    A point keeps about 30 neighbours, or a third of the points where these are few. The same seed gives the
+    same map, another seed another map of the same neighbours. Raises InputError for fewer than six points,
+    and for embeddings with NaN or infinity or all alike. Source: van der Maaten and Hinton 2008, in
+    scikit-learn.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -55,9 +53,7 @@ def project(
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), np.finfo(float).tiny)
     if np.allclose(points, points[0]):
         raise InputError("all embeddings are alike, so there is nothing to map: the model has collapsed")
-    perplexity = min(30.0, (len(points) - 1) / 3) if perplexity is None else perplexity
-    if not 1 <= perplexity < len(points):
-        raise InputError(f"perplexity = {perplexity:g}: give 1 to fewer than the {len(points)} points")
+    perplexity = min(30.0, (len(points) - 1) / 3)
     # One thread: several would add up in no fixed order, and wait for each other where cores are busy.
     with threadpool_limits(1):
         places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(points)

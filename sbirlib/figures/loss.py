@@ -4,6 +4,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.special import log_softmax
 
 from sbirlib.figures.style import PALETTE, new_figure
 
@@ -20,8 +21,7 @@ def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) 
     partner, itself = (places + pairs) % (2 * pairs), np.eye(2 * pairs, dtype=bool)
     cosine = rows @ rows.T
     logits = np.where(itself, -np.inf, cosine / temperature)
-    logits -= logits.max(axis=1, keepdims=True)
-    chance = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[places, partner]
+    losses = -log_softmax(logits, axis=1)[places, partner]
     figure = new_figure(11, 3.9, layout=None)
     margins = dict(left=0.01, right=0.93, bottom=0.14, top=0.91, wspace=0.13)
     circle, matrix, bars = figure.subplots(1, 3, width_ratios=(1, 1.15, 1), gridspec_kw=margins)
@@ -39,20 +39,15 @@ def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) 
     circle.legend(fontsize=8, frameon=False, loc="center")
     sns.despine(ax=circle, left=True, bottom=True)
 
-    matrix.imshow(np.where(itself, np.nan, cosine), vmin=-1, vmax=1, cmap="vlag")
-    for row, column in np.argwhere(~itself):
-        value = cosine[row, column]
-        text, colour = f"{value:.1f}".replace("-0.0", "0.0"), "white" if abs(value) > 0.6 else "0.15"
-        matrix.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    for row, column in enumerate(partner):
-        corner = (column - 0.5, row - 0.5)
+    look = dict(cmap="vlag", vmin=-1, vmax=1, cbar=False, square=True, annot_kws={"size": 7})
+    look |= dict(mask=itself, annot=cosine.round(1) + 0.0, fmt=".1f")  # -0.0 becomes 0.0
+    sns.heatmap(cosine, xticklabels=names, yticklabels=names, ax=matrix, **look)
+    for corner in zip(partner, places, strict=True):
         matrix.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.8))
-    matrix.set(title="cosine; each row's partner framed")
-    matrix.set(xticks=places, yticks=places, xticklabels=names, yticklabels=names)
-    matrix.tick_params(length=0)
+    matrix.set_title("cosine; each row's partner framed")
+    matrix.tick_params(length=0, labelrotation=0)
 
-    bars.barh(places, chance, color=[PALETTE[0]] * pairs + [PALETTE[1]] * pairs)
-    losses = -np.log(np.maximum(chance, 1e-300))
+    bars.barh(places, np.exp(-losses), color=[PALETTE[0]] * pairs + [PALETTE[1]] * pairs)
     for place, value in zip(places, losses, strict=True):
         bars.text(1.02, place, f"loss {value:.2f}", va="center", fontsize=9)
     bars.set(yticks=places, yticklabels=names, xlim=(0, 1), xlabel="softmax probability of the partner")

@@ -10,23 +10,6 @@ from numpy.typing import ArrayLike
 from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, finish, floats, new_axes, new_figure, whole_ticks
 
 
-def angle_dots(angles: Mapping[str, ArrayLike], nearest: Mapping[str, float]) -> Figure:
-    """How far an embedding turns, in degrees: a row of dots by name, and a mark where the next picture is.
-
-    `angles[name]` (n,) are angles between embeddings of one picture, `nearest[name]` that to the most
-    similar other picture.
-    """
-    axes = new_axes(9.0, 0.55 * len(angles) + 1.1)
-    labels = ["same sketch, other batch-mates", "most similar other sketch"]
-    for row, (name, values) in enumerate(angles.items()):
-        dots = dict(color=PALETTE[0], alpha=0.7, clip_on=False)
-        axes.plot(values, np.full(len(values), row), "o", label=None if row else labels[0], **dots)
-        axes.plot(nearest[name], row, "D", color=PALETTE[1], label=None if row else labels[1])
-    axes.set(yticks=range(len(angles)), yticklabels=list(angles), ylim=(len(angles) - 0.5, -0.5))
-    axes.figure.legend(fontsize=9, frameon=False, loc="outside upper center", ncols=2)
-    return finish(axes, grid="y", xlim=(0, None), xlabel="angle to the sketch embedded alone (degrees)")
-
-
 def rank_pairs(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], gallery: int) -> Figure:
     """Ranks of the same queries in two evaluations, a panel by name; (q,) each, 1 = found first."""
     figure = new_figure(4.4 * len(panels), 4.1)
@@ -121,16 +104,18 @@ def chosen_epoch(epoch: ArrayLike, acc1: ArrayLike, *, last: int = 50) -> Figure
     return finish(axes, xlabel="epoch", ylabel="Acc@1 (% of test queries)")
 
 
-def score_histograms(scores: Mapping[str, ArrayLike], *, mark: float, mark_name: str) -> Figure:
-    """How often each score came, in percent, for each name, and one score `mark` to compare with."""
+def histograms(
+    values: Mapping[str, ArrayLike], *, mark: float, mark_name: str, xlabel: str, ylabel: str
+) -> Figure:
+    """How often each value came, in steps of 1, for each name, and one value `mark` to compare with."""
     axes = new_axes(9.0, 3.4)
-    values = floats(*scores.values())
-    every = np.concatenate(values)
+    found = floats(*values.values())
+    every = np.concatenate(found)
     edges = np.arange(math.floor(every.min()), math.ceil(every.max()) + 1.5, 1.0) - 0.5
-    for k, (name, value) in enumerate(zip(scores, values, strict=True)):
+    for k, (name, value) in enumerate(zip(values, found, strict=True)):
         look = dict(facecolor=(*PALETTE[k], 0.25), edgecolor=PALETTE[k], linewidth=1.8)
         look |= dict(linestyle=("-", "--", ":")[k % 3], label=f"{name}: mean {value.mean():.1f}")
         axes.hist(value, bins=edges, histtype="stepfilled", **look)
     axes.axvline(mark, color="0.2", linestyle="-.", label=f"{mark_name}: {mark:.1f}")
-    axes.legend(fontsize=9, frameon=False, loc="upper left")
-    return finish(axes, xlabel="Acc@1 (% of queries)", ylabel="repetitions")
+    axes.legend(fontsize=9, frameon=False)
+    return finish(axes, xlabel=xlabel, ylabel=ylabel)

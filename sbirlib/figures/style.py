@@ -5,7 +5,6 @@ nothing rests on colour alone. Figures are made without pyplot, so they can be d
 """
 
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +81,6 @@ def line_style(place: int) -> dict[str, Any]:
 def floats(*values: ArrayLike) -> list[np.ndarray]:
     """Each of the sequences as an array of floats."""
     return [np.asarray(value, dtype=float) for value in values]
-
-
-def limits(arrays: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The smallest and the largest value of several arrays, NaN left out."""
-    values = np.concatenate([array.ravel() for array in arrays])
-    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def check_format(path: str | Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import new_page, place_pictures, retrieval_card
-from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, limits, line_style, new_figure, whole_ticks
+from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_figure, whole_ticks
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
@@ -77,7 +77,7 @@ def token_overlay(
 
 def _scale(maps: Sequence[np.ndarray], signed: bool) -> dict[str, Any]:
     """Translucent colours for all these values, 0 first or in the middle, as keywords of `Axes.imshow`."""
-    low, high = limits(maps)
+    low, high = min(map(np.nanmin, maps)), max(map(np.nanmax, maps))
     reach, start = max(abs(low), abs(high)) or 1.0, min(0.0, low)
     norm = Normalize(-reach, reach) if signed else Normalize(start, high if high > start else low + 1)
     return dict(norm=norm, cmap=SIGNED if signed else AMOUNT, alpha=CELL_ALPHA, aspect="auto")
@@ -146,28 +146,24 @@ def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Fig
     return figure
 
 
-def similarity_heatmaps(
-    matrices: Mapping[str, ArrayLike], *, variances: Mapping[str, float] | None = None
-) -> Figure:
+def similarity_heatmaps(matrices: Mapping[str, ArrayLike], variances: Mapping[str, float]) -> Figure:
     """Token-similarity matrices (n, n) of cosines side by side, on one colour scale.
 
-    The variance in each title is that of the matrix below it, or what `variances` says, such as a mean
-    over many pictures. Raises InputError for a matrix that is not square or has no variance given.
-    Source: the paper's figure 1.1.2 in kind.
+    Each title gives its variance: that of the matrix below, or a mean over many pictures. Raises InputError
+    for a matrix that is not square or has no variance. Source: the paper's figure 1.1.2 in kind.
     """
     matrices = dict(zip(matrices, floats(*matrices.values()), strict=True))
     for name, values in matrices.items():
         if values.ndim != 2 or values.shape[0] != values.shape[1]:
             raise InputError(f"{name}: a similarity matrix of shape {values.shape} is not square")
-        if variances is not None and name not in variances:
+        if name not in variances:
             raise InputError(f"{name}: has no variance; there are: {', '.join(variances)}")
-    low, high = limits(matrices.values())
+    low, high = min(map(np.min, matrices.values())), max(map(np.max, matrices.values()))
     figure = new_figure(3.9 * len(matrices) + 1.0, 4.3)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (name, values) in zip(panels, matrices.items(), strict=True):
         shown = axes.imshow(values, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
-        variance = values.var() if variances is None else variances[name]
-        axes.set_title(f"{name}\nvariance {variance:.4f}", fontsize=11)
+        axes.set_title(f"{name}\nvariance {variances[name]:.4f}", fontsize=11)
         axes.set(xlabel="patch token", ylabel="patch token")
         whole_ticks(axes, "xy", 5)
     figure.colorbar(shown, ax=list(panels), label="cosine similarity (-1 to 1)", shrink=0.85)
@@ -195,9 +191,8 @@ def _hatch_out(axes: Axes, cells: np.ndarray) -> None:
     """Greys and hatches these cells (rows, columns) bool of the first picture; many paths would be slow."""
     left, right, bottom, top = axes.images[0].get_extent()
     high, wide = (bottom - top) / cells.shape[0], (right - left) / cells.shape[1]
-    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-    vertices = (left, top) + (np.argwhere(cells)[:, None, ::-1] + corners) * (wide, high)
-    codes = np.tile([Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY], len(vertices))
-    outline = Outline(vertices.reshape(-1, 2), codes)
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    squares = (left, top) + (np.argwhere(cells)[:, None, ::-1] + corners) * (wide, high)
+    outline = Outline.make_compound_path_from_polys(squares)
     look = dict(facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
     axes.add_patch(PathPatch(outline, **look))

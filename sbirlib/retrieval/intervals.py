@@ -8,7 +8,7 @@ from scipy.special import ndtr, ndtri
 
 from sbirlib.retrieval.scores import accuracy_of
 
-RESAMPLES = 10_000
+DRAWS = 10_000
 NONE = "no interval: one photo"
 
 
@@ -37,9 +37,7 @@ class Difference(NamedTuple):
         return f"{self.points:+.1f} points ({NONE if np.isnan(self.low) else interval})"
 
 
-def bootstrap_accuracy(
-    ranks: ArrayLike, photos: ArrayLike, k: int = 1, *, draws: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+def bootstrap_accuracy(ranks: ArrayLike, photos: ArrayLike, k: int = 1) -> Estimate:
     """Acc@k of several runs on the same queries: ranks (runs, q), photos (q,) the photo of each query.
 
     Runs and photos are both drawn with replacement, photos with all their sketches: two sketches of one photo
@@ -49,19 +47,11 @@ def bootstrap_accuracy(
     fit.
     """
     hits, sizes = _by_photo(ranks, photos, k)
-    percent, samples = _resample(hits, sizes, draws, seed)
+    percent, samples = _resample(hits, sizes)
     return Estimate(percent, *_interval(percent, samples, hits, sizes, 0))
 
 
-def paired_bootstrap(
-    first: ArrayLike,
-    second: ArrayLike,
-    photos: ArrayLike,
-    k: int = 1,
-    *,
-    draws: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
+def paired_bootstrap(first: ArrayLike, second: ArrayLike, photos: ArrayLike, k: int = 1) -> Difference:
     """How much better the second of two variants is: ranks (runs, q) each, of the same seeds and queries.
 
     Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with the same
@@ -74,9 +64,9 @@ def paired_bootstrap(
     (one, sizes), (two, _) = (_by_photo(ranks, photos, k) for ranks in (first, second))
     if one.shape != two.shape:
         raise ValueError(f"expected ranks of the same runs, found {len(one)} and {len(two)} runs")
-    points, samples = _resample(two - one, sizes, draws, seed)
+    points, samples = _resample(two - one, sizes)
     # Draws of exactly no difference count for both sides.
-    p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / draws))
+    p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / DRAWS))
     if not np.ptp((two - one) / sizes):
         p = 2 * ndtr(-np.sqrt(len(sizes) * abs(points) / 100))  # where the interval below first holds 0
     low, high = _interval(points, samples, two - one, sizes, -100)
@@ -107,14 +97,14 @@ def _by_photo(ranks: ArrayLike, photos: ArrayLike, k: int) -> tuple[np.ndarray, 
     return np.stack([np.bincount(group, weights=run <= k) for run in ranks]), np.bincount(group)
 
 
-def _resample(hits: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> tuple[float, np.ndarray]:
+def _resample(hits: np.ndarray, sizes: np.ndarray) -> tuple[float, np.ndarray]:
     """Percent of the queries that are hits (runs, photos), and the same of drawn runs and photos (draws,)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     (runs, photos), mean = hits.shape, hits.mean(axis=0)
     # Drawing from n runs shows (n - 1) / n of their variance.
     hits = mean + (hits - mean) * np.sqrt(runs / max(runs - 1, 1))
-    run_weight = rng.multinomial(runs, np.full(runs, 1 / runs), size=draws) / runs
-    photo_weight = rng.multinomial(photos, np.full(photos, 1 / photos), size=draws)
+    run_weight = rng.multinomial(runs, np.full(runs, 1 / runs), size=DRAWS) / runs
+    photo_weight = rng.multinomial(photos, np.full(photos, 1 / photos), size=DRAWS)
     found = np.einsum("dr,rp,dp->d", run_weight, hits, photo_weight, optimize=True)
     return 100 * mean.sum() / sizes.sum(), 100 * found / (photo_weight @ sizes)
 

@@ -133,13 +133,9 @@ def score_split(
 ) -> Scores:  # fmt: skip
     """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile."""
     rows, queries = embed_split(model, data, device=device, batch=batch), data.split.sketches
-    scores = score(
-        score_all(model.score, *rows).numpy(),
-        data.photo_index.numpy(),
-        [query.designer for query in queries],
-        skipped=len(data.split.left_out),
-        protocol=protocol,
-    )
+    similarity, skipped = score_all(model.score, *rows).numpy(), len(data.split.left_out)
+    designers = [query.designer for query in queries]
+    scores = score(similarity, data.photo_index.numpy(), designers, skipped=skipped, protocol=protocol)
     names, photos = (query.path.name for query in queries), (query.photo_id for query in queries)
     return scores._replace(sketches=tuple(names), photos=tuple(photos))
 

@@ -62,7 +62,8 @@ class Run:
     @property
     def next_epoch(self) -> int:
         """The epoch that a resumed run goes on in, counted from 1."""
-        return state.next_epoch(self.states)
+        epoch: int = state.newest(self.states)[1]["progress"]["epoch"]
+        return epoch
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -101,7 +102,7 @@ class Run:
 
     def saved_config(self) -> Config:
         """The configuration of the newest whole checkpoint."""
-        return state.saved_config(self.states)
+        return Config.recorded(state.newest(self.states)[1]["config"])
 
 
 def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> Method:

@@ -5,7 +5,10 @@ import html
 import math
 import shlex
 from pathlib import Path
+from textwrap import indent
 from typing import Any
+
+import yaml
 
 from sbirlib.config.config import Config
 from sbirlib.errors import printable
@@ -29,7 +32,8 @@ def describe(run: str | Path) -> str:
     settings = [f"  {name} = {value}" for name, value in config.flat().items() if value != paper[name]]
     parts = [f"Run {place.path}, method {config.method}", *_result(place, config, history), ""]
     parts += ["Settings that differ from the paper's defaults:", *settings, ""]
-    return "\n".join(map(printable, [*parts, "Began from:", *_lines(place.start())]))
+    start = yaml.safe_dump(place.start(), sort_keys=False, allow_unicode=True, width=math.inf)
+    return "\n".join(map(printable, [*parts, "Began from:", *indent(start, "  ").splitlines()]))
 
 
 def write_page(run: str | Path, out: str | Path | None = None) -> Path:
@@ -72,12 +76,4 @@ def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str
     skipped = int(history["skipped"][-1])
     if skipped:
         lines.append(f"{skipped} files of the training data were left out because of faults")
-    return lines
-
-
-def _lines(values: dict[str, Any], indent: str = "  ") -> list[str]:
-    lines = []
-    for name, value in values.items():
-        nested = _lines(value, indent + "  ") if isinstance(value, dict) else None
-        lines += [f"{indent}{name}: {value}"] if nested is None else [f"{indent}{name}:", *nested]
     return lines

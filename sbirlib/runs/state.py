@@ -86,7 +86,7 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
     A damaged one is passed over with a CheckpointWarning. Raises RunError if none can be used, or if `config`
     differs in something that decides what is learnt; the message names it.
     """
-    place, content, faults = _newest(folder)
+    place, content, faults = newest(folder)
     _check_config(place, Config.recorded(content["config"]), config)
     read_weights(place / WEIGHTS, model)
     # Older checkpoints lack the hidden layers: then they stay as the seed of the run draws them.
@@ -95,17 +95,6 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
     if faults:
         warnings.warn(f"{'; '.join(faults)}; going on from {place}", CheckpointWarning, stacklevel=2)
     return Progress(**content["progress"]), content["rest"]
-
-
-def saved_config(folder: Path) -> Config:
-    """The configuration of the newest whole checkpoint in `folder`. Raises RunError if there is none."""
-    return Config.recorded(_newest(folder)[1]["config"])
-
-
-def next_epoch(folder: Path) -> int:
-    """The epoch that the newest whole checkpoint goes on in, counted from 1. Raises RunError likewise."""
-    epoch: int = _newest(folder)[1]["progress"]["epoch"]
-    return epoch
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
@@ -119,8 +108,8 @@ def _save(content: dict[str, Any], path: Path) -> None:
         raise
 
 
-def _newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
-    """The newest whole checkpoint, its content, and what is wrong with newer ones."""
+def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """The newest whole checkpoint in `folder`, its content, and faults of newer ones. Raises RunError."""
     faults: list[str] = []
     for place in reversed(checkpoints(folder)):
         try:

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import rc_context
 
 from sbirlib.errors import InputError
-from sbirlib.figures.curves import accuracy_bars, accuracy_by_epoch, discard_curves, interval_plot
+from sbirlib.figures.curves import accuracy_by_epoch, discard_curves, interval_plot
 from sbirlib.figures.photos import image_grid
 from sbirlib.figures.style import save_figure
 from sbirlib.retrieval.scores import accuracy_of
@@ -83,6 +83,16 @@ def test_curves_refuse_fractions_and_missing_values():
         discard_curves([100, 50, 25], {"random": points})
 
 
+def test_a_row_holds_its_value_its_interval_and_single_points():
+    (axes,) = interval_plot(["tokens", "batch"], [20.0, 21.0], points=[[0.0, 0.0], [3.0, 4.0]]).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["tokens", "batch"]
+    dots = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines]
+    assert dots[:3] == [([0, 0], [0, 0]), ([3, 4], [1, 1]), ([20, 21], [0, 1])]
+    (axes,) = interval_plot(["one", "none"], [20.0, 21.0], [15.0, np.nan], [30.0, np.nan]).axes
+    (bars,) = axes.collections
+    assert bars.get_segments()[0].tolist() == [[15, 0], [30, 0]]
+
+
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
     names, percent = [r"a$\frac$b", "$x^2$"], [10.0, 20.0]
@@ -90,7 +100,6 @@ def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
     figures = [
         image_grid(np.zeros((2, 9, 9, 3)), names),
         interval_plot(names, percent, percent, percent),
-        accuracy_bars(names, percent, percent, percent),
         accuracy_by_epoch(dict.fromkeys(names, history)),
     ]
     with rc_context({"svg.fonttype": "none"}):  # text as text

@@ -28,11 +28,11 @@ def pairs_of_embeddings():
 
 def test_a_map_puts_a_sketch_beside_its_photo_whatever_the_length_of_its_embedding(pairs_of_embeddings):
     sketches, photos = pairs_of_embeddings
-    first = project(sketches, photos, perplexity=2)
+    first = project(sketches, photos)
     assert first.sketches.shape == first.photos.shape == (8, 2)
     distance = np.linalg.norm(first.sketches[:, None] - first.photos[None], axis=-1)
     assert (distance.argmin(axis=1) == np.arange(8)).all()
-    longer = project(sketches * 4, photos, perplexity=2)
+    longer = project(sketches * 4, photos)
     np.testing.assert_allclose(longer.photos, first.photos, atol=1e-3)
 
 
@@ -49,18 +49,17 @@ def test_six_points_are_enough_for_a_map():
 
 
 @pytest.mark.parametrize(
-    ("sketches", "photos", "options", "words"),
+    ("sketches", "photos", "words"),
     [
-        (np.eye(3), np.eye(3)[:2], {}, "5 sketches and photos are too few"),
-        (np.where(np.eye(5) > 0, np.nan, 1), np.eye(5), {}, "NaN"),
-        (np.eye(5), np.eye(4), {}, "same e"),
-        (np.ones((5, 3)), 2 * np.ones((5, 3)), {}, "collapsed"),
-        (np.eye(4), np.eye(4), {"perplexity": 8}, "fewer than the 8 points"),
+        (np.eye(3), np.eye(3)[:2], "5 sketches and photos are too few"),
+        (np.where(np.eye(5) > 0, np.nan, 1), np.eye(5), "NaN"),
+        (np.eye(5), np.eye(4), "same e"),
+        (np.ones((5, 3)), 2 * np.ones((5, 3)), "collapsed"),
     ],
 )
-def test_what_cannot_be_mapped_is_refused(sketches, photos, options, words):
+def test_what_cannot_be_mapped_is_refused(sketches, photos, words):
     with pytest.raises(InputError, match=words):
-        project(sketches, photos, **options)
+        project(sketches, photos)
 
 
 @pytest.fixture

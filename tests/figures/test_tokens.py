@@ -191,7 +191,7 @@ def test_distances_without_heads_are_refused():
 
 def test_similarity_matrices_share_one_scale_and_one_bar_and_name_their_variance():
     before, after = np.eye(4), np.array([[1.0, -0.5], [-0.5, 1.0]])
-    figure = similarity_heatmaps({"before": before, "after": after})
+    figure = similarity_heatmaps({"before": before, "after": after}, {"before": 0.1875, "after": 0.5625})
     figure.canvas.draw()
     first, second, bar = figure.axes
     assert {axes.images[0].get_clim() for axes in (first, second)} == {(-0.5, 1)}
@@ -207,12 +207,12 @@ def test_similarity_matrices_share_one_scale_and_one_bar_and_name_their_variance
 
 
 def test_similarity_titles_take_given_variances_for_every_matrix():
-    figure = similarity_heatmaps({"before": np.eye(2)}, variances={"before": 0.0238})
+    figure = similarity_heatmaps({"before": np.eye(2)}, {"before": 0.0238})
     assert figure.axes[0].get_title() == "before\nvariance 0.0238"
     with pytest.raises(InputError, match="after: has no variance; there are: before"):
-        similarity_heatmaps({"after": np.eye(2)}, variances={"before": 0.0238})
+        similarity_heatmaps({"after": np.eye(2)}, {"before": 0.0238})
     with pytest.raises(InputError, match="not square"):
-        similarity_heatmaps({"tokens": np.ones((2, 3))})
+        similarity_heatmaps({"tokens": np.ones((2, 3))}, {"tokens": 0.0})
 
 
 def test_discarded_tokens_are_hatched_out_and_the_true_photo_is_framed():
