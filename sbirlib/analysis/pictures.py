@@ -8,15 +8,12 @@ from einops import reduce
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sbirlib import figures
 from sbirlib.analysis import attention as inside
 from sbirlib.analysis import discard
 from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
 from sbirlib.data import LoadedSplit, as_picture
 from sbirlib.errors import InputError
-from sbirlib.figures.curves import discard_curves
-from sbirlib.figures.embedding import embedding_map, project
-from sbirlib.figures.photos import failure_gallery
-from sbirlib.figures.tokens import distance_by_layer, similarity_heatmaps, token_overlay
 from sbirlib.methods.base import Encoder, Method
 from sbirlib.retrieval import embed_split, score_all, score_split, true_ranks
 
@@ -34,7 +31,7 @@ def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     hits = true_ranks(score_all(model.score, *rows).numpy(), truth) == 1
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
     thumbnails = {i: (as_picture(data.sketches[i]), as_picture(data.photos[truth[i]])) for i in chosen}
-    return embedding_map(project(*rows), truth, thumbnails=thumbnails, hits=hits)
+    return figures.embedding_map(figures.project(*rows), truth, hits, thumbnails)
 
 
 def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:
@@ -52,7 +49,7 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
     sketches, photos = _shown(data.sketches, worst), _shown(data.photos, truth[worst])
     confused = [_shown(data.photos, found) for found in before]
     captions = [data.split.sketches[row].path.stem for row in worst]
-    return failure_gallery(sketches, photos, confused, ranks[worst].tolist(), captions=captions)
+    return figures.failure_gallery(sketches, photos, confused, ranks[worst].tolist(), captions=captions)
 
 
 @torch.no_grad()
@@ -64,7 +61,7 @@ def attention(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     layers = list(reduce(maps, "layer head h w -> layer h w", "mean").cpu().numpy())
     titles = [f"layer {i}" for i in range(1, len(layers) + 1)]
     heading, label = "what the global token attends to, mean of heads", "attention (share of the query's 1)"
-    return token_overlay(shown, layers, titles, heading=heading, label=label)
+    return figures.token_overlay(shown, layers, titles, heading=heading, label=label)
 
 
 def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 64) -> Figure:
@@ -80,7 +77,7 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
             maps = inside.attention_maps(encoder.backbone, part)
             total = total + len(part) * inside.attention_distance(maps, model.image_size)
         found[f"{name} encoder"] = (total / len(chosen)).cpu().numpy()
-    return distance_by_layer(found, pixels=model.image_size)
+    return figures.distance_by_layer(found, pixels=model.image_size)
 
 
 @torch.no_grad()
@@ -94,7 +91,7 @@ def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     tokens = {f"photo {photo}, {when} MSTR": found for when, found in both.items()}
     cosines = {name: inside.token_similarity(found)[0].cpu().numpy() for name, found in tokens.items()}
     variances = {name: inside.similarity_variance(found).item() for name, found in tokens.items()}
-    return similarity_heatmaps(cosines, variances)
+    return figures.similarity_heatmaps(cosines, variances)
 
 
 def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
@@ -103,7 +100,7 @@ def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     shares = [100 * part[0].cpu().numpy() for part in inside.recycling_shares(encoder, images)]
     titles = [f"scale {s}: {part.sum():.0f} %" for s, part in zip(encoder.mstr.scales, shares, strict=True)]
     words = {"heading": "what each cell brings to the recycled feature", "label": "share (% of all cells)"}
-    return token_overlay(shown, shares, titles, signed=True, common=False, side=2.1, **words)
+    return figures.token_overlay(shown, shares, titles, signed=True, common=False, side=2.1, **words)
 
 
 def discarding(
@@ -127,7 +124,7 @@ def discarding(
     data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
     found = [discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in allowed]
     curves = {rule: curve.accuracy for rule, curve in zip(allowed, found, strict=True)}
-    return discard_curves(100 * found[0].kept, curves, notes=left_out)
+    return figures.discard_curves(100 * found[0].kept, curves, notes=left_out)
 
 
 KINDS = (embeddings, failures, attention, distance, similarity, recycling, discarding)

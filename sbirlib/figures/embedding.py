@@ -61,11 +61,7 @@ def project(sketches: ArrayLike, photos: ArrayLike, *, seed: int = 0) -> Project
 
 
 def embedding_map(
-    projection: Projection,
-    photo_index: ArrayLike,
-    *,
-    thumbnails: Mapping[int, tuple[ArrayLike, ArrayLike]] | None = None,
-    hits: ArrayLike | None = None,
+    projection: Projection, photo_index: ArrayLike, hits: ArrayLike, thumbnails: Mapping[int, Sequence]
 ) -> Figure:
     """Sketches and photos on the plane, a line from every sketch to its photo.
 
@@ -74,27 +70,22 @@ def embedding_map(
     (sketch, photo), pictures (h, w, 3). Raises InputError if rows do not fit the projection. Source:
     the paper's figure 3.2 in kind.
     """
-    thumbnails = thumbnails or {}
-    photo_index = np.asarray(photo_index)
+    photo_index, found = np.asarray(photo_index), np.asarray(hits, dtype=bool)
     queries, gallery = len(projection.sketches), len(projection.photos)
-    for name, values in (("photo_index", photo_index), ("hits", hits)):
-        if values is not None and np.shape(values) != (queries,):
-            raise InputError(f"{name} has shape {np.shape(values)}, but the map holds {queries} sketches")
+    for name, values in (("photo_index", photo_index), ("hits", found)):
+        if values.shape != (queries,):
+            raise InputError(f"{name} has shape {values.shape}, but the map holds {queries} sketches")
     lowest, highest = photo_index.min(), photo_index.max()
     if lowest < 0 or highest >= gallery:
         raise InputError(f"photo_index runs from {lowest} to {highest}, but the map holds {gallery} photos")
     if beyond := [row for row in thumbnails if not 0 <= row < queries]:
         raise InputError(f"thumbnails of sketch {beyond[0]}, but the map holds {queries} sketches")
-    beside = BESIDE if thumbnails else 0.1
-    width, height = 6.2 + 2 * beside, 6.4
+    width, height = 6.2 + 2 * BESIDE, 6.4
     figure, page = new_page(width, height)
-    inner = (beside / width, BELOW / height, 1 - 2 * beside / width, 1 - (BELOW + 0.1) / height)
+    inner = (BESIDE / width, BELOW / height, 1 - 2 * BESIDE / width, 1 - (BELOW + 0.1) / height)
     axes = figure.add_axes(inner, xticks=[], yticks=[])
     lines = np.stack([projection.sketches, projection.photos[photo_index]], axis=1)
-    found = np.ones(len(lines), dtype=bool) if hits is None else np.asarray(hits, dtype=bool)
-    kinds = [(found, "sketch to its photo" if hits is None else "photo found first", "0.45", "-")]
-    if hits is not None:
-        kinds.append((~found, "photo not found first", MISSED, DASHES))
+    kinds = (found, "photo found first", "0.45", "-"), (~found, "photo not found first", MISSED, DASHES)
     for rows, name, colour, style in kinds:
         look = dict(colors=[colour], linestyles=[style], linewidths=0.9, label=f"{name} ({rows.sum()})")
         axes.add_collection(LineCollection(lines[rows], **look))
@@ -105,8 +96,7 @@ def embedding_map(
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("t-SNE of the embeddings. The axes have no unit: only who is near whom counts.")
     figure.legend(fontsize=9.5, frameon=False, loc="lower center", ncols=4, columnspacing=1.2)
-    if thumbnails:
-        _show_pairs(page, axes, thumbnails, lines, found)
+    _show_pairs(page, axes, thumbnails, lines, found)
     return figure
 
 

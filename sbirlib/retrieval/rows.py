@@ -1,7 +1,5 @@
 """From pictures to rows that can be compared, a batch at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

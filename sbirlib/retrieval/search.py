@@ -1,7 +1,5 @@
 """Exact search for the photos that match a sketch best: scores in blocks, and the best of all blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

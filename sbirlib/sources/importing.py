@@ -147,13 +147,10 @@ def _check_free(out: Path, source: str, archive: Path) -> None:
         raise SourceError(f"{out}: {reason}, so nobody can tell whether they were changed; {instead}")
     now = _hashes(out)
     if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-        some = [f"{name} is {_change(name, before, now)}" for name in changed[:SHOWN]]
+        kinds = {(True, False): "gone", (True, True): "changed", (False, True): "new"}  # by before and now
+        some = [f"{name} is {kinds[name in before, name in now]}" for name in changed[:SHOWN]]
         more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
         raise SourceError(f"{out}: was changed since it was imported ({', '.join(some + more)}); {instead}")
-
-
-def _change(name: str, before: dict[str, str], now: dict[str, str]) -> str:
-    return "gone" if name not in now else "changed" if name in before else "new"
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -69,7 +69,7 @@ def places():
 
 
 def test_every_sketch_is_joined_with_its_photo_in_the_style_of_its_outcome(places):
-    figure = embedding_map(places, [0, 0, 1, 1], hits=[True, False, True, True])
+    figure = embedding_map(places, [0, 0, 1, 1], [True, False, True, True], {})
     assert legend(figure) == [
         "photo found first (3)",
         "photo not found first (1)",
@@ -90,16 +90,10 @@ def test_every_sketch_is_joined_with_its_photo_in_the_style_of_its_outcome(place
     assert not len(axes.get_xticks())
 
 
-def test_without_outcomes_all_lines_are_of_one_kind(places):
-    figure = embedding_map(places, [0, 0, 1, 1])
-    assert legend(figure) == ["sketch to its photo (4)", "photos (3)", "sketches (4)"]
-    assert len(figure.axes[1].collections) == 3
-
-
 def test_thumbnails_stand_beside_the_map_and_are_named_on_it(places):
     hits = [True, False, True, True]
     figure = embedding_map(
-        places, [0, 0, 1, 1], hits=hits, thumbnails={1: (picture(1), picture(2)), 2: (picture(3), picture(4))}
+        places, [0, 0, 1, 1], hits, {1: (picture(1), picture(2)), 2: (picture(3), picture(4))}
     )
     page, axes = figure.axes
     assert [image.get_array()[0, 0, 0] for image in page.images] == [1, 2, 3, 4]
@@ -116,7 +110,7 @@ def test_thumbnails_stand_beside_the_map_and_are_named_on_it(places):
 
 def test_letters_of_neighbours_do_not_cover_each_other():
     near = Projection(np.array([[0, 0], [0.1, 0], [0, 0.1], [9, 9]]), np.array([[0.1, 0.1], [9, 0]]))
-    figure = embedding_map(near, [0, 0, 0, 1], thumbnails={row: (picture(0), picture(0)) for row in range(3)})
+    figure = embedding_map(near, [0, 0, 0, 1], [True] * 4, {row: (picture(0),) * 2 for row in range(3)})
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[1].texts]
     assert len(boxes) == 3
@@ -124,14 +118,14 @@ def test_letters_of_neighbours_do_not_cover_each_other():
 
 
 @pytest.mark.parametrize(
-    ("index", "options", "words"),
+    ("index", "hits", "thumbnails", "words"),
     [
-        ([0, 0, 1], {}, "4 sketches"),
-        ([0, 0, 1, 3], {}, "3 photos"),
-        ([0, 0, 1, 1], {"hits": [True]}, "hits"),
-        ([0, 0, 1, 1], {"thumbnails": {4: (0, 0)}}, "sketch 4"),
+        ([0, 0, 1], [True] * 4, {}, "4 sketches"),
+        ([0, 0, 1, 3], [True] * 4, {}, "3 photos"),
+        ([0, 0, 1, 1], [True], {}, "hits"),
+        ([0, 0, 1, 1], [True] * 4, {4: (0, 0)}, "sketch 4"),
     ],
 )
-def test_rows_that_are_not_on_the_map_are_refused(places, index, options, words):
+def test_rows_that_are_not_on_the_map_are_refused(places, index, hits, thumbnails, words):
     with pytest.raises(InputError, match=words):
-        embedding_map(places, index, **options)
+        embedding_map(places, index, hits, thumbnails)
