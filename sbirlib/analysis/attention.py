@@ -176,9 +176,7 @@ def recycled_tokens(encoder: Encoder, images: Tensor) -> Recycling:
     return Recycling(tokens.patches, levels[mstr.scales.index(1)])
 
 
-def recycling_variance(
-    model: Method, data: str | Path, split: str = "test", *, batch: int = 64
-) -> dict[str, Recycling]:
+def recycling_variance(model: Method, data: str | Path, split: str = "test") -> dict[str, Recycling]:
     """Variance of patch-token similarities before and after MSTR, mean of "sketch" and "photo" of a split.
 
     Raises InputError as `recycled_tokens`, PairError as `evaluate`.
@@ -186,7 +184,7 @@ def recycling_variance(
     config, result = DataConfig(root=str(data), fit=model.fit), {}
     loaded = load_split(PairFolder(data).split(split), config, model.image_size)
     for name, (encoder, pixels) in domains(model, loaded).items():
-        tokens = (recycled_tokens(encoder, images) for images in batches(model, pixels, batch))
+        tokens = (recycled_tokens(encoder, images) for images in batches(model, pixels, 64))
         sides = zip(*(map(similarity_variance, part) for part in tokens), strict=True)
         result[name] = Recycling(*(torch.cat(side).mean().item() for side in sides))
     return result

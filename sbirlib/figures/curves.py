@@ -107,9 +107,7 @@ def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: 
     """
     (kept,) = floats(kept)
     if kept.max() <= 1:
-        raise InputError(
-            f"kept is {kept.max():g} at most: give percent of the patch tokens, such as 25 or 100"
-        )
+        raise InputError(f"kept is {kept.max():g} at most: give percent of the tokens, such as 25 or 100")
     axes = new_axes(9.5, 4.2)
     order = np.argsort(kept)
     for place, (name, points) in enumerate(curves.items()):

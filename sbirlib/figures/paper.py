@@ -104,10 +104,8 @@ def chosen_epoch(epoch: ArrayLike, acc1: ArrayLike, *, last: int = 50) -> Figure
     return finish(axes, xlabel="epoch", ylabel="Acc@1 (% of test queries)")
 
 
-def histograms(
-    values: Mapping[str, ArrayLike], *, mark: float, mark_name: str, xlabel: str, ylabel: str
-) -> Figure:
-    """How often each value came, in steps of 1, for each name, and one value `mark` to compare with."""
+def histograms(values: Mapping[str, ArrayLike], *, mark: float, mark_name: str, **labels: str) -> Figure:
+    """How often values came, in steps of 1, by name, and one to compare with; `labels`: xlabel and ylabel."""
     axes = new_axes(9.0, 3.4)
     found = floats(*values.values())
     every = np.concatenate(found)
@@ -118,4 +116,4 @@ def histograms(
         axes.hist(value, bins=edges, histtype="stepfilled", **look)
     axes.axvline(mark, color="0.2", linestyle="-.", label=f"{mark_name}: {mark:.1f}")
     axes.legend(fontsize=9, frameon=False)
-    return finish(axes, xlabel=xlabel, ylabel=ylabel)
+    return finish(axes, **labels)

@@ -11,13 +11,10 @@ from PIL import Image, ImageDraw
 from PIL.ImageFilter import BoxBlur, GaussianBlur
 
 from sbirlib.miniclothes.cut import Part, off, pixels
-from sbirlib.miniclothes.garments import Garment
+from sbirlib.miniclothes.garments import TABLES, Garment
 from sbirlib.miniclothes.shapes import layout, pattern_marks
 
 OVERSAMPLING = 2
-FITTINGS = {"leather": (92.0, 58.0, 40.0), "metal": (205.0, 196.0, 170.0)}  # their colours
-# Volume as a share of the frame.
-THICK = {"body": 0.045, "sleeve": 0.032, "hood": 0.04, "back": 0.02, "hem": 0.02}
 # Width (share of the frame) and darkness of the seam around a part. Details are piped: a plain seam is 1 px
 # wide at 256 px and no darker than a fold, and a model that sees 96 px cannot learn to tell the two apart.
 PLAIN, PIPED = (0.004, 0.30), (0.009, 0.55)
@@ -54,7 +51,7 @@ class _Studio:
     def __init__(self, garment: Garment, parts: list[Part], rng: np.random.Generator, size: int):
         self.side = size * OVERSAMPLING
         main, trim, self.second = np.float32([garment.colour, garment.trim, garment.second])
-        self.colours = FITTINGS | dict(main=main, rib=main * 0.92, trim=trim, lining=main * 0.50 + 18)
+        self.colours = TABLES["fittings"] | dict(main=main, rib=main * 0.92, trim=trim, lining=main / 2 + 18)
         self.relief = self._relief(parts, rng, size)
         weave = rng.standard_normal((self.side, self.side), dtype=np.float32)
         self.weave = 1 + 0.022 * (weave + np.roll(weave, 1, axis=0)) / 1.4
@@ -134,7 +131,7 @@ class _Studio:
 
     def cloth(self, part: Part, marks: list[np.ndarray]) -> None:
         """Lays a piece of cloth down: its shadow, its colour and pattern, its volume and its edge."""
-        thick = THICK.get(part.name, 0.010)
+        thick = TABLES["volume"].get(part.name, 0.010)
         window = self._window(part.points, 2.2 * thick)
         shape = self._mask(window, [part.points])
         volume = self._blur(shape, thick)

@@ -9,12 +9,7 @@ import numpy as np
 from sbirlib.data.strokes import FILL_OF_FRAME
 from sbirlib.miniclothes.cut import Cut, Part, arc, between, bezier, both, box, chain, mirror, off, widen
 from sbirlib.miniclothes.details import buttons, details
-from sbirlib.miniclothes.garments import Garment
-
-# The ranges of a sleeve's length and half width, and the degrees by which it stands off.
-SLEEVES = {"short": ((0.13, 0.30), (0.075, 0.125), 40.0), "long": ((0.50, 0.68), (0.045, 0.105), 21.0)}
-# Width of a cuff as a share of the sleeve's end, its height, and its cloth.
-CUFFS = {"band": (1.06, 0.055, "main"), "rib": (0.84, 0.065, "rib"), "rolled": (1.22, 0.075, "trim")}
+from sbirlib.miniclothes.garments import TABLES, Garment
 
 
 def layout(garment: Garment, *, swing: float = 0.0) -> list[Part]:
@@ -89,7 +84,7 @@ def _hem_piece(g: Garment, cut: Cut, seam: np.ndarray) -> list[Part]:
 def _sleeves(g: Garment, cut: Cut, swing: float) -> list[Part]:
     if g.sleeve == "none":
         return []
-    lengths, widths, angle = SLEEVES[g.sleeve]
+    lengths, widths, angle = TABLES["sleeves"][g.sleeve]
     long, half = between(lengths, g.sleeve_length), between(widths, g.sleeve_width)
     turn = np.deg2rad(angle + swing)
     along, out = np.array([np.sin(turn), np.cos(turn)]), np.array([np.cos(turn), -np.sin(turn)])
@@ -107,7 +102,7 @@ def _sleeves(g: Garment, cut: Cut, swing: float) -> list[Part]:
     if g.cuff == "plain":
         parts.append(Part("stitch", np.array([outer - out * 0.008, inner + out * 0.008]) - along * 0.025))
     else:
-        wide, high, cloth = CUFFS[g.cuff]
+        wide, high, cloth = TABLES["cuffs"][g.cuff]
         right, left = (wrist + out * half * wide * side - along * high * 0.5 for side in (1, -1))
         outline = np.array([right, left, left + along * high, right + along * high])
         parts.append(Part("cuff", outline, cloth, angle + swing))

@@ -106,9 +106,7 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
     similarity is not a number.
     """
     if np.isnan(similarity).any():
-        raise InputError(
-            "similarities contain NaN: the model's embeddings are broken (did training diverge?)"
-        )
+        raise InputError("similarities contain NaN: the model is broken (did training diverge?)")
     true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
     return (similarity >= true).sum(axis=1)
 

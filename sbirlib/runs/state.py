@@ -121,9 +121,8 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
         else:
             return place, content, faults
     advice = "Start again: remove it, overwrite it (--overwrite), or choose another folder"
-    raise RunError(
-        f"{folder.parent} cannot be resumed: {'; '.join(faults) or 'it holds no checkpoint'}. {advice}"
-    )
+    why = "; ".join(faults) or "it holds no checkpoint"
+    raise RunError(f"{folder.parent} cannot be resumed: {why}. {advice}")
 
 
 def _read(folder: Path) -> dict[str, Any]:
