@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from sbirlib.config.config import Config, released_options
 from sbirlib.errors import ConfigError, first_line
@@ -49,8 +49,9 @@ def load_model_folder(folder: Path) -> Method:
 
 def write_weights(path: Path, model: nn.Module, config: Config, **notes: str) -> None:
     """All weights of `model`, each once under its first name, configuration and `notes`. Raises OSError."""
+    weights = {min(names): weight.detach().contiguous() for weight, names in _weights(model)}
     try:
-        save_model(model, str(path), metadata={"config": config.as_yaml(), **notes})
+        save_file(weights, path, metadata={"config": config.as_yaml(), **notes})
     except SafetensorError as error:
         # Its only word of a full or broken disk: "I/O error", or "IoError" in older versions.
         if "ioerror" in str(error).lower().replace("/", "").replace(" ", ""):
@@ -62,13 +63,26 @@ def read_weights(path: Path, model: nn.Module) -> None:
     """Puts what `write_weights` wrote into `model`. Raises RunError if it is damaged or of another model."""
     try:
         path.open("rb").close()  # safetensors calls a file missing that may not be read
-        load_model(model, path)
+        found = load_file(path)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
         raise RunError(f"{path} cannot be loaded ({first_line(error)}); it is damaged") from error
+    for _, names in _weights(model):
+        for present in found.keys() & names:
+            found |= dict.fromkeys(names, found[present])
+    try:
+        model.load_state_dict(found)
     except RuntimeError as error:
         raise RunError(f"{path} cannot be loaded; {CONFIG} beside it is of another model") from error
+
+
+def _weights(model: nn.Module) -> list[tuple[Tensor, set[str]]]:
+    """Every parameter and buffer with all its names: a shared encoder gives two to each."""
+    found: dict[int, tuple[Tensor, set[str]]] = {}
+    for name, weight in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(weight), (weight, set()))[1].add(name)
+    return list(found.values())
 
 
 def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
