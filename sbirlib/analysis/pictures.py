@@ -24,7 +24,6 @@ def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """Map of all embeddings: t-SNE, a line from each sketch to its photo, six pairs with their pictures.
 
     `query` begins the evenly spaced six. Raises InputError for a method whose rows are not unit vectors.
-    Source: the paper's figure 3.2 in kind.
     """
     check_vectors(model, "a map of embeddings")
     rows, truth, count = embed_split(model, data), data.photo_index.numpy(), len(data.sketches)
@@ -65,10 +64,7 @@ def attention(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
 
 
 def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 64) -> Figure:
-    """Average attention distance by layer in px, of both encoders, over `images` pictures from `query` on.
-
-    Source: the paper's figure 3.3 in kind.
-    """
+    """Average attention distance by layer in px, of both encoders, over `images` pictures from `query` on."""
     found = {}
     for name, (encoder, pixels) in inside.domains(model, data).items():
         chosen, total = pixels[query : query + images], 0
@@ -84,7 +80,7 @@ def distance(model: Method, data: LoadedSplit, query: int = 0, *, images: int = 
 def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """Cosines between the patch tokens of one photo, before MSTR and after it, in the cells of scale 1.
 
-    Raises InputError for a model without such cells. Source: the paper's figure 1.1.2 in kind.
+    Raises InputError for a model without such cells.
     """
     encoder, images, _ = _one(model, data, "photo", query)
     photo, both = data.split.photos[query].id, inside.recycled_tokens(encoder, images)._asdict()

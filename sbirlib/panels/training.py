@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 import torch
 from IPython import get_ipython
 from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
@@ -73,12 +74,7 @@ def settings_table(names: Sequence[str], configs: Sequence[Config]) -> str:
     if not fields:
         return "These runs have the same settings."
 
-    def row(tag: str, first: str, values: Sequence[object]) -> str:
-        cells = "".join(f"<{tag}>{html.escape(str(value))}</{tag}>" for value in values)
-        return f"<tr><{tag}>{first}</{tag}>{cells}</tr>"
-
-    rows = "".join(row("td", f"<code>{field}</code>", values) for field, values in fields.items())
-    return f"<table>{row('th', 'setting', names)}{rows}</table>"
+    return pd.DataFrame({name: map(str, values) for name, values in fields.items()}, names).T.to_html()
 
 
 class TrainPanel(Panel):

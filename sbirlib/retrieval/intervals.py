@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
 from sbirlib.retrieval.scores import accuracy_of
 
@@ -122,37 +122,22 @@ def simulate_selection(
 ) -> Selection:
     """What picking the best of `epochs` equally good models on `queries` test queries does to the score.
 
-    Each query has a margin, and each epoch adds noise to it; above a threshold it is a hit. Both are set so
-    that Acc@1 averages `accuracy` percent and moves by a standard deviation of `spread` points from epoch
-    to epoch, as a training log shows. No epoch is better than another: all that `reported` gains is luck.
+    Each query has a chance of its own to be a hit in an epoch, drawn from a beta distribution: Acc@1 averages
+    `accuracy` percent and moves by a standard deviation of `spread` points from epoch to epoch, as a training
+    log shows. No epoch is better than another: all that `reported` gains is luck. Raises ValueError for a
+    spread that so many independent queries cannot have.
     """
-    noise = _noise_for(accuracy, spread, queries)
+    share = accuracy / 100
+    most = 100 * np.sqrt(share * (1 - share) / queries) if 0 < share < 1 else 0  # if all chances were alike
+    if not 0 < spread < most:
+        raise ValueError(f"spread {spread} is not possible for {accuracy} % of {queries} independent queries")
+    alike = 1 / ((most / spread) ** 2 - 1)
     rng = np.random.default_rng(seed)
     reported, fresh, typical = np.empty((3, repeats))
     for i in range(repeats):
         # Two sets of queries for the same epochs: the first selects, the second only checks.
-        chance = _chance(rng.standard_normal((2, queries)), accuracy, noise)
-        scores = 100 * (rng.random((2, epochs, queries)) < chance[:, None]).mean(axis=2)
+        chance = rng.beta(alike * share, alike * (1 - share), (2, 1, queries))
+        scores = 100 * (rng.random((2, epochs, queries)) < chance).mean(axis=2)
         best = scores[0].argmax()
         reported[i], fresh[i], typical[i] = scores[0, best], scores[1, best], scores[0, -1]
     return Selection(reported, fresh, typical)
-
-
-def _chance(margins: np.ndarray, accuracy: float, noise: float) -> np.ndarray:
-    """How likely a query is a hit in an epoch, by its margin; the mean of all is `accuracy` percent."""
-    return ndtr((margins - ndtri(1 - accuracy / 100) * np.sqrt(1 + noise**2)) / noise)
-
-
-def _noise_for(accuracy: float, spread: float, queries: int) -> float:
-    """The noise, in units of the margins' spread, at which Acc@1 moves by `spread` points an epoch."""
-    from scipy.optimize import brentq  # slow to import
-
-    margins = ndtri((np.arange(2000) + 0.5) / 2000)
-
-    def excess(log_noise: float) -> float:
-        chance = _chance(margins, accuracy, np.exp(log_noise))
-        return 100 * np.sqrt((chance * (1 - chance)).mean() / queries) - spread
-
-    if not 0 < accuracy < 100 or excess(-6) > 0 or excess(6) < 0:
-        raise ValueError(f"spread {spread} is not possible for {accuracy} % of {queries} independent queries")
-    return float(np.exp(brentq(excess, -6, 6)))
