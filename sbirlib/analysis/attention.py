@@ -21,6 +21,8 @@ from sbirlib.errors import InputError
 from sbirlib.layers import MSTR, Backbone
 from sbirlib.methods.base import Encoder, Method
 
+TO_GRID = "layer b head (h w) -> layer b head h w"
+
 
 class AttentionMaps(NamedTuple):
     """Attention of a batch: `maps` (layers, b, heads, t, t), rows are queries and sum to 1.
@@ -78,7 +80,8 @@ def attention_maps(backbone: Backbone, images: Tensor) -> AttentionMaps:
 
 def patch_attention(attention: AttentionMaps, query: int) -> Tensor:
     """What the patch token `query` (its place in the grid, by row) attends to -> (layers, b, heads, h, w)."""
-    return _as_grid(attention.maps[..., attention.prefix + query, attention.prefix :], attention.grid)
+    rows = attention.maps[..., attention.prefix + query, attention.prefix :]
+    return rearrange(rows, TO_GRID, h=attention.grid[0])
 
 
 def global_attention(attention: AttentionMaps, *, uses_cls: bool) -> Tensor:
@@ -89,7 +92,7 @@ def global_attention(attention: AttentionMaps, *, uses_cls: bool) -> Tensor:
     """
     maps, prefix = attention.maps[..., attention.prefix :], attention.prefix
     rows = maps[..., 0, :] if uses_cls else maps[..., prefix:, :].mean(dim=-2)
-    return _as_grid(rows, attention.grid)
+    return rearrange(rows, TO_GRID, h=attention.grid[0])
 
 
 def rollout(attention: AttentionMaps) -> AttentionMaps:
@@ -206,7 +209,3 @@ def _mstr(encoder: Encoder) -> MSTR:
         hint = "train with MSTR (method arnet, preset mini_full or full)"
         raise InputError(f"this model does not recycle tokens: {hint}")
     return encoder.mstr
-
-
-def _as_grid(rows: Tensor, grid: tuple[int, int]) -> Tensor:
-    return rearrange(rows, "layer b head (h w) -> layer b head h w", h=grid[0])

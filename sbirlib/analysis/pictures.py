@@ -84,10 +84,11 @@ def similarity(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     """
     encoder, images, _ = _one(model, data, "photo", query)
     photo, both = data.split.photos[query].id, inside.recycled_tokens(encoder, images)._asdict()
-    tokens = {f"photo {photo}, {when} MSTR": found for when, found in both.items()}
-    cosines = {name: inside.token_similarity(found)[0].cpu().numpy() for name, found in tokens.items()}
-    variances = {name: inside.similarity_variance(found).item() for name, found in tokens.items()}
-    return figures.similarity_heatmaps(cosines, variances)
+    cosines = {}
+    for when, tokens in both.items():
+        title = f"photo {photo}, {when} MSTR\nvariance {inside.similarity_variance(tokens).item():.4f}"
+        cosines[title] = inside.token_similarity(tokens)[0].cpu().numpy()
+    return figures.heatmaps(cosines, label="cosine similarity (-1 to 1)", side="patch token")
 
 
 def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:

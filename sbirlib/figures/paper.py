@@ -69,25 +69,6 @@ def cell_pictures(
     return figure
 
 
-def contrast_maps(maps: Mapping[str, ArrayLike], pooled: int) -> Figure:
-    """Contrast maps (m, m) side by side; below, each one's last `pooled` rows and columns, enlarged."""
-    figure = new_figure(3.1 * len(maps) + 0.5, 6.6)
-    panels = figure.subplots(2, len(maps), squeeze=False)
-    look = dict(vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
-    for column, (name, values) in enumerate(maps.items()):
-        values = np.asarray(values)
-        for axes, start in zip(panels[:, column], (0, len(values) - pooled), strict=True):
-            low, high = start - 0.5, len(values) - 0.5
-            shown = axes.imshow(values[start:, start:], extent=(low, high, high, low), **look)
-            axes.set(xlabel="cell", ylabel="" if column else "cell")
-            whole_ticks(axes, "xy", 4)
-        uneven = int((values != values.T).sum())
-        panels[0, column].set_title(f"{name}\n{uneven} entries asymmetric", fontsize=10)
-        panels[1, column].set_title("pooled cells, enlarged", fontsize=10)
-    figure.colorbar(shown, ax=panels, label="wanted similarity (0 to 1)", shrink=0.6)
-    return figure
-
-
 def chosen_epoch(epoch: ArrayLike, acc1: ArrayLike, *, last: int = 50) -> Figure:
     """Test Acc@1 in percent by epoch, the best epoch marked, and the mean of the `last` epochs."""
     epoch, (acc1,) = np.asarray(epoch), floats(acc1)

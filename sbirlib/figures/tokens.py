@@ -146,27 +146,26 @@ def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Fig
     return figure
 
 
-def similarity_heatmaps(matrices: Mapping[str, ArrayLike], variances: Mapping[str, float]) -> Figure:
-    """Token-similarity matrices (n, n) of cosines side by side, on one colour scale.
+def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str, columns: int = 3) -> Figure:
+    """Square matrices by title, in rows of `columns`, on one colour scale.
 
-    Each title gives its variance: that of the matrix below, or a mean over many pictures. Raises InputError
-    for a matrix that is not square or has no variance. Source: the paper's figure 1.1.2 in kind.
+    `label` names the values and their unit, `side` what rows and columns are. Raises InputError for a matrix
+    that is not square. Source: the paper's figure 1.1.2 in kind.
     """
-    matrices = dict(zip(matrices, floats(*matrices.values()), strict=True))
-    for name, values in matrices.items():
-        if values.ndim != 2 or values.shape[0] != values.shape[1]:
-            raise InputError(f"{name}: a similarity matrix of shape {values.shape} is not square")
-        if name not in variances:
-            raise InputError(f"{name}: has no variance; there are: {', '.join(variances)}")
-    low, high = min(map(np.min, matrices.values())), max(map(np.max, matrices.values()))
-    figure = new_figure(3.9 * len(matrices) + 1.0, 4.3)
-    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
-    for axes, (name, values) in zip(panels, matrices.items(), strict=True):
-        shown = axes.imshow(values, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
-        axes.set_title(f"{name}\nvariance {variances[name]:.4f}", fontsize=11)
-        axes.set(xlabel="patch token", ylabel="patch token")
+    values = floats(*matrices.values())
+    for name, matrix in zip(matrices, values, strict=True):
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InputError(f"{name}: a matrix of shape {matrix.shape} is not square")
+    wide, rows = min(columns, len(values)), math.ceil(len(values) / columns)
+    figure = new_figure(3.9 * wide + 1.0, 4.3 * rows)
+    panels = figure.subplots(rows, wide, squeeze=False).ravel()
+    look = dict(vmin=min(map(np.min, values)), vmax=max(map(np.max, values)), cmap="viridis")
+    for axes, name, matrix in zip(panels, matrices, values, strict=False):
+        shown = axes.imshow(matrix, interpolation="nearest", **look)
+        axes.set_title(name, fontsize=11)
+        axes.set(xlabel=side, ylabel=side)
         whole_ticks(axes, "xy", 5)
-    figure.colorbar(shown, ax=list(panels), label="cosine similarity (-1 to 1)", shrink=0.85)
+    figure.colorbar(shown, ax=panels, label=label, shrink=0.85)
     return figure
 
 

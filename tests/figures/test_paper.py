@@ -5,14 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sbirlib.figures.paper import (
-    cell_pictures,
-    chosen_epoch,
-    contrast_maps,
-    histograms,
-    moved_bars,
-    rank_pairs,
-)
+from sbirlib.figures.paper import cell_pictures, chosen_epoch, histograms, moved_bars, rank_pairs
 
 
 def drawn(figure):
@@ -65,21 +58,6 @@ def test_cells_are_outlined_and_those_of_the_chosen_patches_coloured():
     # Windows are cut once each way, along four patches; strips have three lines down the page, none across.
     sides = [[len(lines.get_segments()) for lines in axes.collections] for axes in (first, second)]
     assert sides == [[4, 4], [0, 12]]
-
-
-def test_contrast_maps_share_one_scale_and_count_what_is_uneven():
-    even, uneven = np.eye(6), np.eye(6)
-    uneven[5, 4] = 0.5
-    figure = contrast_maps({"right": even, "slipped": uneven}, pooled=2)
-    panels = drawn(figure)
-    assert [axes.get_title() for axes in panels[:2]] == [
-        "right\n0 entries asymmetric",
-        "slipped\n2 entries asymmetric",
-    ]
-    assert {axes.images[0].get_clim() for axes in panels[:4]} == {(0, 1)}
-    np.testing.assert_array_equal(panels[3].images[0].get_array(), [[1, 0], [0.5, 1]])
-    assert panels[3].get_xlim() == (3.5, 5.5)
-    assert not labels_overlap(figure)
 
 
 def test_chosen_epoch_marks_the_best_and_the_mean_of_the_last():

@@ -7,13 +7,7 @@ from matplotlib.patches import PathPatch
 
 from sbirlib.errors import InputError
 from sbirlib.figures.style import TRUE_COLOUR, png_bytes
-from sbirlib.figures.tokens import (
-    EVEN_REACH,
-    discard_card,
-    distance_by_layer,
-    similarity_heatmaps,
-    token_overlay,
-)
+from sbirlib.figures.tokens import EVEN_REACH, discard_card, distance_by_layer, heatmaps, token_overlay
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -189,30 +183,25 @@ def test_distances_without_heads_are_refused():
         distance_by_layer({"with": np.ones(3)}, pixels=224)
 
 
-def test_similarity_matrices_share_one_scale_and_one_bar_and_name_their_variance():
+def test_matrices_share_one_scale_and_one_bar_and_go_on_in_the_next_row():
     before, after = np.eye(4), np.array([[1.0, -0.5], [-0.5, 1.0]])
-    figure = similarity_heatmaps({"before": before, "after": after}, {"before": 0.1875, "after": 0.5625})
+    matrices = {"before\nvariance 0.1875": before, "after": after, "a third": np.eye(2)}
+    figure = heatmaps(matrices, label="cosine", side="patch token", columns=2)
     figure.canvas.draw()
-    first, second, bar = figure.axes
-    assert {axes.images[0].get_clim() for axes in (first, second)} == {(-0.5, 1)}
-    np.testing.assert_array_equal(first.images[0].get_array(), before)
-    assert [axes.get_title() for axes in (first, second)] == [
-        "before\nvariance 0.1875",
-        "after\nvariance 0.5625",
-    ]
-    assert bar.get_ylabel() == "cosine similarity (-1 to 1)"
-    assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in (first, second)} == {
-        ("patch token", "patch token")
-    }
+    *panels, bar = [axes for axes in figure.axes if axes.images or axes.get_ylabel()]
+    assert {axes.images[0].get_clim() for axes in panels} == {(-0.5, 1)}
+    assert [axes.get_title() for axes in panels] == list(matrices)
+    np.testing.assert_array_equal(panels[0].images[0].get_array(), before)
+    assert bar.get_ylabel() == "cosine"
+    assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in panels} == {("patch token", "patch token")}
+    tops = [axes.get_position().y1 for axes in panels]
+    assert tops[0] == pytest.approx(tops[1])
+    assert tops[2] < tops[0]
 
 
-def test_similarity_titles_take_given_variances_for_every_matrix():
-    figure = similarity_heatmaps({"before": np.eye(2)}, {"before": 0.0238})
-    assert figure.axes[0].get_title() == "before\nvariance 0.0238"
-    with pytest.raises(InputError, match="after: has no variance; there are: before"):
-        similarity_heatmaps({"after": np.eye(2)}, {"before": 0.0238})
-    with pytest.raises(InputError, match="not square"):
-        similarity_heatmaps({"tokens": np.ones((2, 3))}, {"tokens": 0.0})
+def test_a_matrix_that_is_not_square_is_refused():
+    with pytest.raises(InputError, match="tokens: a matrix of shape .2, 3. is not square"):
+        heatmaps({"tokens": np.ones((2, 3))}, label="cosine", side="patch token")
 
 
 def test_discarded_tokens_are_hatched_out_and_the_true_photo_is_framed():
