@@ -337,7 +337,7 @@ CASES = [
     beginning(
         "start.yaml: names that steer a terminal",
         'weights: "a\\e]0;owned\\a\\nb"\n"c\\e[2J": {d: 1}',
-        r"weights: a\\x1b]0;owned\\x07\\nb\n  c\\x1b\[2J:\n    d: 1",
+        r'weights: "a\\e]0;owned\\a\\nb"\n  "c\\e\[2J":\n    d: 1',
         0,
     ),
     config("YAML: list instead of groups", "[1, 2]", "config.yaml: expected groups"),
