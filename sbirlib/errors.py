@@ -1,7 +1,5 @@
 """The errors that a user can put right, and how much of an error a message shows."""
 
-from __future__ import annotations
-
 import reprlib
 from pathlib import Path
 

@@ -45,9 +45,9 @@ def grid(name: str, base: Config) -> list[Variant]:
         variants["without intra"] = no_intra
     elif name == "views":
         # One view alone has nothing to be matched with inside its domain.
-        variants = {view: _views(view, view) | no_intra for view in ("A0", "A1", "A2")}
-        pairs = (("A0", "A1"), ("A0", "A2"), ("A1", "A2"), ("A2", "A1"))
-        variants |= {f"{first}+{second}": _views(first, second) for first, second in pairs}
+        views, pairs = ("data.first_view", "data.second_view"), ("A0+A1", "A0+A2", "A1+A2", "A2+A1")
+        variants = {view: dict.fromkeys(views, view) | no_intra for view in ("A0", "A1", "A2")}
+        variants |= {pair: dict(zip(views, pair.split("+"), strict=True)) for pair in pairs}
     elif name == "mstr":
         scales, weights = base.mstr.scales, {0.1, 0.3, 0.5, 1.0} - {base.mstr.weight}
         variants = {"with MSTR": {}, "without MSTR": {"mstr.enabled": False}}
@@ -64,10 +64,6 @@ def grid(name: str, base: Config) -> list[Variant]:
         variants = {"default": {}} | {field: {field: value} for field, value in options.items()}
         variants["all of these"] = options
     return [Variant(*variant) for variant in variants.items()]
-
-
-def _views(first: str, second: str) -> dict[str, str]:
-    return {"data.first_view": first, "data.second_view": second}
 
 
 def vary(settings: Sequence[str]) -> list[Variant]:

@@ -118,8 +118,7 @@ class TrainPanel(Panel):
     @property
     def history(self) -> dict[str, list[float]]:
         """The columns of history.csv, one value for each epoch so far."""
-        rows = [record.as_row() for record in self.records]
-        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+        return pd.DataFrame(record.as_row() for record in self.records).to_dict("list")
 
     @property
     def running(self) -> bool:
