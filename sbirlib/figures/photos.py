@@ -109,12 +109,11 @@ def retrieval_card(
 def failure_gallery(
     sketches: Sequence[ArrayLike], true_photos: Sequence[ArrayLike],
     confused: Sequence[Sequence[ArrayLike]], ranks: Sequence[int], *, captions: Sequence[str] = (),
-    side: float = 1.2,
 ) -> Figure:  # fmt: skip
     """A row for each query that failed: the sketch, its true photo framed, then what was found before it.
 
     `confused[i]` are photos found before query i's, best first, at most `ranks[i]` - 1 of them; pictures
-    (h, w, 3), `side` in inches. Raises InputError where more stand before a photo than its rank allows.
+    (h, w, 3). Raises InputError where more stand before a photo than its rank allows.
     """
     if not len(sketches):
         return message("no failures: every sketch found its photo first")
@@ -122,7 +121,7 @@ def failure_gallery(
         if len(found) > rank - 1:
             words = f"row {row}: {len(found)} photos cannot stand before one of rank {rank}"
             raise InputError(words + "; leave out the true photo and what came after it")
-    gap, head, top, apart, more = 0.1, 0.27, 0.32, 0.35, 0.75
+    gap, head, top, apart, more, side = 0.1, 0.27, 0.32, 0.35, 0.75, 1.2
     start = 2 * (side + gap) + gap + apart
     wide = max(map(len, confused)) * (side + gap)
     figure, axes = new_page(start + wide + more, top + len(sketches) * (side + head) + gap)

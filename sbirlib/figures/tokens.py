@@ -182,16 +182,12 @@ def discard_card(
         raise InputError(f"kept has shape {kept.shape}; the grid (rows, columns) of patch tokens is needed")
     sketch, title = _shrunk(image, 2.85)[0], f"query sketch: {kept.sum()} of {kept.size} patch tokens kept"
     figure = retrieval_card(sketch, results, titles, title=title, large=2.85, side=1.3, **card)
-    _hatch_out(figure.axes[0], ~kept)
-    return figure
-
-
-def _hatch_out(axes: Axes, cells: np.ndarray) -> None:
-    """Greys and hatches these cells (rows, columns) bool of the first picture; many paths would be slow."""
+    axes = figure.axes[0]
     left, right, bottom, top = axes.images[0].get_extent()
-    high, wide = (bottom - top) / cells.shape[0], (right - left) / cells.shape[1]
+    high, wide = (bottom - top) / kept.shape[0], (right - left) / kept.shape[1]
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    squares = (left, top) + (np.argwhere(cells)[:, None, ::-1] + corners) * (wide, high)
-    outline = Outline.make_compound_path_from_polys(squares)
+    squares = (left, top) + (np.argwhere(~kept)[:, None, ::-1] + corners) * (wide, high)
     look = dict(facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
-    axes.add_patch(PathPatch(outline, **look))
+    # One path: many would be slow.
+    axes.add_patch(PathPatch(Outline.make_compound_path_from_polys(squares), **look))
+    return figure
