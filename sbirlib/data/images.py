@@ -92,7 +92,10 @@ def inspect_image(path: str | Path) -> Facts:
 
 
 def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tuple[list[_T], list[Fault]]:
-    """Applies `read` to every path, on all cores; where it raises ImageError, there is a fault instead."""
+    """Applies `read` to every path, on all cores; where it raises ImageError, there is a fault instead.
+
+    `what` is written before the progress bar; without it there is none.
+    """
 
     def attempt(path: Path) -> _T | Fault:
         try:
@@ -104,7 +107,7 @@ def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tu
     with ThreadPoolExecutor() as pool:
         attempts = pool.map(attempt, paths)
         try:
-            results = list(tqdm(attempts, desc=what, total=len(paths), disable=None, leave=False))
+            results = list(tqdm(attempts, desc=what, total=len(paths), disable=not what or None, leave=False))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all of them
             raise

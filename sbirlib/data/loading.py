@@ -128,7 +128,7 @@ def load_images(
         pixels[rows_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
         return rows_of[path]
 
-    rows, faults = read_all(read, rows_of, f"decoding {what}")
+    rows, faults = read_all(read, rows_of, what and f"decoding {what}")
     return (_take(pixels, sorted(itertools.chain(*rows))) if faults else pixels), faults
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,18 +11,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from sbirlib.data.images import faults_message, list_images, list_unread, list_visible, read_pixels
+from sbirlib.data.images import Fault, faults_message, list_images, list_unread, list_visible, read_pixels
 from sbirlib.data.loading import load_images
 from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint
 from sbirlib.retrieval.rows import embed
-from sbirlib.retrieval.scores import ram_budget
 from sbirlib.retrieval.search import best_matches
 from sbirlib.runs.atomic import replacing_file
 
+BATCH = 128  # photos that are decoded and embedded at a time
 BROKEN = "the model is broken (did training diverge?)"
 
 
@@ -34,52 +35,99 @@ class Hit(NamedTuple):
     similarity: float
 
 
+class Stamp(NamedTuple):
+    """A photo file as it was when it was embedded: a file that changes gets another size or time."""
+
+    path: str
+    size: int  # in bytes, -1 if it was not there
+    time: int  # of the last change, in ns
+
+
 class Gallery:
     """Photos embedded once, to be searched with sketches.
 
-    `embeddings` (g, ...) are rows as the model's `score` compares them, `paths` (g,) the photo files;
-    `skipped` counts photos that could not be read. Raises InputError if an embedding is not a number.
+    `embeddings` (g, ...) are rows as the model's `score` compares them, `paths` (g,) the photo files, and
+    `stamps` how these were when they were read; `left_out` are photos that could not be, `fresh` counts rows
+    that did not come from a saved gallery. Raises InputError if an embedding is not a number.
     """
 
-    def __init__(self, model: Method, paths: Sequence[Path], embeddings: Tensor, skipped: int = 0) -> None:
+    def __init__(
+        self, model: Method, paths: Sequence[Path], embeddings: Tensor, left_out: Sequence[Path] = (), *,
+        stamps: Sequence[Stamp] | None = None, folder: str = "", fresh: int | None = None,
+    ) -> None:  # fmt: skip
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
         if not embeddings.isfinite().all():
             raise InputError(f"the photos' embeddings are not numbers: {BROKEN}")
-        self.model, self.paths, self.embeddings, self.skipped = model, list(paths), embeddings, skipped
+        self.model, self.paths, self.embeddings, self.left_out = (
+            model,
+            list(paths),
+            embeddings,
+            list(left_out),
+        )
+        self.stamps = [_stamp(path) for path in paths] if stamps is None else list(stamps)
+        self.folder, self.fresh = folder, len(paths) if fresh is None else fresh
+
+    @property
+    def skipped(self) -> int:
+        """The number of photos left out."""
+        return len(self.left_out)
 
     @staticmethod
-    def from_folder(model: Method, folder: str | Path, *, on_fault: str = "stop") -> Gallery:
+    def from_folder(
+        model: Method, folder: str | Path, *, on_fault: str = "stop", kept: str | Path | None = None,
+        tell: Callable[[int, int], None] | None = None,
+    ) -> Gallery:  # fmt: skip
         """Embeds every image of a folder and of the folders in it, but hidden ones.
 
-        Raises PairError if there is none or files cannot be read.
+        Rows of photos that have not changed since come from `kept`, a file that `save` wrote, if it is there
+        and of this model. `tell` is called with the number of photos done and their total. Raises PairError
+        if there is no photo or files cannot be read.
         """
-        folders = _with_subfolders(Path(folder))
-        unread = [fault for place in folders for fault in list_unread(place)]
+        photos, unread = _photos_in(Path(folder))
         if unread and on_fault == "stop":
             raise PairError(faults_message(folder, unread))
-        photos = [photo for place in folders for photo in list_images(place)]
-        gallery = Gallery.from_files(model, photos, root=folder, on_fault=on_fault)
-        gallery.skipped += len(unread)
+        gallery = Gallery.from_files(model, photos, root=folder, on_fault=on_fault, kept=kept, tell=tell)
+        gallery.left_out += [fault.path for fault in unread]
+        gallery.folder = str(folder)
         return gallery
 
     @staticmethod
     def from_files(
-        model: Method, paths: Sequence[Path], *, root: str | Path = "gallery", on_fault: str = "stop"
-    ) -> Gallery:
-        """Embeds these photo files; `root` names them in messages."""
+        model: Method, paths: Sequence[Path], *, root: str | Path = "gallery", on_fault: str = "stop",
+        kept: str | Path | None = None, tell: Callable[[int, int], None] | None = None,
+    ) -> Gallery:  # fmt: skip
+        """Embeds these photo files; `root` names them in messages, the rest is as for `from_folder`."""
         if not paths:
             raise PairError(f"{root}: no photos to search in")
-        pixels, faults = load_images(paths, model.image_size, model.fit, ram_budget(model) * 2**30, "photos")
+        stamps = [_stamp(path) for path in paths]  # before they are read: a later change is noticed
+        rows = _kept_rows(kept, model)
+        new = [stamp for stamp in dict.fromkeys(stamps) if stamp not in rows]
+        device, done = next(model.parameters()).device, len(paths) - len(new)
+        faults: list[Fault] = []
+        with tqdm(total=len(new), desc="photos", disable=None, leave=False) as bar:
+            for start in range(0, len(new), BATCH):
+                part = {Path(stamp.path): stamp for stamp in new[start : start + BATCH]}
+                pixels, broken = load_images(list(part), model.image_size, model.fit, what="")
+                faults += broken
+                for fault in broken:
+                    del part[fault.path]
+                if part and (not faults or on_fault != "stop"):  # or only the list of faults is wanted
+                    embeddings = embed(model.eval().embed_photos, pixels, device=device)
+                    rows |= zip(part.values(), embeddings, strict=True)
+                end = min(start + BATCH, len(new))
+                bar.update(end - start)
+                if tell is not None:
+                    tell(done + end, len(paths))
         if faults and on_fault == "stop":
             raise PairError(faults_message(root, faults))
-        if not len(pixels):
+        found = [(path, stamp) for path, stamp in zip(paths, stamps, strict=True) if stamp in rows]
+        if not found:
             raise PairError(f"{root}: none of its {len(paths)} photos can be read")
-        lost = {fault.path for fault in faults}
-        device = next(model.parameters()).device
-        embeddings = embed(model.eval().embed_photos, pixels, device=device, what="photos")
-        kept = [path for path in paths if path not in lost]
-        return Gallery(model, kept, embeddings, len(paths) - len(kept))
+        paths, stamps = map(list, zip(*found, strict=True))
+        embeddings, fresh = torch.stack([rows[stamp] for stamp in stamps]), len(new) - len(faults)
+        left_out = [fault.path for fault in faults]
+        return Gallery(model, paths, embeddings, left_out, stamps=stamps, fresh=fresh)
 
     def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
         """The k photos that match a sketch best: a picture file, or (3, h, w) float in [0, 1].
@@ -102,8 +150,10 @@ class Gallery:
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        paths = json.dumps([str(photo) for photo in self.paths])
-        metadata = {"paths": paths, "model": fingerprint(self.model.photo_encoder)}
+        notes: dict[str, list] = {"paths": [str(photo) for photo in self.paths], "stamps": self.stamps}
+        notes["left_out"] = [str(photo) for photo in self.left_out]
+        metadata = {name: json.dumps(values) for name, values in notes.items()}
+        metadata |= {"folder": self.folder, **_owner(self.model)}
         try:
             with replacing_file(path) as fresh:
                 save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
@@ -115,19 +165,73 @@ class Gallery:
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:
-        """Reads what `save` wrote; `model` must be the one that embedded it. Raises PairError."""
-        try:
-            with safe_open(str(path), "pt") as file:
-                embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-                paths, owner = [Path(photo) for photo in json.loads(metadata["paths"])], metadata["model"]
-            if embeddings.dtype != torch.float32 or embeddings.ndim < 2 or len(embeddings) != len(paths):
-                found = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
-                raise ValueError(f"{len(paths)} names for {found}")
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise PairError(f"{path}: not a saved gallery ({error})") from None
-        if owner != fingerprint(model.photo_encoder):
-            raise PairError(f"{path}: was embedded by another model; embed the photos again")
-        return Gallery(model, paths, embeddings)
+        """Reads what `save` wrote; `model` must be the one that embedded it.
+
+        Raises PairError, also where photos have changed since, are gone, or have come into the folder.
+        """
+        saved = _read(path, model)
+        changed = [stamp.path for stamp in saved.stamps if stamp != _stamp(stamp.path)]
+        if saved.folder:
+            photos, unread = _photos_in(Path(saved.folder))
+            here = {*photos, *(fault.path for fault in unread)}
+            changed += sorted(map(str, here - {*saved.paths, *saved.left_out}))
+        if changed:
+            raise PairError(
+                f"{path}: {len(changed)} photos have changed, come or gone since they were embedded, such as "
+                f"{changed[0]}; embed the photos again (`from_folder` with `kept` embeds only these)"
+            )
+        return saved
+
+
+def _read(path: str | Path, model: Method) -> Gallery:
+    """The gallery in a file as it was saved; one of an older version has no stamps. Raises PairError."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
+        notes = {"stamps": "[]", "left_out": "[]", **metadata}
+        paths, left_out = ([Path(photo) for photo in json.loads(notes[key])] for key in ("paths", "left_out"))
+        stamps = [Stamp(str(name), int(size), int(time)) for name, size, time in json.loads(notes["stamps"])]
+        if embeddings.dtype != torch.float32 or embeddings.ndim < 2 or len(embeddings) != len(paths):
+            found = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
+            raise ValueError(f"{len(paths)} names for {found}")
+        if stamps and [stamp.path for stamp in stamps] != [str(photo) for photo in paths]:
+            raise ValueError("its stamps are of other photos")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise PairError(f"{path}: not a saved gallery ({error})") from None
+    owner = _owner(model)
+    if any({**owner, "model": "", **metadata}[name] != value for name, value in owner.items()):
+        raise PairError(f"{path}: was embedded by another model; embed the photos again")
+    folder = metadata.get("folder", "")
+    return Gallery(model, paths, embeddings, left_out, stamps=stamps, folder=folder, fresh=0)
+
+
+def _kept_rows(path: str | Path | None, model: Method) -> dict[Stamp, Tensor]:
+    """The rows in the file of a gallery; none if it is not there, damaged or of another model."""
+    try:
+        saved = _read(path or "", model)
+    except InputError:
+        return {}
+    return dict(zip(saved.stamps, saved.embeddings, strict=False))
+
+
+def _owner(model: Method) -> dict[str, str]:
+    """What decides how a photo is embedded."""
+    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}"}
+
+
+def _stamp(path: str | Path) -> Stamp:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return Stamp(str(path), -1, -1)
+    return Stamp(str(path), found.st_size, found.st_mtime_ns)
+
+
+def _photos_in(folder: Path) -> tuple[list[Path], list[Fault]]:
+    """The image files of a folder and of those below it, and what is only named like one."""
+    places = _with_subfolders(folder)
+    photos = [photo for place in places for photo in list_images(place)]
+    return photos, [fault for place in places for fault in list_unread(place)]
 
 
 def _with_subfolders(folder: Path) -> list[Path]:

@@ -151,6 +151,71 @@ def test_a_gallery_survives_saving(model, pairs, tmp_path):
     assert torch.equal(loaded.embeddings, gallery.embeddings)
 
 
+@pytest.fixture
+def shop(model, clothes, tmp_path):
+    """A folder of photos of one's own, its gallery, and the file that keeps it."""
+    shutil.copytree(clothes / "testB", tmp_path / "shop")
+    gallery = Gallery.from_folder(model, tmp_path / "shop")
+    gallery.save(tmp_path / "kept.safetensors")
+    return tmp_path / "shop", gallery, tmp_path / "kept.safetensors"
+
+
+def test_a_saved_gallery_embeds_only_what_is_new(model, clothes, shop):
+    folder, gallery, kept = shop
+    again = Gallery.from_folder(model, folder, kept=kept)
+    assert (again.fresh, again.paths) == (0, gallery.paths)
+    assert torch.equal(again.embeddings, gallery.embeddings)
+    (folder / "more").mkdir()
+    removed, renamed, replaced, *rest = gallery.paths
+    removed.unlink()
+    renamed.rename(folder / "more" / "renamed.png")
+    shutil.copy(next((clothes / "trainB").iterdir()), replaced)
+    told = []
+    changed = Gallery.from_folder(model, folder, kept=kept, tell=lambda *count: told.append(count))
+    assert (changed.fresh, told) == (2, [(7, 7)])
+    assert changed.paths == [replaced, *rest, folder / "more" / "renamed.png"]
+    torch.testing.assert_close(changed.embeddings[1:6], gallery.embeddings[3:])
+    torch.testing.assert_close(changed.embeddings[6], gallery.embeddings[1])
+    assert not torch.allclose(changed.embeddings[0], gallery.embeddings[2])
+
+
+def test_other_weights_and_damaged_files_keep_nothing(model, shop, monkeypatch):
+    folder, _, kept = shop
+    other = ARNet("sbir_mini", image_size=48, embed_dim=16)
+    assert Gallery.from_folder(other, folder, kept=kept).fresh == 8
+    monkeypatch.setattr(model, "fit", "stretch")
+    assert Gallery.from_folder(model, folder, kept=kept).fresh == 8
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert Gallery.from_folder(model, folder, kept=kept).fresh == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda photo: photo.unlink(),
+        lambda photo: photo.rename(photo.with_name("renamed.png")),
+        lambda photo: photo.write_bytes(photo.read_bytes() + b" "),
+        lambda photo: shutil.copy(photo, photo.with_name("new.png")),
+    ],
+    ids=["removed", "renamed", "replaced", "new"],
+)
+def test_a_saved_gallery_notices_changed_photos(model, shop, change):
+    _, gallery, kept = shop
+    assert Gallery.load(kept, model).paths == gallery.paths
+    change(gallery.paths[3])
+    with pytest.raises(PairError, match=r"kept.safetensors: [12] photos have changed, come or gone"):
+        Gallery.load(kept, model)
+
+
+def test_a_photo_that_was_left_out_is_no_change(model, shop):
+    folder, _, kept = shop
+    (folder / "broken.png").write_text("no image")
+    Gallery.from_folder(model, folder, kept=kept, on_fault="skip").save(kept)
+    assert Gallery.load(kept, model).left_out == [folder / "broken.png"]
+    again = Gallery.from_folder(model, folder, kept=kept, on_fault="skip")
+    assert (again.fresh, again.skipped) == (0, 1)
+
+
 def test_what_is_not_a_gallery_is_refused(model, tmp_path):
     (tmp_path / "words").write_text("hello")
     with pytest.raises(PairError, match="not a saved gallery"):
