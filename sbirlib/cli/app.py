@@ -13,6 +13,7 @@ from tyro.conf import OmitSubcommandPrefixes
 from sbirlib.cli.ablate import ablate_from, compare_command, published_command
 from sbirlib.cli.bench import bench_command
 from sbirlib.cli.data import data_command
+from sbirlib.cli.draw import app_command
 from sbirlib.cli.flags import start_of
 from sbirlib.cli.methods import methods_command, weights_command
 from sbirlib.cli.models import evaluate_command, picture_command, search_command
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "train": train_from(start),
             "evaluate": evaluate_command,
             "search": search_command,
+            "app": app_command,
             "picture": picture_command,
             "report": report_command,
             "methods": methods_command,

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from scipy import ndimage
+from scipy.spatial import cKDTree
 
 FILL_OF_FRAME = 0.84  # the longer side of a garment, as a share of the frame
 SIZE, WIDTH = 320, 3.0  # px: the canvas, and a pen as wide on it as those of MiniClothes' designers
@@ -16,6 +18,11 @@ INK, OVERSAMPLING = 20, 3
 FAINT, CONTRAST = 12, 64
 # A drawing is lines: of those 1/24 wide squares that have ink, few are full of it; in a photo most are.
 SQUARE, FULL = 1 / 24, 0.2
+GRID, CLOSED = 96, 13  # cells to a side in which the light on a paper is measured, and how wide a line may be
+SHARP = (
+    0.2  # steeper steps of the logarithm of light, cell to cell, are no shadows but the outlines of things
+)
+SPECK = 1 / 200  # of the ink of the longest line: what is smaller does not count for the frame
 
 
 class Stroke(NamedTuple):
@@ -55,15 +62,41 @@ def frame_strokes(strokes: Sequence[Stroke], size: int = SIZE) -> list[Stroke]:
     return [Stroke((stroke.points - (low + high) / 2) * scale + size / 2, stroke.width) for stroke in strokes]
 
 
+def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
+    """What is left of the strokes where a rubber of some width has passed: the pieces beside its way."""
+    way, left = cKDTree(_closely(rubber.points)), []
+    for stroke in strokes:
+        points = _closely(stroke.points)
+        kept = way.query(points)[0] > (rubber.width + stroke.width) / 2
+        ends = np.flatnonzero(np.diff(kept)) + 1
+        pieces = [
+            piece
+            for piece, stays in zip(np.split(points, ends), np.split(kept, ends), strict=True)
+            if stays[0]
+        ]
+        left += [stroke] if kept.all() else [stroke._replace(points=piece) for piece in pieces]
+    return left
+
+
+def _closely(points: np.ndarray) -> np.ndarray:
+    """A stroke's points (n, 2), with others between them at most 1 px apart."""
+    points = np.asarray(points, dtype=float)
+    steps = np.hypot(*np.diff(points, axis=0).T)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    places = np.union1d(along, np.arange(0, along[-1]))
+    return np.stack([np.interp(places, along, axis) for axis in points.T], axis=1)
+
+
 def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     """A picture of a drawing on plain paper, cut out and framed as `frame_strokes` does.
 
-    Returns (size, size, 3) uint8; the paper becomes white, and light lines on dark paper become dark ones. A
-    picture without plain paper around it, such as a photo of a room, is only centred: see `has_drawing`.
+    Returns (size, size, 3) uint8; the paper becomes white, in a shadow too, and light lines on dark paper
+    become dark ones. A picture without plain paper around it, such as a photo of a room, is only centred:
+    see `has_drawing`.
     """
     picture = _shrunk(picture, size)
     pixels, ink = _ink(picture)
-    rows, columns = np.nonzero(ink)
+    rows, columns = np.nonzero(_without_specks(ink))
     if len(rows):
         middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
         side = max(np.ptp(columns) + 1, np.ptp(rows) + 1, SMALLEST * max(picture.size)) / FILL_OF_FRAME
@@ -74,6 +107,11 @@ def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
     return np.array(page.resize((size, size), Image.Resampling.LANCZOS))
 
 
+def centre_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
+    """The picture as it is, in the middle of a white square (size, size, 3)."""
+    return np.array(ImageOps.pad(picture.convert("RGB"), (size, size), color="white"))
+
+
 def has_drawing(picture: Image.Image) -> bool:
     """Whether `frame_picture` finds a drawing on plain paper, or else only centres the picture."""
     return bool(_ink(_shrunk(picture, SIZE))[1].any())
@@ -81,25 +119,79 @@ def has_drawing(picture: Image.Image) -> bool:
 
 def _shrunk(picture: Image.Image, size: int) -> Image.Image:
     picture = picture.convert("RGB")
-    picture.thumbnail((4 * size, 4 * size))
+    picture.thumbnail((3 * size, 3 * size))
     return picture
 
 
 def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (h, w, 3), dark on white if it is a drawing on plain paper, and where its ink is (h, w)."""
     pixels = np.asarray(picture, dtype=float)
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    paper = np.median(edge, axis=0)
-    difference = np.abs(pixels - paper).max(axis=2)
+    # Paper of one shade first. Unless it is bright, nothing but lines may lie on it, or it may be a photo.
+    bright = bool(np.median(_edge(pixels), axis=0).min() > 128)
+    pages = (pixels,) if bright else (pixels, 255 - pixels)
+    for page in pages:
+        ink = _darker(page, np.median(_edge(page), axis=0), not bright)
+        if ink.any():
+            return _cleaned(page, ink), ink
+    for page in pages:
+        light = ndimage.grey_closing(_coarse(page), (CLOSED, CLOSED, 1))  # without the dark lines
+        steps = [np.abs(np.diff(np.log(light + 1), axis=axis)).max() for axis in (0, 1)]
+        if max(steps) < SHARP:
+            ink = _darker(page, _spread(light, ink.shape), True)
+            if ink.any():
+                return _cleaned(page, ink), ink
+    return pixels, np.zeros(pixels.shape[:2], dtype=bool)
+
+
+def _darker(page: np.ndarray, paper: np.ndarray, strict: bool) -> np.ndarray:
+    """Where a page (h, w, 3) has ink on its paper, (h, w); nowhere if it is no drawing."""
+    difference = (paper - page) * 255 / np.maximum(paper, 1)
+    difference = (difference.clip(0) if strict else np.abs(difference)).max(axis=2)
     # Of nine neighbours the third largest: a line of one pixel stays, a speck of dust goes.
-    lines = np.asarray(Image.fromarray(difference.astype(np.uint8)).filter(ImageFilter.RankFilter(3, 6)))
-    contrast = np.clip(np.percentile(lines, 99.8) / 2, FAINT, CONTRAST)
+    levels = Image.fromarray(difference.clip(0, 255).astype(np.uint8))
+    lines = np.asarray(levels.filter(ImageFilter.RankFilter(3, 6)))
+    grain = 5 * np.median(difference)  # which is 0.67 standard deviations of the paper's noise
+    contrast = max(np.clip(np.percentile(lines, 99.8) / 2, FAINT, CONTRAST), grain)
     ink = (difference if contrast == CONTRAST else lines) > contrast
     squares = np.asarray(Image.fromarray(ink).convert("L").reduce(max(1, int(SQUARE * max(ink.shape)))))
-    dark = paper.max() < 128 and np.sum(squares == 255) < FULL * np.sum(squares > 0)
-    plain = np.mean(np.abs(edge - paper).max(axis=1) > contrast) < 0.1
-    if not plain or not (dark or paper.min() > 128):
-        return pixels, np.zeros_like(ink)
-    if dark:
-        pixels, paper = 255 - pixels, 255 - paper
-    return np.minimum(pixels * 255 / paper, 255), ink
+    lines_only = np.sum(squares == 255) < FULL * np.sum(squares > 0)
+    return ink & bool(np.mean(_edge(ink)) < 0.1 and (lines_only or not strict))
+
+
+def _cleaned(page: np.ndarray, ink: np.ndarray) -> np.ndarray:
+    """The page with white paper, whatever light falls on it, and with ink as dark as that of a pen."""
+    blank = ~ndimage.binary_dilation(ink, iterations=2)
+    cells = _coarse(np.dstack([page * blank[..., None], blank]))
+    cells = ndimage.gaussian_filter(cells, (4, 4, 0))
+    paper = _spread(cells[..., :3] / np.maximum(cells[..., 3:], 1e-6), ink.shape)
+    dark = (255 - page * 255 / np.maximum(paper, 1)).clip(0, 255)
+    grain = np.percentile(dark.max(axis=2)[blank], 99) if blank.any() else 0
+    dark = (dark - grain).clip(0) * 255 / max(255 - grain, 1)
+    strength = np.percentile(dark.max(axis=2)[ink], 75)
+    return 255 - (dark * max(1, 200 / max(strength, 1))).clip(0, 255)
+
+
+def _coarse(values: np.ndarray) -> np.ndarray:
+    """Means (GRID, GRID, c) of values (h, w, c)."""
+    return _resized(values, (GRID, GRID), Image.Resampling.BOX)
+
+
+def _spread(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Cells (GRID, GRID, c) as values (h, w, c) of a page of this shape."""
+    return _resized(cells, (shape[1], shape[0]), Image.Resampling.BICUBIC)
+
+
+def _resized(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    layers = np.moveaxis(values.astype(np.float32), 2, 0)
+    return np.stack([np.asarray(Image.fromarray(layer).resize(size, how)) for layer in layers], axis=2)
+
+
+def _without_specks(ink: np.ndarray) -> np.ndarray:
+    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (sizes > SPECK * sizes.max())[pieces]
+
+
+def _edge(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])

@@ -6,33 +6,49 @@ can draw and search in the same way.
 
 from __future__ import annotations
 
+import base64
 import io
-import math
+import json
 import tempfile
+import threading
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 from ipycanvas import Canvas
-from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, Layout, VBox
+from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, Layout, ToggleButton, VBox
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from sbirlib.data.images import EXTENSIONS, ImageError, as_pixels, read_image
-from sbirlib.data.strokes import INK, SIZE, WIDTH, Stroke, frame_picture, frame_strokes, render_strokes
+from sbirlib.data.strokes import (
+    INK,
+    SIZE,
+    WIDTH,
+    Stroke,
+    centre_picture,
+    erase_strokes,
+    frame_picture,
+    frame_strokes,
+    has_drawing,
+    render_strokes,
+)  # fmt: skip
 from sbirlib.errors import InputError
-from sbirlib.figures.photos import image_grid, retrieval_card
+from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message, png_bytes
-from sbirlib.panels.base import BORDER, Panel, Status
+from sbirlib.panels.base import Panel, Status
+from sbirlib.panels.hits import HitGrid
 from sbirlib.retrieval.gallery import Gallery, Hit
 
-THUMBNAIL = 270  # px, twice what is shown: sharp on fine screens, and large photos are decoded only once
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
-SEEN = '<div style="line-height: 1.4">what is searched with:<br>the drawing, centred<br>and enlarged</div>'
+SEEN = '<div style="line-height: 1.4">what is searched with</div>'
 ON_PICTURE = "Strokes go on top of this picture; Clear takes it away."
+NOT_FRAMED = (
+    "No plain paper was found around a drawing in {}, so it is only centred, not cut out or enlarged."
+)
+RUBBER = 24.0  # px, the width of the eraser
 
 
 class Sheet(NamedTuple):
@@ -45,6 +61,11 @@ class Sheet(NamedTuple):
         """The canvas (size, size, 3) as it looks."""
         drawn = render_strokes(self.strokes, size)
         return drawn if self.paper is None else np.minimum(drawn, self.paper)
+
+    def without(self, rubber: Stroke, size: int = SIZE) -> Sheet:
+        """The sheet once a rubber has passed over its strokes and its paper."""
+        paper = None if self.paper is None else np.maximum(self.paper, _white_under(rubber, size))
+        return Sheet(paper, tuple(erase_strokes(self.strokes, rubber)))
 
     def query(self, size: int = SIZE) -> np.ndarray:
         """What is searched with, (size, size, 3): the strokes framed, unless a picture lies under them."""
@@ -67,39 +88,51 @@ class DrawPanel(Panel):
 
     `sample` is a picture file that is on the canvas from the start. A picture, be it the sample or an
     uploaded one, lies on the canvas like paper: strokes go on top of it, Clear takes it away. Undo
-    takes back the last step, whether that was a stroke, a picture or Clear. `size` is in px.
+    takes back the last step, whether that was a stroke, a picture or Clear. `size` is in px. Without `frame`
+    drawings are searched as they are, neither centred nor enlarged. Until there is a gallery, which
+    `search_in` gives it, one can draw, but nothing is found.
     """
 
     def __init__(
-        self, gallery: Gallery, *, k: int = 10, sample: str | Path | None = None, size: int = SIZE
-    ) -> None:
-        self.gallery, self.k, self.size = gallery, k, size
+        self, gallery: Gallery | None, *, k: int = 10, sample: str | Path | None = None, size: int = SIZE,
+        frame: bool = True,
+    ) -> None:  # fmt: skip
+        self.gallery, self.k, self.size, self.frame = gallery, k, size, frame
         self.hits: list[Hit] = []
         self.query = render_strokes([], size)
         self._sheets = [BLANK]
         self._pen: list[tuple[float, float]] = []
-        self._thumbnail = lru_cache(maxsize=256)(_thumbnail)
-        self.canvas, self.status = Canvas(width=size, height=size), Status()
-        self.seen = Image(format="png", width=size // 3, layout=Layout(border=BORDER))
-        look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width=f"{size}px")}
+        self._lock = threading.RLock()  # a gallery may come while somebody draws
+        self.canvas, self.status, self.found = Canvas(width=size, height=size), Status(), HitGrid(HINT)
+        self.seen, self.saved = Image(format="png", width=size // 4).add_class("sbir-seen"), HTML()
+        look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width="100%")}
         self.pen_width = FloatSlider(WIDTH, min=1, max=10, step=0.5, **look)
         self.undo_button = self._button("Undo", "takes back the last step", self.undo)
         self.clear_button = self._button("Clear", "an empty canvas", self.clear)
-        look = {"tooltip": "searches with a picture file", "layout": Layout(width="auto")}
-        self.upload = FileUpload(accept=",".join(EXTENSIONS), **look)
+        look = {"layout": Layout(width="auto")}
+        self.eraser = ToggleButton(description="Eraser", tooltip="rubs out what is under the pen", **look)
+        self.upload = FileUpload(accept=",".join(EXTENSIONS), tooltip="searches with a picture file", **look)
         super().__init__()
-        buttons = [self.undo_button, self.clear_button, self.upload]
+        buttons = [self.undo_button, self.clear_button, self.eraser, self.upload]
         if sample is not None:
             hint = "searches with a sample sketch"
             self.sample_button = self._button("Sample", hint, lambda: self.load(sample))
             buttons.append(self.sample_button)
             self.load(sample)
         self._listen()
-        frame = Box([self.canvas], layout=Layout(border=BORDER, overflow="hidden")).add_class("sbir-canvas")
-        rows = [frame, self.pen_width, HBox(buttons), HBox([self.seen, HTML(SEEN)])]
-        left = VBox(rows, layout=Layout(flex="0 0 auto"))
-        right = VBox([self.picture, self.status], layout=Layout(flex="1 1 0", min_width="0"))
-        self.children = (HBox([left, right], layout=Layout(width="100%")),)
+        tools = HBox(buttons).add_class("sbir-tools")
+        seen = HBox([self.seen, VBox([HTML(SEEN), self.saved])])
+        left = VBox([Box([self.canvas]).add_class("sbir-canvas"), tools, self.pen_width, seen])
+        right = VBox([self.status, self.found])
+        self.children = (
+            HBox([left.add_class("sbir-left"), right.add_class("sbir-right")]).add_class("sbir"),
+        )
+
+    def search_in(self, gallery: Gallery) -> None:
+        """Searches this gallery from now on, at once with what is on the canvas."""
+        with self._lock:
+            self.gallery = gallery
+            self._turn_to(self._sheets)
 
     @property
     def strokes(self) -> list[Stroke]:
@@ -124,9 +157,18 @@ class DrawPanel(Panel):
         sheet = self._sheets[-1]
         self._turn_to([*self._sheets, sheet._replace(strokes=(*sheet.strokes, stroke))])
 
-    def load(self, path: str | Path) -> None:
+    def erase(self, points: ArrayLike, width: float = RUBBER) -> None:
+        """Rubs out what lies under a movement of the eraser; Undo brings it back."""
+        rubber = Stroke(np.asarray(points, dtype=float), width)
+        self._turn_to([*self._sheets, self._sheets[-1].without(rubber, self.size)])
+
+    def load(self, path: str | Path, name: str | None = None) -> None:
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
-        self._turn_to([*self._sheets, Sheet(frame_picture(read_image(path), self.size))])
+        picture = read_image(path)
+        paper = (frame_picture if self.frame else centre_picture)(picture, self.size)
+        self._turn_to([*self._sheets, Sheet(paper)])
+        if self.frame and not has_drawing(picture):
+            self.status.say(NOT_FRAMED.format(name or path), alert=True)
 
     def undo(self) -> None:
         """Takes back the last step: a stroke, a picture, or Clear."""
@@ -137,34 +179,38 @@ class DrawPanel(Panel):
         if self._sheets[-1] is not BLANK:
             self._turn_to([*self._sheets, BLANK])
 
-    def photos(self) -> Figure:
-        """The photos found, best first, in two rows; titles are rank and cosine similarity."""
-        if not self.hits:
-            return message(HINT, width=7.4, height=3.2)
-        return image_grid(*self._shown(), columns=math.ceil(len(self.hits) / 2), side=1.35)
+    def drawing(self) -> str:
+        """The strokes as JSON: the canvas's size, and for each stroke its points in px."""
+        strokes = [np.round(stroke.points, 1).tolist() for stroke in self.strokes]
+        return json.dumps({"size": [self.size, self.size], "strokes": strokes})
 
     def figure(self) -> Figure:
         """The query picture beside its photos."""
         if not self.hits:
             return message(HINT)
-        count, total = len(self.hits), len(self.gallery.paths)
-        heading = f"the {count} most similar of {total} photos: rank and cosine similarity"
-        return retrieval_card(self.query, *self._shown(), heading=heading, columns=math.ceil(count / 2))
+        photos, titles = [], [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits]
+        for hit in self.hits:
+            photos.append(read_image(hit.path))
+            photos[-1].thumbnail((270, 270))  # twice what is shown
+        heading = (
+            f"the {len(photos)} most similar of {len(self.gallery.paths)} photos: rank and cosine similarity"
+        )
+        return retrieval_card(self.query, photos, titles, heading=heading, columns=(len(photos) + 1) // 2)
 
     def refresh(self, _change: object = None) -> None:
         """Draws the canvas again, and the photos beside it."""
         self._paint()
-        self.picture.value = png_bytes(self.photos())
-
-    def _shown(self) -> tuple[list[np.ndarray], list[str]]:
-        titles = [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits]
-        return [self._thumbnail(hit.path) for hit in self.hits], titles
+        self.found.show(self.hits)
+        link = base64.b64encode(self.drawing().encode()).decode()
+        save = f'<a download="drawing.json" href="data:application/json;base64,{link}">Save these strokes</a>'
+        self.saved.value = save if self.strokes else ""
 
     def _turn_to(self, sheets: list[Sheet]) -> None:
         """Searches with the last of these sheets, and shows it."""
         sheet = sheets[-1]
-        query = sheet.query(self.size)
-        found = [] if sheet is BLANK else search_picture(self.gallery, query, self.k)
+        query = sheet.query(self.size) if self.frame else sheet.page(self.size)
+        blank = self.gallery is None or (sheet.paper is None and not sheet.strokes)
+        found = [] if blank else search_picture(self.gallery, query, self.k)
         self._sheets, self.query, self.hits = sheets, query, found
         self.status.say(ON_PICTURE if sheet.paper is not None and not sheet.strokes else "")
         self.refresh()
@@ -194,8 +240,9 @@ class DrawPanel(Panel):
 
     def _pen_down(self, x: float, y: float) -> None:
         self._pen = [(x, y)]
-        self.canvas.line_width, self.canvas.line_cap = self.pen_width.value, "round"
-        self.canvas.stroke_style = f"rgb({INK}, {INK}, {INK})"
+        rubs, self.canvas.line_cap = self.eraser.value, "round"
+        self.canvas.line_width = RUBBER if rubs else self.pen_width.value
+        self.canvas.stroke_style = "white" if rubs else f"rgb({INK}, {INK}, {INK})"
 
     def _pen_move(self, x: float, y: float) -> None:
         if self._pen:
@@ -205,7 +252,7 @@ class DrawPanel(Panel):
     def _pen_up(self, *last: float) -> None:
         if self._pen:
             points, self._pen = [*self._pen, last] if last else self._pen, []
-            self._attempt(lambda: self.stroke(points))
+            self._attempt(lambda: (self.erase if self.eraser.value else self.stroke)(points))
 
     def _take_upload(self) -> None:
         if not self.upload.value:
@@ -215,14 +262,15 @@ class DrawPanel(Panel):
             path = Path(folder) / "upload"
             path.write_bytes(file["content"])
             try:
-                self.load(path)
+                self.load(path, file["name"])
             except ImageError as error:
                 raise ImageError(str(error).replace(str(path), file["name"])) from None
 
     def _attempt(self, action: Callable[[], None]) -> None:
         """Runs what a click or a stroke asks for; an error is shown in the panel, or nobody would see it."""
         try:
-            action()
+            with self._lock:
+                action()
         except Exception as error:
             text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             self.status.say(text, alert=True)
@@ -233,7 +281,6 @@ class DrawPanel(Panel):
         return button
 
 
-def _thumbnail(path: Path) -> np.ndarray:
-    picture = read_image(path)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.asarray(picture)
+def _white_under(rubber: Stroke, size: int) -> np.ndarray:
+    """White (size, size, 3) where a rubber has passed, else 0."""
+    return np.where(render_strokes([rubber], size) < 128, 255, 0).astype(np.uint8)

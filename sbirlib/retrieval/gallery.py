@@ -84,7 +84,7 @@ class Gallery:
         and of this model. `tell` is called with the number of photos done and their total. Raises PairError
         if there is no photo or files cannot be read.
         """
-        photos, unread = _photos_in(Path(folder))
+        photos, unread = photos_in(Path(folder))
         if unread and on_fault == "stop":
             raise PairError(faults_message(folder, unread))
         gallery = Gallery.from_files(model, photos, root=folder, on_fault=on_fault, kept=kept, tell=tell)
@@ -172,7 +172,7 @@ class Gallery:
         saved = _read(path, model)
         changed = [stamp.path for stamp in saved.stamps if stamp != _stamp(stamp.path)]
         if saved.folder:
-            photos, unread = _photos_in(Path(saved.folder))
+            photos, unread = photos_in(Path(saved.folder))
             here = {*photos, *(fault.path for fault in unread)}
             changed += sorted(map(str, here - {*saved.paths, *saved.left_out}))
         if changed:
@@ -227,7 +227,7 @@ def _stamp(path: str | Path) -> Stamp:
     return Stamp(str(path), found.st_size, found.st_mtime_ns)
 
 
-def _photos_in(folder: Path) -> tuple[list[Path], list[Fault]]:
+def photos_in(folder: Path) -> tuple[list[Path], list[Fault]]:
     """The image files of a folder and of those below it, and what is only named like one."""
     places = _with_subfolders(folder)
     photos = [photo for place in places for photo in list_images(place)]
