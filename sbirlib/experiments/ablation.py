@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from sbirlib.config.config import Config, DataConfig, differing_settings
-from sbirlib.data.pairs import PairFolder
+from sbirlib.data.from_photos import training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, read_row, write_tables
 from sbirlib.experiments.grids import Variant
@@ -121,7 +121,7 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         idle = [field for field in changes[name] if field.startswith("mstr.") and field != "mstr.enabled"]
         if idle and not config.mstr.enabled:
             raise ConfigError(f"{name}: needs token recycling, as in preset mini_full, or mstr.enabled=true")
-        pairs = PairFolder(config.data.root, pattern=config.data.pattern)
+        pairs = training_folder(config.data.root, config.data.pattern, config.data.sketches)
         pairs.split("test")
         METHODS[config.method].needs.check(config.method, pairs, config)
         models[repr(config.to_dict() | {"data": None, "optim": None, "run": None})] = config
@@ -145,7 +145,8 @@ def _score(job: _Job, model: Method, seconds: float) -> RunScore:
     """Scores on the test split and leaves the result in the job's folder."""
     data = job.config.data
     device = "cpu" if job.config.run.device == "cpu" else PartialState().device
-    scores = evaluate(model.to(device), PairFolder(data.root, pattern=data.pattern), on_fault=data.on_fault)
+    folder = training_folder(data.root, data.pattern, data.sketches)
+    scores = evaluate(model.to(device), folder, on_fault=data.on_fault)
     score: dict[str, Any] = {}
     for k, a in scores.accuracy.items():
         score |= {f"acc@{k}": a.percent, f"hits@{k}": a.hits, f"low@{k}": a.low, f"high@{k}": a.high}
@@ -161,5 +162,6 @@ def _score(job: _Job, model: Method, seconds: float) -> RunScore:
 
 def _hash(data: DataConfig) -> str:
     """That of the test split: names and bytes of its files."""
-    found: str = data_fingerprint([PairFolder(data.root, pattern=data.pattern).split("test")])["sha256"]
+    folder = training_folder(data.root, data.pattern, data.sketches)
+    found: str = data_fingerprint([folder.split("test")])["sha256"]
     return found
