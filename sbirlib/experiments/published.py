@@ -2,14 +2,13 @@
 
 import csv
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from sbirlib.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent / "papers"
-T = TypeVar("T")
 
 
 class PublishedResult(NamedTuple):
@@ -36,12 +35,11 @@ def results(dataset: str | None = None) -> list[PublishedResult]:
 
     None gives all. Raises InputError for another. `papers/README.md` says where each was printed.
     """
-    rows = [
+    rows = _rows("results.csv", {} if dataset is None else {"dataset": dataset})
+    return [
         PublishedResult._make((name, method, venue, *(float(v or "nan") for v in values), int(count or 0)))
-        for name, method, venue, *values, count in (row.values() for row in _read("results.csv"))
+        for name, method, venue, *values, count in (row.values() for row in rows)
     ]
-    chosen = [row for row in rows if dataset in (None, row.dataset)]
-    return _known(chosen, dataset, {row.dataset for row in rows})
 
 
 def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
@@ -49,19 +47,16 @@ def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
 
     Chair-V2 was scored on 281 queries, as the released code's file pattern finds them.
     """
-    rows = _read("training_curves.csv")
-    chosen = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
-    _known(chosen, f"{dataset} {method}", {f"{row['dataset']} {row['method']}" for row in rows})
-    epochs, accuracies = [int(row["epoch"]) for row in chosen], [float(row["test_acc1"]) for row in chosen]
+    rows = _rows("training_curves.csv", {"dataset": dataset, "method": method})
+    epochs, accuracies = [int(row["epoch"]) for row in rows], [float(row["test_acc1"]) for row in rows]
     return Curve(np.array(epochs), np.array(accuracies))
 
 
-def _known(chosen: list[T], wanted: str | None, known: set[str]) -> list[T]:
-    if not chosen:
-        raise InputError(f"nothing published about {wanted!r}; known: {', '.join(sorted(known))}")
-    return chosen
-
-
-def _read(name: str) -> list[dict[str, str]]:
+def _rows(name: str, wanted: dict[str, str]) -> list[dict[str, str]]:
+    """The rows of a file with these values. Raises InputError if there is none."""
     with (FOLDER / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    if chosen := [row for row in rows if wanted.items() <= row.items()]:
+        return chosen
+    known = sorted({" ".join(row[column] for column in wanted) for row in rows})
+    raise InputError(f"nothing published about {' '.join(wanted.values())!r}; known: {', '.join(known)}")
