@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from sbirlib.panels.app import DrawPage, Tell
 
 SETTINGS = "SBIRLIB_APP"  # the variable by which the page's kernels know what to show
-CODE = "from sbirlib.cli import draw_page\n\ndraw_page()"  # the whole notebook
+# The whole notebook; what it says first goes away when the page is there.
+WAIT = '# Draw it, find its photo\n\n<p class="sbir-wait">The page is being made ready: some ten seconds.</p>'
+CODE = "from sbirlib.cli import draw_page\n\ndraw_page()"
 PACKAGE = Path(__file__).parents[1]
 # The page needs nothing from other places, and no other site may ask for it under a name of its own.
 WEB = {
@@ -39,7 +41,7 @@ WEB = {
 }
 # Kernels of pages that were closed end after ten minutes, if the browser did not say so.
 QUIET = ["--Voila.log_level=ERROR", "--MappingKernelManager.cull_interval=60"]
-QUIET += ["--MappingKernelManager.cull_idle_timeout=600"]
+QUIET += ["--MappingKernelManager.cull_idle_timeout=600", "--progressive_rendering=True"]
 
 
 def app_command(
@@ -176,9 +178,9 @@ def _notebook(temporary: Path) -> Path:
     if clone.is_file():
         return clone
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(CODE)], metadata={"title": "Draw and search", "kernelspec": spec}
-    )
+    cells = [nbformat.v4.new_markdown_cell(WAIT), nbformat.v4.new_code_cell(CODE)]
+    metadata = {"title": "Draw and search", "kernelspec": spec}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.write(notebook, temporary / clone.name)
     return temporary / clone.name
 

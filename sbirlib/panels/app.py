@@ -13,11 +13,14 @@ from sbirlib.panels.base import Status
 from sbirlib.panels.draw import DrawPanel
 from sbirlib.retrieval.gallery import Gallery
 
+# Voila confines what lies over everything to the part that scrolls.
+STYLE = """<style>.sbir-wait { display: none }
+#rendered_cells, #jp-main-content-panel { contain: none !important }</style>"""
 Tell = Callable[[str, float], None]  # what is going on, and how much of it is done, in [0, 1]
 
 
 class DrawPage(VBox):
-    """A heading, a progress bar and a DrawPanel, which searches as soon as `load` has made the gallery.
+    """A progress bar and a DrawPanel, which searches as soon as `load` has made the gallery.
 
     `load` runs in a thread of its own and is given a function to tell how far it is; `options` are those of
     the panel.
@@ -26,8 +29,8 @@ class DrawPage(VBox):
     def __init__(self, load: Callable[[Tell], Gallery], **options: Any) -> None:
         self.panel, self.news = DrawPanel(None, **options), Status()
         self.bar = FloatProgress(max=1.0, layout=Layout(width="100%", max_width="400px"))
-        heading = HTML('<h1 style="font-size: 22px; margin: 4px 0">Draw it, find its photo</h1>')
-        super().__init__([heading, self.news, self.bar, self.panel], layout=Layout(padding="10px"))
+        ready = HTML(STYLE)
+        super().__init__([ready, self.news, self.bar, self.panel], layout=Layout(padding="0 10px"))
         self._load = load
         self.thread = threading.Thread(target=self._work, name="gallery", daemon=True)
         self.thread.start()

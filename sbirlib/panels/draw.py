@@ -103,7 +103,8 @@ class DrawPanel(Panel):
         self._sheets = [BLANK]
         self._pen: list[tuple[float, float]] = []
         self._lock = threading.RLock()  # a gallery may come while somebody draws
-        self.canvas, self.status, self.found = Canvas(width=size, height=size), Status(), HitGrid(HINT)
+        self.canvas, self._other = Canvas(width=size, height=size), Canvas(width=1, height=1)
+        self.status, self.found = Status(), HitGrid(HINT)
         self.seen, self.saved = Image(format="png", width=size // 4).add_class("sbir-seen"), HTML()
         look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width="100%")}
         self.pen_width = FloatSlider(WIDTH, min=1, max=10, step=0.5, **look)
@@ -227,7 +228,7 @@ class DrawPanel(Panel):
     def _listen(self) -> None:
         """Mouse, finger and upload do what `stroke` and `load` do."""
         canvas = self.canvas
-        canvas.on_client_ready(lambda: self._attempt(self._paint))  # a page opened later gets an empty canvas
+        canvas.on_client_ready(lambda: self._attempt(self._ready))
         canvas.on_mouse_down(self._pen_down)
         canvas.on_mouse_move(self._pen_move)
         canvas.on_mouse_up(self._pen_up)
@@ -237,6 +238,11 @@ class DrawPanel(Panel):
         canvas.on_touch_end(lambda touches: self._pen_up())
         canvas.on_touch_cancel(lambda touches: self._pen_up())
         self.upload.observe(lambda _: self._attempt(self._take_upload), "value")
+
+    def _ready(self) -> None:
+        """Paints the canvas of a page that was opened later: it is empty."""
+        self._other.clear()  # the page does not know yet which canvas is drawn on: a change tells it
+        self._paint()
 
     def _pen_down(self, x: float, y: float) -> None:
         self._pen = [(x, y)]

@@ -20,6 +20,8 @@ STYLE = """<style>
 .sbir-canvas { border: 1px solid #8a8f98; border-radius: 8px; overflow: hidden; width: 100%;
   background: #fff; }
 .sbir-canvas canvas { display: block; width: 100%; height: auto; touch-action: none; cursor: crosshair; }
+.sbir-canvas canvas:focus { outline: none; }
+.sbir-left a { color: #1565c0; text-decoration: underline; }
 .sbir-tools { flex-wrap: wrap; gap: 6px; overflow: visible; }
 .sbir-tools .jupyter-button { height: 38px; line-height: 38px; margin: 0; border-radius: 6px;
   padding: 0 12px; }
@@ -34,7 +36,8 @@ STYLE = """<style>
 .sbir-hit button.jupyter-button { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0;
   padding: 0 6px 5px; background: none; border: 0; box-shadow: none; display: block; text-align: left;
   padding-top: 148px; line-height: 26px; color: #222; overflow: hidden; text-overflow: ellipsis; }
-.sbir-full { position: fixed; inset: 0; z-index: 10000; margin: 0; padding: 12px;
+.sbir-full { position: fixed; top: 0; left: 0; width: 100vw; height: 100vh; height: 100dvh; max-width: none;
+  z-index: 10000; margin: 0; padding: 12px;
   background: rgba(15, 18, 22, .93);
   align-items: center; justify-content: center; box-sizing: border-box; }
 .sbir-full img { max-width: 100%; max-height: calc(100vh - 90px); object-fit: contain; background: #fff; }

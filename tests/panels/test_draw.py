@@ -2,17 +2,22 @@
 
 import base64
 import datetime
+import io
+import json
+import threading
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from sbirlib import Gallery, load_run
 from sbirlib.data.images import ImageError, read_image
-from sbirlib.data.strokes import WIDTH, frame_picture, frame_strokes, render_strokes
+from sbirlib.data.strokes import WIDTH, centre_picture, frame_picture, frame_strokes, render_strokes
 from sbirlib.errors import InputError
-from sbirlib.panels.draw import HINT, DrawPanel, search_picture
+from sbirlib.panels.app import DrawPage
+from sbirlib.panels.draw import HINT, RUBBER, DrawPanel, search_picture
 
 PNG = b"\x89PNG\r\n"
 BODY = np.array([(120, 60), (110, 260), (210, 260), (200, 60), (120, 60)], dtype=float)
@@ -63,25 +68,26 @@ def test_an_empty_canvas_says_what_to_do(panel):
     assert panel.hits == []
     assert panel.strokes == []
     assert (panel.query == 255).all()
-    for figure in (panel.figure(), panel.photos()):
-        assert [text.get_text() for text in figure.texts] == [HINT]
+    assert [text.get_text() for text in panel.figure().texts] == [HINT]
+    assert HINT.split("\n")[0] in panel.found.status.value
     panel.undo()
     panel.clear()
     assert panel.hits == []
 
 
 def test_a_stroke_searches_the_gallery_with_the_framed_drawing(panel, gallery):
-    before = bytes(panel.picture.value)
     panel.stroke(BODY)
     panel.stroke(SLEEVE.tolist(), width=6)
     assert [stroke.width for stroke in panel.strokes] == [WIDTH, 6]
     assert np.array_equal(panel.query, render_strokes(frame_strokes(panel.strokes)))
     query = torch.from_numpy(panel.query).permute(2, 0, 1).float() / 255
     assert panel.hits == gallery.search(query, 4) == search_picture(gallery, panel.query, 4)
-    assert bytes(panel.picture.value).startswith(PNG)
-    assert bytes(panel.picture.value) != before
-    titles = [text.get_text() for text in panel.photos().axes[0].texts]
-    assert titles == [f"{hit.rank}: {hit.similarity:.2f}" for hit in panel.hits]
+    cells = [cell.children for cell in panel.found.grid.children]
+    assert [button.description for _, button in cells] == [
+        f"{hit.rank}: {hit.similarity:.2f}  {hit.path.name}" for hit in panel.hits
+    ]
+    assert [bytes(image.value)[:3] for image, _ in cells] == [b"\xff\xd8\xff"] * 4
+    assert panel.found.status.value.count(HINT[:10]) == 0
 
 
 def test_a_small_drawing_in_a_corner_finds_what_a_large_one_finds(panel):
@@ -101,7 +107,7 @@ def test_a_gallery_smaller_than_k_is_shown_whole(gallery):
     panel = DrawPanel(gallery, k=50)
     panel.stroke(BODY)
     assert len(panel.hits) == len(gallery.paths)
-    assert len(panel.photos().axes[0].texts) == len(gallery.paths)
+    assert len(panel.found.grid.children) == len(gallery.paths)
 
 
 def test_the_mouse_does_what_stroke_does(panel, gallery):
@@ -243,6 +249,97 @@ def test_what_is_no_stroke_is_refused(panel, points):
     with pytest.raises(InputError, match="a stroke is one or more points"):
         panel.stroke(points)
     assert panel.strokes == []
+
+
+def test_a_click_on_a_photo_shows_it_whole_with_its_name(panel):
+    panel.stroke(BODY)
+    panel.found.grid.children[1].children[1].click()
+    assert panel.found.full.layout.display == "flex"
+    assert panel.hits[1].path.name in panel.found.name.value
+    with PIL.Image.open(io.BytesIO(panel.found.photo.value)) as shown:
+        assert shown.size == read_image(panel.hits[1].path).size
+    panel.found.full.children[-1].click()
+    assert panel.found.full.layout.display == "none"
+
+
+def test_the_eraser_rubs_out_what_lies_under_it_and_undo_brings_it_back(panel):
+    panel.stroke([(40, 100), (280, 100)])
+    panel.stroke([(40, 300), (280, 300)])
+    first, untouched = panel.hits, panel.strokes[1]
+    panel.eraser.value = True
+    mouse(panel, [(160, 60), (160, 140)])
+    panel.eraser.value = False
+    left, right, below = panel.strokes
+    assert left.points[0].tolist() == [40, 100]
+    assert right.points[-1].tolist() == [280, 100]
+    assert right.points[0, 0] - left.points[-1, 0] == pytest.approx(RUBBER + 3, abs=2)
+    assert below is untouched
+    assert np.array_equal(panel.query, render_strokes(frame_strokes(panel.strokes)))
+    panel.undo()
+    assert len(panel.strokes) == 2
+    assert panel.hits == first
+
+
+def test_the_eraser_whitens_a_picture_too(gallery, sample):
+    panel = DrawPanel(gallery, k=4, sample=sample)
+    panel.erase([(0, 160), (320, 160)], width=640)
+    assert (panel.query > 250).mean() > 0.99
+    panel.undo()
+    assert np.array_equal(panel.query, frame_picture(read_image(sample)))
+
+
+def test_the_strokes_are_offered_as_json(panel):
+    assert panel.saved.value == ""
+    panel.stroke([(3.04, 5), (30, 7)])
+    link = panel.saved.value.split("base64,")[1].split('"')[0]
+    assert json.loads(base64.b64decode(link)) == {"size": [320, 320], "strokes": [[[3.0, 5.0], [30.0, 7.0]]]}
+
+
+def test_an_upload_that_cannot_be_framed_is_told(panel, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(tmp_path / "room.png")
+    choose_file(panel, "room.png", (tmp_path / "room.png").read_bytes())
+    assert "No plain paper was found around a drawing in room.png" in panel.status.value
+    assert len(panel.hits) == 4
+
+
+def test_without_framing_drawings_are_searched_as_they_are(gallery, sample):
+    panel = DrawPanel(gallery, k=4, frame=False)
+    panel.stroke(BODY * 0.3)
+    assert np.array_equal(panel.query, render_strokes(panel.strokes))
+    panel.load(sample)
+    assert np.array_equal(panel.query, centre_picture(read_image(sample)))
+
+
+def test_one_can_draw_before_there_is_a_gallery(gallery):
+    panel = DrawPanel(None, k=4)
+    panel.stroke(BODY)
+    assert panel.hits == []
+    panel.search_in(gallery)
+    assert panel.hits == search_picture(gallery, panel.query, 4)
+
+
+def test_the_page_tells_how_far_it_is_and_what_went_wrong(gallery):
+    def load(tell):
+        tell("Looking at the photos.", 0.5)
+        shares.append(page.bar.value)
+        return gallery
+
+    def fail(tell):
+        raise InputError("the disk is full")
+
+    shares, start = [], threading.Event()
+    page = DrawPage(lambda tell: (start.wait(10), load(tell))[1], k=3)
+    page.panel.stroke(BODY)
+    start.set()
+    page.thread.join(10)
+    assert shares == [0.5]
+    assert "8 photos" in page.news.value
+    assert page.bar.layout.display == "none"
+    assert len(page.panel.hits) == 3
+    broken = DrawPage(fail)
+    broken.thread.join(10)
+    assert "the disk is full" in broken.news.value
 
 
 def test_what_goes_wrong_after_a_mouse_stroke_stands_in_the_panel(gallery, tmp_path):
