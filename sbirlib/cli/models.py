@@ -107,19 +107,19 @@ def evaluate_command(
 
 def search_command(
     sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
-    json: Path | None = None, figure: Path | None = None, frame: bool = False,
+    json: Path | None = None, figure: Path | None = None, frame: bool = True,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
 ) -> int:  # fmt: skip
     """Find the photos in a folder that match a sketch best.
 
     Args:
-        sketch: Picture file with the drawing: dark strokes on white.
+        sketch: Picture file with the drawing: on white or grey paper, or light on dark.
         model: Which model.
         photos: Any folder of photos, with the folders in it.
         top: How many photos to return.
         json: Also write the result to this file.
         figure: Also draw the result into this file (png, pdf, svg).
-        frame: Centre and enlarge the drawing first, as the canvas of notebook 06 does.
+        frame: Cut the drawing out of its paper first, enlarge it to fill the picture, and whiten the paper.
         on_fault: What to do about photos that cannot be read.
     """
     if top < 1:

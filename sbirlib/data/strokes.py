@@ -150,7 +150,7 @@ def _darker(page: np.ndarray, paper: np.ndarray, strict: bool) -> np.ndarray:
     # Of nine neighbours the third largest: a line of one pixel stays, a speck of dust goes.
     levels = Image.fromarray(difference.clip(0, 255).astype(np.uint8))
     lines = np.asarray(levels.filter(ImageFilter.RankFilter(3, 6)))
-    grain = 5 * np.median(difference)  # which is 0.67 standard deviations of the paper's noise
+    grain = 5 * np.median(difference)  # which is some 0.7 standard deviations of the paper's noise
     contrast = max(np.clip(np.percentile(lines, 99.8) / 2, FAINT, CONTRAST), grain)
     ink = (difference if contrast == CONTRAST else lines) > contrast
     squares = np.asarray(Image.fromarray(ink).convert("L").reduce(max(1, int(SQUARE * max(ink.shape)))))

@@ -61,20 +61,21 @@ class HitGrid(VBox):
         self._thumbnail = lru_cache(maxsize=512)(partial(_jpeg, side=THUMBNAIL))
         super().__init__([HTML(STYLE), self.status, self.grid, self.full])
         self.hits: list[Hit] = []
+        self._cells: list[VBox] = []
         self.close_photo()
 
     def show(self, hits: list[Hit]) -> None:
         """Shows these photos instead. Raises ImageError where one cannot be read."""
-        while len(self.grid.children) < len(hits):
+        while len(self._cells) < len(hits):
             cell = VBox([Image(format="jpeg"), Button()]).add_class("sbir-hit")
-            cell.children[1].on_click(partial(self._clicked, len(self.grid.children)))
-            self.grid.children = (*self.grid.children, cell)
-        self.grid.children = self.grid.children[: len(hits)]
-        for cell, hit in zip(self.grid.children, hits, strict=True):
+            cell.children[1].on_click(partial(self._clicked, len(self._cells)))
+            self._cells.append(cell)
+        for cell, hit in zip(self._cells, hits, strict=False):
             image, button = cell.children
             image.value = self._thumbnail(hit.path)
             button.description = f"{hit.rank}: {hit.similarity:.2f}  {hit.path.name}"
             button.tooltip = f"{hit.path.name}: show it in full size"
+        self.grid.children = tuple(self._cells[: len(hits)])
         self.hits = list(hits)
         self.status.say("" if hits else self.hint)
 

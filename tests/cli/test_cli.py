@@ -82,7 +82,7 @@ def test_what_the_package_hands_out_is_loaded_when_it_is_asked_for():
 def test_a_query_that_cannot_be_framed_is_told(run, clothes, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "room.png")
-    where = words("--frame --run", run, "--photos", clothes / "testB")
+    where = words("--run", run, "--photos", clothes / "testB")
     for sketch, told in ((tmp_path / "room.png", True), (next((clothes / "testA").glob("*.png")), False)):
         assert main(["search", str(sketch), *where]) == 0
         assert (f"{sketch} has no plain paper around a drawing" in capsys.readouterr().out) == told
@@ -331,7 +331,7 @@ def test_runs_as_a_module_and_keeps_a_log_file_clean(pairs, tmp_path):
     assert log.read_text().count("epoch ") == 2
 
 
-def test_a_small_drawing_is_framed_if_asked(run, pairs, tmp_path, capsys):
+def test_a_small_drawing_is_framed_unless_that_is_turned_off(run, pairs, tmp_path, capsys):
     whole = pairs.split("test").sketches[0].path
     sketch = Image.open(whole).convert("RGB")
     page = Image.new("RGB", (400, 300), (235, 235, 230))
@@ -340,15 +340,32 @@ def test_a_small_drawing_is_framed_if_asked(run, pairs, tmp_path, capsys):
     rest = words("--top 8 --run", run, "--photos", pairs.root / "testB")
     found = []
     for flags in (
+        ["search", str(tmp_path / "page.png"), "--no-frame"],
         ["search", str(tmp_path / "page.png")],
-        ["search", str(tmp_path / "page.png"), "--frame"],
-        ["search", str(whole), "--frame"],
+        ["search", str(whole)],
     ):
         assert main([*flags, *rest]) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         found.append([float(similarity) for _, similarity, _ in sorted(lines, key=lambda line: line[2])])
     # Framed, the drawing in the corner of grey paper is about what the drawing alone is.
     assert np.abs(np.subtract(found[1], found[2])).max() < np.abs(np.subtract(found[0], found[2])).max()
+
+
+def test_a_photo_of_a_drawing_from_a_turned_phone_finds_what_the_drawing_finds(run, pairs, tmp_path, capsys):
+    whole = pairs.split("test").sketches[0].path
+    upright = Image.new("L", (600, 800), 255)
+    upright.paste(Image.open(whole).convert("L").resize((384, 384)), (150, 300))
+    light = np.linspace(0.45, 0.85, 600)[None, :, None] * np.array([1, 0.97, 0.9])
+    photo = Image.fromarray((np.asarray(upright)[..., None] * light).astype(np.uint8))
+    turned, exif = photo.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    turned.save(tmp_path / "phone.jpg", exif=exif, quality=90)
+    found = []
+    for sketch in (tmp_path / "phone.jpg", whole):
+        assert main(words("search", sketch, "--run", run, "--photos", pairs.root / "testB", "--top 8")) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        found.append([float(similarity) for _, similarity, _ in sorted(lines, key=lambda line: line[2])])
+    assert np.abs(np.subtract(*found)).max() < 0.02
 
 
 def test_what_is_searched_is_not_written_over(run, clothes, tmp_path, capsys):

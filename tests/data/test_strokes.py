@@ -10,6 +10,7 @@ from sbirlib.data.strokes import (
     SIZE,
     WIDTH,
     Stroke,
+    erase_strokes,
     frame_picture,
     frame_strokes,
     has_drawing,
@@ -115,6 +116,50 @@ def test_white_on_black_becomes_black_on_white(clothes):
     black = Image.fromarray(255 - np.asarray(drawing))
     assert has_drawing(black)
     assert np.array_equal(frame_picture(black), frame_picture(drawing))
+
+
+LIGHTS = {
+    "slope": lambda x, y: 0.35 + 0.5 * x,
+    "steep slope": lambda x, y: 0.85 * np.exp(-1.3 * y),
+    "shadow": lambda x, y: 0.85 - 0.4 / (1 + np.exp((x + y - 0.9) * 30)),
+    "corners": lambda x, y: 0.85 - ((x - 0.5) ** 2 + (y - 0.5) ** 2),
+}
+
+
+@pytest.mark.parametrize("strength", [0.85, 0.5], ids=["ink", "pencil"])
+@pytest.mark.parametrize("light", LIGHTS.values(), ids=LIGHTS)
+def test_uneven_light_on_grey_paper_is_taken_out(clothes, light, strength):
+    drawing = read_image(sorted((clothes / "testA").glob("*.png"))[0])
+    page = np.ones((600, 800))
+    page[200:456, 350:606] = np.asarray(drawing.convert("L").resize((256, 256))) / 255
+    y, x = np.mgrid[0:1:600j, 0:1:800j]
+    photo = 255 * light(x, y) * (1 - strength * (1 - page)) + np.random.default_rng(0).normal(
+        0, 2, page.shape
+    )
+    picture = Image.fromarray(photo.clip(0, 255).astype(np.uint8))
+    assert has_drawing(picture)
+    framed, direct = frame_picture(picture), frame_picture(drawing)
+    assert ink_box(framed) == pytest.approx(ink_box(direct), abs=0.05)
+    assert np.corrcoef(framed.ravel(), direct.ravel())[0, 1] > 0.8
+    assert np.median(framed) == 255
+
+
+def test_chalk_on_a_board_in_uneven_light_becomes_ink_on_paper(clothes):
+    drawing = read_image(sorted((clothes / "testA").glob("*.png"))[0])
+    chalk = 1 - np.asarray(drawing.convert("L").resize((256, 256))) / 255
+    board = np.pad(chalk, ((200, 144), (350, 194))) * 0.6 + 0.15
+    photo = Image.fromarray((255 * board * LIGHTS["slope"](*np.mgrid[0:1:800j, 0:1:600j]).T).astype(np.uint8))
+    assert has_drawing(photo)
+    assert np.corrcoef(frame_picture(photo).ravel(), frame_picture(drawing).ravel())[0, 1] > 0.8
+
+
+def test_erasing_cuts_strokes_and_leaves_what_it_does_not_touch():
+    strokes = [Stroke(BODY), Stroke(np.array([(10.0, 10.0)]))]
+    assert erase_strokes(strokes, Stroke(np.array([(300.0, 10.0)]), 20)) == strokes
+    pieces = erase_strokes(strokes, Stroke(np.array([(0.0, 160.0), (320.0, 160.0)]), 20))
+    assert len(pieces) == 4  # top left, bottom, top right: the outline is cut on both sides, then the dot
+    assert all(abs(piece.points[:, 1] - 160).min() > 11 for piece in pieces)
+    assert erase_strokes(strokes, Stroke(np.array([(160.0, 160.0)]), 900)) == []
 
 
 def test_a_photo_on_a_dark_ground_stays_as_it_is(clothes):
