@@ -242,7 +242,7 @@ _MINI: dict[str, dict[str, Any]] = {
               "schedule": "cosine"},
 }  # fmt: skip
 _LITE: dict[str, dict[str, Any]] = {
-    "data": {"redraw": 0.7, "first_view": "A1", "rotation": 4.0, "enlarge": 1.05, "flip": 0.0,
+    "data": {"redraw": 0.35, "first_view": "A1", "rotation": 4.0, "enlarge": 1.05, "flip": 0.0,
              "val_fraction": 0.0},
     "model": {"backbone": "tf_efficientnet_lite0", "image_size": 160, "stride": 16, "pool": "grid",
               "share_encoders": True, "freeze": 3, "keep_statistics": True},
