@@ -134,7 +134,9 @@ def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         if ink.any():
             return _cleaned(page, ink), ink
     for page in pages:
-        light = ndimage.grey_closing(_coarse(page), (CLOSED, CLOSED, 1))  # without the dark lines
+        around = ((CLOSED, CLOSED), (CLOSED, CLOSED), (0, 0))  # or closing would lighten dark corners
+        light = ndimage.grey_closing(np.pad(_coarse(page), around, mode="edge"), (CLOSED, CLOSED, 1))
+        light = light[CLOSED:-CLOSED, CLOSED:-CLOSED]  # the paper without its dark lines
         steps = [np.abs(np.diff(np.log(light + 1), axis=axis)).max() for axis in (0, 1)]
         if max(steps) < SHARP:
             ink = _darker(page, _spread(light, ink.shape), True)

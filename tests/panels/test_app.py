@@ -31,13 +31,17 @@ def page(browser, app):
 
 
 def until_other(page, before):
-    """Waits for other captions than these; returns them."""
+    """Waits for ten other captions than these, which come one by one; returns them."""
     page.wait_for_function(
         "before => { const now = [...document.querySelectorAll('.sbir-hit button')].map(b => b.innerText);"
         " return now.length === 10 && now.every(text => text) && JSON.stringify(now) !== before }",
         arg=json.dumps(before, separators=(",", ":"), ensure_ascii=False),
     )
-    return captions(page)
+    now, then = captions(page), []
+    while now != then:
+        page.wait_for_timeout(300)
+        now, then = captions(page), now
+    return now
 
 
 def test_photos_change_while_one_draws_erases_and_undoes(page, app):
