@@ -1,7 +1,5 @@
 """The commands `ablate`, `compare` and `published`."""
 
-from __future__ import annotations
-
 import math
 import signal
 from collections.abc import Callable

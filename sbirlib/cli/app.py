@@ -1,7 +1,5 @@
 """Train, score and search with models for fine-grained sketch-based image retrieval."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

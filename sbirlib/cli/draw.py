@@ -1,7 +1,5 @@
 """The command `app`: a web page to draw on, with the photos found beside the drawing."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

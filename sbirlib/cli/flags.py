@@ -1,7 +1,5 @@
 """Flags made from the hyper-parameters, with defaults from the preset, method or run."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands `methods` and `weights`: what there is to train with and to start from."""
 
-from __future__ import annotations
-
 import textwrap
 
 from tyro.conf import Positional

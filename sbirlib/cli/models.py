@@ -1,7 +1,5 @@
 """Commands that take a trained model: score it, search with it, draw what it does."""
 
-from __future__ import annotations
-
 import json as jsonlib
 import os
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The commands `train` and `report`."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 from collections.abc import Callable

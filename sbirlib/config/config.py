@@ -1,7 +1,5 @@
 """Every hyper-parameter of the kit, once: command line, panels, YAML files and tables come from here."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import typing
@@ -156,26 +154,26 @@ class Config:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     @staticmethod
-    def preset(name: str) -> Config:
+    def preset(name: str) -> "Config":
         """The preset `name`; ConfigError names the known ones."""
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
         return Config.from_dict(PRESETS[name])
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> Config:
+    def from_dict(values: dict[str, Any]) -> "Config":
         """A Config from nested dicts; what is absent keeps its default. Raises ConfigError."""
         if not isinstance(values, dict):
             raise ConfigError(f"expected groups {', '.join(Config().groups)}, found {brief(values)}")
         return Config(**{str(key): value for key, value in values.items()})
 
     @staticmethod
-    def recorded(values: dict[str, Any]) -> Config:
+    def recorded(values: dict[str, Any]) -> "Config":
         """A Config from what a run wrote: before there was `run.keep`, every run kept its best epoch."""
         return Config.from_dict(values | {"run": {"keep": "best"} | values.get("run", {})})
 
     @staticmethod
-    def from_yaml(path: str | Path) -> Config:
+    def from_yaml(path: str | Path) -> "Config":
         """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
         values = read_yaml(path)
         try:
@@ -213,7 +211,7 @@ class Config:
         """The settings that count, as `to_yaml` writes them."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
-    def updated(self, changes: dict[str, Any]) -> Config:
+    def updated(self, changes: dict[str, Any]) -> "Config":
         """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError.
 
         Another `method` brings its own defaults with it, `config.methods.DEFAULTS`.

@@ -1,7 +1,5 @@
 """Frozen dataclasses that check their values and explain what is wrong with them."""
 
-from __future__ import annotations
-
 import functools
 import re
 from typing import Any, NamedTuple, TypeVar, dataclass_transform

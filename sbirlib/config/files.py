@@ -1,7 +1,5 @@
 """YAML files, which may come from a stranger."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The hyper-parameters of each method, and the shared settings that change with the method."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import PositiveInt

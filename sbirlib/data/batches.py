@@ -1,7 +1,5 @@
 """The order and the random numbers of an epoch, and the batches they make."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

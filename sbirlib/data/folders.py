@@ -1,7 +1,5 @@
 """Filling a folder so that it holds either all that was meant to be written, or what it held before."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Photos turned into drawings, so that a model can be trained without a single sketch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal

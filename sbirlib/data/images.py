@@ -1,7 +1,5 @@
 """Read picture files: which formats, what is done about odd ones, and what is wrong with broken ones."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Pictures decoded once and held in memory as uint8."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os
@@ -25,28 +23,6 @@ from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.errors import InputError
 
 
-def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
-    """Training and validation pairs in memory (None if nothing is held out), and files left out.
-
-    Under the released protocol nothing is held out and the test split takes the place of validation. Where
-    sketches are made of photos (`data.sketches`), held-out photos are searched with real ones if they have
-    any, else with ones that are made once and stay the same.
-    """
-    whole = load_split(pairs.split("train"), config.data, config.model.image_size)
-    whole = whole._replace(edge_maps=pairs.edge_maps)
-    skipped = len(whole.split.left_out)
-    if len(set(whole.photo_index.tolist())) < 2:
-        raise PairError(f"{pairs.root}: only one photo has a sketch; training needs at least two")
-    if config.run.protocol == "released":
-        return whole, load_split(pairs.split("test"), config.data, config.model.image_size), skipped
-    if not config.data.val_fraction:
-        return whole, None, skipped
-    kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
-    real = held.real
-    validation = whole.part(real) if real.sketches else whole.part(held).as_drawn(config.run.seed)
-    return whole.part(kept), validation, skipped
-
-
 class LoadedSplit(NamedTuple):
     """A split in memory: sketches (n, 3, s, s) and photos (m, 3, s, s) uint8, photo_index (n,) int64.
 
@@ -67,7 +43,7 @@ class LoadedSplit(NamedTuple):
         """(n,) bool: which sketches are to be made of their photos."""
         return torch.tensor([sketch.made for sketch in self.split.sketches])
 
-    def as_drawn(self, seed: int) -> LoadedSplit:
+    def as_drawn(self, seed: int) -> "LoadedSplit":
         """The same with all sketches that are to be made drawn once, so that they can be searched with."""
         random = np.random.default_rng([seed, 2]).random((len(self.sketches), NUMBERS), np.float32)
         numbers = torch.from_numpy(random)
@@ -76,7 +52,7 @@ class LoadedSplit(NamedTuple):
             self.sketches[rows] = (255 * drawn).round().to(torch.uint8)
         return self
 
-    def part(self, split: Split) -> LoadedSplit:
+    def part(self, split: Split) -> "LoadedSplit":
         """The pairs of `split`, which holds some of the files of this one."""
         sketch_row = {sketch.path: row for row, sketch in enumerate(self.split.sketches)}
         photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
@@ -85,6 +61,28 @@ class LoadedSplit(NamedTuple):
         return LoadedSplit(
             split, sketches, photos, torch.from_numpy(split.photo_index), self.grey, self.edge_maps
         )
+
+
+def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
+    """Training and validation pairs in memory (None if nothing is held out), and files left out.
+
+    Under the released protocol nothing is held out and the test split takes the place of validation. Where
+    sketches are made of photos (`data.sketches`), held-out photos are searched with real ones if they have
+    any, else with ones that are made once and stay the same.
+    """
+    whole = load_split(pairs.split("train"), config.data, config.model.image_size)
+    whole = whole._replace(edge_maps=pairs.edge_maps)
+    skipped = len(whole.split.left_out)
+    if len(set(whole.photo_index.tolist())) < 2:
+        raise PairError(f"{pairs.root}: only one photo has a sketch; training needs at least two")
+    if config.run.protocol == "released":
+        return whole, load_split(pairs.split("test"), config.data, config.model.image_size), skipped
+    if not config.data.val_fraction:
+        return whole, None, skipped
+    kept, held = whole.split.holdout(config.data.val_fraction, config.run.seed)
+    real = held.real
+    validation = whole.part(real) if real.sketches else whole.part(held).as_drawn(config.run.seed)
+    return whole.part(kept), validation, skipped
 
 
 def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:

@@ -1,7 +1,5 @@
 """What is on disk: sketches, photos, which belong together, and a report of what is wrong."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -88,7 +86,7 @@ class PairFolder:
             raise PairError(f"{self.root}: the {name} split is empty; put {needed}")
         return split
 
-    def report(self) -> Report:
+    def report(self) -> "Report":
         """Decodes every image and reports what is there and what would be left out."""
         splits = {}
         for name, split in self.splits.items():

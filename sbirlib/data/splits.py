@@ -1,7 +1,5 @@
 """One split of a folder: its sketches and photos, which belong together, and what is wrong with the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +57,7 @@ class Split:
         return np.array([position[sketch.photo_id] for sketch in self.sketches], dtype=np.int64)
 
     @property
-    def real(self) -> Split:
+    def real(self) -> "Split":
         """The split without the sketches that are made of its photos."""
         return replace(self, sketches=tuple(sketch for sketch in self.sketches if not sketch.made))
 
@@ -81,7 +79,7 @@ class Split:
         unused = self.unsketched if self.name == "train" else ()
         return (*self.faults, *(Fault(path, "photo without a sketch", why) for path in unused))
 
-    def without(self, faults: Collection[Fault]) -> Split:
+    def without(self, faults: Collection[Fault]) -> "Split":
         """The split without these files and the sketches of lost photos; all of them join `faults`."""
         rest = self.readable(faults)
         known = {photo.id for photo in rest.photos}
@@ -90,13 +88,13 @@ class Split:
         sketches = tuple(s for s in rest.sketches if s.photo_id in known)
         return replace(rest, sketches=sketches, faults=(*self.faults, *faults, *orphans))
 
-    def readable(self, faults: Collection[Fault]) -> Split:
+    def readable(self, faults: Collection[Fault]) -> "Split":
         """The split without these files; sketches of lost photos stay."""
         lost = {fault.path for fault in faults}
         sketches = tuple(sketch for sketch in self.sketches if sketch.path not in lost)
         return replace(self, sketches=sketches, photos=tuple(p for p in self.photos if p.path not in lost))
 
-    def holdout(self, fraction: float, seed: int) -> tuple[Split, Split]:
+    def holdout(self, fraction: float, seed: int) -> tuple["Split", "Split"]:
         """Two splits, (kept, held out), divided by photo: no photo, and so no sketch, is in both.
 
         `fraction` of the photos (rounded, at least one) is held out; 0 holds out nothing.

@@ -1,7 +1,5 @@
 """Drawings as strokes of a pen, and the query pictures that are made of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Pictures as tensors: squares, edge maps and augmented views, all on the batch."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -1,9 +1,7 @@
 """Any timm backbone as (global token, grid of patch tokens), and the kit's own small ViT."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import timm
 import torch
@@ -105,7 +103,7 @@ class Backbone(nn.Module):
             images = images.contiguous(memory_format=torch.channels_last)
         return self._tokens(*self._features(images))
 
-    def train(self, mode: bool = True) -> Backbone:
+    def train(self, mode: bool = True) -> Self:
         """As for any module, but BatchNorm's statistics stay as they are with `keep_statistics`."""
         super().train(mode)
         for layer in self.modules():

@@ -1,7 +1,5 @@
 """Whose turn it is to draw from torch's generator, which dropout and new weights share."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

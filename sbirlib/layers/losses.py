@@ -1,7 +1,5 @@
 """Losses that several methods share: InfoNCE, and the negatives of a triplet."""
 
-from __future__ import annotations
-
 import torch
 from einops import rearrange
 from torch import Tensor

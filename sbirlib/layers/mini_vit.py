@@ -1,7 +1,5 @@
 """sbir_mini, the kit's own small ViT, as a timm model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from einops import rearrange

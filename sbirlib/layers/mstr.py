@@ -7,8 +7,6 @@ that do not overlap unlike each other. Source: paper, section 3 (figure 4).
 What the released code does otherwise is in `layers.released`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple

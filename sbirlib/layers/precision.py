@@ -1,7 +1,5 @@
 """Which number format and which attention kernel are fast on a device."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal

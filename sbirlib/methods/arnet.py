@@ -1,10 +1,8 @@
 """ARNet: two encoders, each seeing two views, aligned within and across the two domains."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from einops import rearrange
@@ -57,8 +55,8 @@ class ARNet(Method):
     )
     terms = ("total", "multi", "inter", "intra_sketch", "intra_photo", "recyc_sketch", "recyc_photo")
     needs = Needs(second_views=True)
-    sketch_encoder: RecyclingEncoder
-    photo_encoder: RecyclingEncoder
+    sketch_encoder: "RecyclingEncoder"
+    photo_encoder: "RecyclingEncoder"
 
     def __init__(
         self, backbone: str = "vit_base_patch16_224", *, embed_dim: int | None = 512,
@@ -77,7 +75,7 @@ class ARNet(Method):
         self.loss = loss
 
     @classmethod
-    def from_config(cls, config: Config) -> ARNet:
+    def from_config(cls, config: Config) -> Self:
         """The model that `config.model`, `config.mstr`, `config.loss` and `config.data.fit` describe."""
         model, mstr = asdict(config.model), asdict(config.mstr)
         recycle = mstr if mstr.pop("enabled") else None

@@ -1,7 +1,5 @@
 """B-Siamese: one encoder for both domains, photos as they are, and a triplet loss: the plain baseline."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

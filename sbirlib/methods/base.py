@@ -5,8 +5,6 @@ rows, `compare` turns rows into loss terms. Gradient caching and several process
 serve every method whose loss is a function of them.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections import Counter

@@ -1,7 +1,5 @@
 """The page of `python -m sbirlib app`: one can draw at once, and sees how far the photos are."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The photos found, each a button: a click shows the photo in full size with its file name."""
 
-from __future__ import annotations
-
 import io
 from functools import lru_cache, partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the trainer writes: by the first process alone, but all hear of it if it cannot."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable

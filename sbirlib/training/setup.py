@@ -1,7 +1,5 @@
 """What the trainer is set up with: device, optimiser, learning rate, stages."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

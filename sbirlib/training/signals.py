@@ -1,7 +1,5 @@
 """Asking a training to stop: from a panel, from the keyboard, from a scheduler."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """One step of training: its loss over all processes, and its gradient, whole or in chunks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The trainer, on Hugging Face Accelerate: a record for each epoch, so that a notebook can plot and stop."""
 
-from __future__ import annotations
-
 import math
 import signal
 import threading
