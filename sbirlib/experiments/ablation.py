@@ -18,8 +18,7 @@ from sbirlib.data.from_photos import training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, read_row, write_tables
 from sbirlib.experiments.grids import Variant
-from sbirlib.methods import METHODS, build
-from sbirlib.methods.base import Method
+from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs import Run, load_frozen
 from sbirlib.runs.atomic import write_text

@@ -8,15 +8,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from sbirlib.config.config import Config
-from sbirlib.config.methods import LossConfig
+from sbirlib.config import Config, LossConfig
 from sbirlib.data.batches import Batch
 from sbirlib.errors import ConfigError
-from sbirlib.layers.backbone import Backbone, Tokens
-from sbirlib.layers.losses import info_nce
-from sbirlib.layers.mstr import MSTR
-from sbirlib.layers.released import ReleasedMSTR
-from sbirlib.layers.weights import BackboneError
+from sbirlib.layers import Backbone, BackboneError, MSTR, ReleasedMSTR, Tokens, info_nce
 from sbirlib.methods.base import Encoder, Method, Needs, Paper
 
 # The options with which `ReleasedMSTR` does what the paper says.

@@ -17,9 +17,7 @@ from torch.nn import functional as F
 
 from sbirlib.config.config import Config
 from sbirlib.config.methods import GROUPS
-from sbirlib.data.batches import Batch
-from sbirlib.data.pairs import PairFolder
-from sbirlib.data.splits import PairError
+from sbirlib.data import Batch, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
 

@@ -15,15 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from sbirlib.config.config import Config
-from sbirlib.data.batches import Epoch
-from sbirlib.data.from_photos import training_folder
-from sbirlib.data.loading import load_data
-from sbirlib.data.pairs import PairFolder
+from sbirlib.data import Epoch, PairFolder, load_data, training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.chance import drawing
 from sbirlib.layers.precision import choose_attention, forward_in
-from sbirlib.methods.base import Method
-from sbirlib.methods.catalogue import METHODS, build
+from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.history import EpochRecord
