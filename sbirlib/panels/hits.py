@@ -11,40 +11,7 @@ from sbirlib.panels.base import Status
 from sbirlib.retrieval.gallery import Hit
 
 THUMBNAIL, LARGEST = 300, 2000  # px: twice what is shown, and what any screen shows
-STYLE = """<style>
-.sbir { width: 100%; flex-wrap: wrap; gap: 20px; align-items: flex-start; font-size: 15px; }
-.sbir-left { flex: 0 1 400px; min-width: 0; width: 400px; max-width: 100%; gap: 6px; overflow: visible; }
-.sbir-right { flex: 1 1 330px; min-width: 0; gap: 8px; overflow: visible; }
-.sbir-canvas { border: 1px solid #8a8f98; border-radius: 8px; overflow: hidden; width: 100%;
-  background: #fff; }
-.sbir-canvas canvas { display: block; width: 100%; height: auto; touch-action: none; cursor: crosshair; }
-.sbir-canvas canvas:focus { outline: none; }
-.sbir-left a { color: #1565c0; text-decoration: underline; }
-.sbir-tools { flex-wrap: wrap; gap: 6px; overflow: visible; }
-.sbir-tools .jupyter-button { height: 38px; line-height: 38px; margin: 0; border-radius: 6px;
-  padding: 0 12px; }
-.sbir-seen { border: 1px solid #ccc; border-radius: 6px; }
-.sbir-hits { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 10px;
-  width: 100%; overflow: visible; }
-.sbir-hit { position: relative; border: 1px solid #d5d8dd; border-radius: 8px; background: #fff; margin: 0;
-  overflow: hidden; }
-.sbir-hit:hover { border-color: #1976d2; box-shadow: 0 1px 6px rgba(0, 0, 0, .2); }
-.sbir-hit img { width: 100%; height: 140px; object-fit: contain; padding: 6px 6px 30px; margin: 0;
-  box-sizing: content-box; width: calc(100% - 12px); }
-.sbir-hit button.jupyter-button { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0;
-  padding: 0 6px 5px; background: none; border: 0; box-shadow: none; display: block; text-align: left;
-  padding-top: 148px; line-height: 26px; color: #222; overflow: hidden; text-overflow: ellipsis; }
-.sbir-full { position: fixed; top: 0; left: 0; width: 100vw; height: 100vh; height: 100dvh; max-width: none;
-  z-index: 10000; margin: 0; padding: 12px;
-  background: rgba(15, 18, 22, .93);
-  align-items: center; justify-content: center; box-sizing: border-box; }
-.sbir-full img { max-width: 100%; max-height: calc(100vh - 90px); object-fit: contain; background: #fff; }
-.sbir-full .widget-html-content, .sbir-full .widget-html { color: #fff; height: auto;
-  overflow-wrap: anywhere; }
-.sbir-full button.jupyter-button { position: absolute; inset: 0; width: 100%; height: 100%; background: none;
-  color: #fff; border: 0; font-size: 34px; text-align: right; padding: 12px 20px; line-height: 1;
-  display: flex; align-items: flex-start; justify-content: flex-end; margin: 0; }
-</style>"""
+STYLE = f"<style>{Path(__file__).with_name('draw.css').read_text(encoding='utf-8')}</style>"
 
 
 class HitGrid(VBox):
