@@ -22,7 +22,8 @@ class HitGrid(VBox):
         self.name, self.photo = Status(), Image(format="jpeg")
         close = Button(description="\u00d7", tooltip="back to the photos found")
         close.on_click(lambda _: self.close_photo())
-        self.full = VBox([self.photo, self.name, close]).add_class("sbir-full")
+        self._parts = (self.photo, self.name, close)
+        self.full = VBox().add_class("sbir-full")
         self._thumbnail = lru_cache(maxsize=512)(partial(_jpeg, side=THUMBNAIL))
         super().__init__([HTML(STYLE), self.status, self.grid, self.full])
         self.hits: list[Hit] = []
@@ -53,11 +54,11 @@ class HitGrid(VBox):
             self.status.say(str(error), alert=True)
             return
         self.name.say(f"{hit.path.name}   (place {hit.rank}, similarity {hit.similarity:.2f})")
-        self.full.layout.display = "flex"
+        self.full.children, self.full.layout.display = self._parts, "flex"
 
     def close_photo(self) -> None:
         """Takes the large photo away."""
-        self.full.layout.display = "none"
+        self.full.children, self.full.layout.display = (), "none"
 
     def _clicked(self, place: int, _button: Button) -> None:
         self.open_photo(place + 1)
