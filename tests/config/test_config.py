@@ -78,7 +78,7 @@ def test_unknown_fields_of_a_file_are_named_with_the_file(tmp_path):
 
 
 def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'huge'.*mini, mini_full, basic, full"):
+    with pytest.raises(ConfigError, match=r"'huge'.*mini, mini_full, lite, lite_full, basic, full"):
         Config.preset("huge")
 
 
