@@ -6,18 +6,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from sbirlib.data import images
 from sbirlib.data.folders import RECORD, record_of
-from sbirlib.data.images import (
-    EXTENSIONS,
-    OTHER_EXTENSIONS,
-    Facts,
-    Fault,
-    inspect_image,
-    list_images,
-    list_unread,
-    list_visible,
-    read_all,
-)
+from sbirlib.data.images import EXTENSIONS, Fault, inspect_image, list_images, read_all
 from sbirlib.data.splits import NO_PHOTO, PairError, Photo, Sketch, Split
 from sbirlib.errors import NOT_UTF8, check_utf8, is_utf8, printable
 
@@ -103,7 +94,7 @@ class Report(NamedTuple):
     """
 
     root: Path
-    splits: dict[Split, list[Facts]]
+    splits: dict[Split, list[images.Facts]]
     edge_maps: bool = False
 
     @property
@@ -140,13 +131,12 @@ class Report(NamedTuple):
         if len(self.splits) > 1 and known:
             text = "photos of train and test have the same name; if they are the same, a test proves nothing"
             notes.append(f"  note: {len(known)} {text}")
-        named = (*EXTENSIONS, *OTHER_EXTENSIONS)
-        for side in (f"{split.name}{letter}" for split in self.splits for letter in "AB"):
-            if other := [
-                path.name for path in list_visible(self.root / side) if path.suffix.lower() not in named
-            ]:
+        named = (*EXTENSIONS, *images.OTHER_EXTENSIONS)
+        for folder in (self.root / f"{split.name}{side}" for split in self.splits for side in "AB"):
+            visible = images.list_visible(folder)
+            if other := [path.name for path in visible if path.suffix.lower() not in named]:
                 some = ", ".join(other[:3]) + (" ..." if len(other) > 3 else "")
-                notes.append(f"  note: {side}/ holds what is not looked at: {len(other)} ({some})")
+                notes.append(f"  note: {folder.name}/ holds what is not looked at: {len(other)} ({some})")
         return "\n".join(map(printable, lines + notes))
 
 
@@ -160,11 +150,9 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
 
 def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pattern = "digits") -> Split:
     """The split of the sketches and photos in these two folders; without the first, photos alone."""
-    folders = {"B": photos_in} | ({"A": sketches_in} if sketches_in else {})
-    faults = [fault for folder in folders.values() for fault in list_unread(folder)]
-    pictures: dict[str, list[Path]] = {"A": []} | {
-        side: list_images(place) for side, place in folders.items()
-    }
+    folders = [folder for folder in (photos_in, sketches_in) if folder]
+    faults = [fault for folder in folders for fault in images.list_unread(folder)]
+    pictures = {"A": list_images(sketches_in) if sketches_in else [], "B": list_images(photos_in)}
     for side, paths in pictures.items():
         faults += [Fault(path, "cannot be used", NOT_UTF8) for path in paths if not is_utf8(path.name)]
         pictures[side] = [path for path in paths if is_utf8(path.name)]

@@ -17,9 +17,8 @@ FAINT, CONTRAST = 12, 64
 # A drawing is lines: of those 1/24 wide squares that have ink, few are full of it; in a photo most are.
 SQUARE, FULL = 1 / 24, 0.2
 GRID, CLOSED = 96, 13  # cells to a side in which the light on a paper is measured, and how wide a line may be
-SHARP = (
-    0.2  # steeper steps of the logarithm of light, cell to cell, are no shadows but the outlines of things
-)
+# Steeper steps of the logarithm of light, cell to cell, are no shadows but the outlines of things.
+SHARP = 0.2
 SPECK = 1 / 200  # of the ink of the longest line: what is smaller does not count for the frame
 
 
