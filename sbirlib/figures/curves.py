@@ -122,3 +122,18 @@ def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: 
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
     labels = dict(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)")
     return finish(axes, grid="y", percent=True, **labels)
+
+
+def histograms(values: Mapping[str, ArrayLike], *, mark: float, mark_name: str, **labels: str) -> Figure:
+    """How often values came, in steps of 1, by name, and one to compare with; `labels`: xlabel and ylabel."""
+    axes = new_axes(9.0, 3.4)
+    found = floats(*values.values())
+    every = np.concatenate(found)
+    edges = np.arange(math.floor(every.min()), math.ceil(every.max()) + 1.5, 1.0) - 0.5
+    for k, (name, value) in enumerate(zip(values, found, strict=True)):
+        look = dict(facecolor=(*PALETTE[k], 0.25), edgecolor=PALETTE[k], linewidth=1.8)
+        look |= dict(linestyle=("-", "--", ":")[k % 3], label=f"{name}: mean {value.mean():.1f}")
+        axes.hist(value, bins=edges, histtype="stepfilled", **look)
+    axes.axvline(mark, color="0.2", linestyle="-.", label=f"{mark_name}: {mark:.1f}")
+    axes.legend(fontsize=9, frameon=False)
+    return finish(axes, **labels)

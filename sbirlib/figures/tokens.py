@@ -19,7 +19,7 @@ from PIL import Image
 
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import new_page, place_pictures, retrieval_card
-from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_figure, whole_ticks
+from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, finish, floats, line_style, new_figure, whole_ticks
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
@@ -190,4 +190,34 @@ def discard_card(
     look = dict(facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
     # One path: many would be slow.
     axes.add_patch(PathPatch(Outline.make_compound_path_from_polys(squares), **look))
+    return figure
+
+
+def cell_pictures(
+    image: ArrayLike, cells: Mapping[str, ArrayLike], patches: Sequence[tuple[int, int]], *, columns: int = 3
+) -> Figure:
+    """Which patches of a picture (h, w, 3) uint8 are averaged into one cell, a panel by name.
+
+    `cells[name]` (rows, columns) is the number of the cell that each patch falls into; the cells that
+    hold the `patches`, at most four (row, column), are coloured.
+    """
+    rows = math.ceil(len(cells) / columns)
+    figure = new_figure(3.0 * columns, 3.25 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (name, numbers) in zip(panels, cells.items(), strict=True):
+        numbers = np.asarray(numbers)
+        high, wide = numbers.shape
+        extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
+        tint = np.zeros((high, wide, 4))
+        for patch, colour in zip(patches, PALETTE[:4], strict=False):
+            tint[numbers == numbers[patch]] = (*colour, 0.65)
+            axes.plot(patch[1], patch[0], "x", color="black", markersize=7, markeredgewidth=2)
+        axes.imshow(np.asarray(image), extent=extent)
+        axes.imshow(tint, extent=extent, interpolation="nearest")
+        # Lines between patches of different cells.
+        row, column = np.nonzero(np.diff(numbers, axis=1))
+        axes.vlines(column + 0.5, row - 0.5, row + 0.5, color="0.1", linewidth=1)
+        row, column = np.nonzero(np.diff(numbers, axis=0))
+        axes.hlines(row + 0.5, column - 0.5, column + 0.5, color="0.1", linewidth=1)
+        axes.set(title=f"{name}: {len(np.unique(numbers))} cells", xticks=[], yticks=[])
     return figure
