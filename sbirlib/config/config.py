@@ -265,15 +265,18 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
 
 def markdown_table() -> str:
     """The table of notebooks/reference/hyper-parameters.md: defaults, ranges and what each field does."""
-    lines = ["| field | default | mini_full | range | unit | what it does |", "|---|---|---|---|---|---|"]
-    mini = Config.preset("mini_full").flat()
+    presets = {name: Config.preset(name).flat() for name in ("mini_full", "lite_full")}
+    head = ["field", "default", *presets, "range", "unit", "what it does"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     every: dict[str, Knob] = {}
     for method in GROUPS:
         for field in knobs(Config().updated({"method": method})):
             every.setdefault(field.name, field)
     for name, field in every.items():
         default = field.default
-        own = "" if mini.get(name, default) == default else f"`{mini[name]}`"
+        values = [preset.get(name, default) for preset in presets.values()]
+        own = ["" if value == default else f"`{value}`" for value in values]
         allowed = field.range.replace("|", "or")
-        lines.append(f"| `{name}` | `{default}` | {own} | {allowed} | {field.unit} | {field.help} |")
+        row = [f"`{name}`", f"`{default}`", *own, allowed, field.unit, field.help]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
