@@ -2,10 +2,10 @@
 
 from sbirlib.data.batches import Batch, Epoch, epoch_batches, epoch_order
 from sbirlib.data.from_photos import pseudo_sketches, training_folder
+from sbirlib.data.hands import redraw
 from sbirlib.data.images import EXTENSIONS, Fault, ImageError, as_picture, as_pixels, read_image, read_pixels
 from sbirlib.data.loading import LoadedSplit, load_data, load_images, load_split
 from sbirlib.data.pairs import PairFolder
-from sbirlib.data.redraw import redraw
 from sbirlib.data.splits import PairError, Photo, Sketch, Split
 from sbirlib.data.strokes import Stroke, frame_picture, frame_strokes, has_drawing, render_strokes
 from sbirlib.data.transforms import edge_map, fit_square, make_view, to_float

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data.from_photos import NUMBERS, pseudo_sketches
+from sbirlib.data.hands import REDRAWS, redraw
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.redraw import REDRAWS, redraw
 from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers for each row and stream

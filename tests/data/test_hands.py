@@ -3,8 +3,8 @@ import torch
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import epoch_batches
+from sbirlib.data.hands import REDRAWS, redraw
 from sbirlib.data.loading import load_split
-from sbirlib.data.redraw import REDRAWS, redraw
 
 
 @pytest.fixture(scope="module")
