@@ -77,7 +77,7 @@ def app_command(
     return 0
 
 
-def draw_page() -> DrawPage:
+def draw_page() -> "DrawPage":
     """The page, in the notebook that `app` shows. Raises InputError where no `app` has started it."""
     from sbirlib.panels.app import DrawPage
 
@@ -88,7 +88,7 @@ def draw_page() -> DrawPage:
         raise InputError(how)
     settings = json.loads(os.environ[SETTINGS])
 
-    def load(tell: Tell) -> Gallery:
+    def load(tell: "Tell") -> Gallery:
         tell("Reading the model.", 0.0)
         paths, choice = ("run", "released", "weights"), dict[str, Any](settings["model"])
         choice |= {name: Path(choice[name]) for name in paths if choice[name]}
@@ -104,7 +104,7 @@ def draw_page() -> DrawPage:
     return DrawPage(load, k=settings["top"], frame=settings["frame"])
 
 
-def _tell_count(tell: Tell, done: int, total: int) -> None:
+def _tell_count(tell: "Tell", done: int, total: int) -> None:
     tell(f"Looking at the photos: {done:,} of {total:,}.", done / max(1, total))
 
 
