@@ -6,23 +6,20 @@ import os
 import socket
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import nbformat
+from filelock import FileLock
 from tyro.conf import arg
 
 from sbirlib.cli.models import ModelChoice
-from sbirlib.data.pairs import PairError
-from sbirlib.errors import InputError, first_line, printable
-from sbirlib.methods.base import Method
+from sbirlib.data.splits import PairError
+from sbirlib.errors import InputError
 from sbirlib.retrieval.gallery import Gallery, photos_in
-from sbirlib.runs.atomic import write_text
 
 if TYPE_CHECKING:
-    from sbirlib.panels.app import DrawPage, Tell
+    from sbirlib.panels.app import DrawPage
 
 SETTINGS = "SBIRLIB_APP"  # the variable by which the page's kernels know what to show
 # The whole notebook; what it says first goes away when the page is there.
@@ -62,15 +59,13 @@ def app_command(
         raise InputError(f"--top {top}: ask for at least one photo")
     if not photos_in(photos)[0]:
         raise PairError(f"{photos}: no photos to search in")
-    port, chosen = _free_port(port), model.load()
+    port = _free_port(port)
+    model.load()  # the page loads it again, but here it is told what is wrong with it
     with tempfile.TemporaryDirectory(prefix="sbirlib-app-", ignore_cleanup_errors=True) as temporary:
-        choice = {k: str(Path(v).resolve()) if isinstance(v, Path) else v for k, v in vars(model).items()}
-        settings = {"model": choice, "photos": str(photos.resolve()), "on_fault": on_fault, "top": top}
-        settings |= {"frame": frame, "state": str(Path(temporary, "state.json"))}
-        os.environ[SETTINGS] = json.dumps(settings)
+        settings = {"model": vars(model), "photos": photos, "on_fault": on_fault, "top": top, "frame": frame}
+        settings |= {"kept": _kept(model, photos, Path(temporary)), "lock": Path(temporary, "lock")}
+        os.environ[SETTINGS] = _json(settings)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-        work = threading.Thread(target=_embed, args=(chosen, settings, Path(temporary)), daemon=True)
-        work.start()
         print(f"The page is at http://localhost:{port}/ ; Ctrl-C ends it.", flush=True)
         _serve(_notebook(Path(temporary)), [f"--port={port}", *QUIET, *([] if browser else ["--no-browser"])])
     print("the page has ended")
@@ -82,78 +77,45 @@ def draw_page() -> "DrawPage":
     from sbirlib.panels.app import DrawPage
 
     if SETTINGS not in os.environ:
-        how = (
-            "`python -m sbirlib app --run RUN --photos DIR` shows this notebook; by itself it knows no photos"
-        )
-        raise InputError(how)
+        raise InputError("this notebook knows no photos: `python -m sbirlib app` shows it with yours")
     settings = json.loads(os.environ[SETTINGS])
+    kept = Path(settings["kept"])
 
-    def load(tell: "Tell") -> Gallery:
-        tell("Reading the model.", 0.0)
-        paths, choice = ("run", "released", "weights"), dict[str, Any](settings["model"])
-        choice |= {name: Path(choice[name]) for name in paths if choice[name]}
-        model = ModelChoice(**choice).load()
-        while not (state := _state(settings)).get("gallery"):
-            if "error" in state:
-                raise InputError(state["error"])
-            _tell_count(tell, state.get("done", 0), state.get("total", 0))
-            time.sleep(0.2)
-        # Photos may have changed since the app was started.
-        return _gallery(model, settings, Path(state["gallery"]), lambda *counts: _tell_count(tell, *counts))
+    def load(page: "DrawPage") -> None:
+        def count(done: int, total: int) -> None:
+            page.tell(f"Looking at the photos: {done:,} of {total:,}.", done / total)
+
+        page.tell("Reading the model.", 0.0)
+        model = ModelChoice(**settings["model"]).load()
+        with FileLock(settings["lock"]):  # a second page waits for the first, and reads what that has kept
+            gallery = Gallery.from_folder(
+                model, settings["photos"], on_fault=settings["on_fault"], kept=kept, tell=count
+            )
+            page.search_in(gallery)
+            if gallery.fresh or not kept.is_file():
+                gallery.save(kept)
 
     return DrawPage(load, k=settings["top"], frame=settings["frame"])
 
 
-def _tell_count(tell: "Tell", done: int, total: int) -> None:
-    tell(f"Looking at the photos: {done:,} of {total:,}.", done / max(1, total))
+def _json(values: Any) -> str:
+    """Values for the page, which runs in another folder."""
+    return json.dumps(values, default=lambda path: str(path.resolve()))
 
 
-def _gallery(model: Method, settings: dict[str, Any], kept: Path, tell: Any) -> Gallery:
-    return Gallery.from_folder(model, settings["photos"], on_fault=settings["on_fault"], kept=kept, tell=tell)
-
-
-def _embed(model: Method, settings: dict[str, Any], temporary: Path) -> None:
-    """Embeds the photos that are not in the gallery kept from before, tells the pages, and prints."""
-
-    def say(**state: Any) -> None:
-        write_text(settings["state"], json.dumps(state))
-
-    try:
-        kept = _cache(settings)
-        gallery = _gallery(model, settings, kept, lambda done, total: say(done=done, total=total))
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            if gallery.fresh or not kept.is_file():
-                gallery.save(kept)
-            where = f"kept in {kept}"
-        except (OSError, InputError) as error:
-            kept = temporary / kept.name
-            gallery.save(kept)
-            where = f"kept until the app ends only: {first_line(error)}"
-        for photo in gallery.left_out:
-            print(printable(f"left out, because it cannot be read: {photo}"), flush=True)
-        count = f"{len(gallery.paths)} photos, {gallery.fresh} of them newly embedded"
-        print(printable(f"{count}; {where}"), flush=True)
-        say(gallery=str(kept))
-    except Exception as error:  # else the pages would wait for ever
-        text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        print("\n".join(map(printable, f"error: {text}".split("\n"))), file=sys.stderr, flush=True)
-        say(error=text)
-
-
-def _state(settings: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return dict(json.loads(Path(settings["state"]).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-
-
-def _cache(settings: dict[str, Any]) -> Path:
+def _kept(model: ModelChoice, photos: Path, temporary: Path) -> Path:
     """The file that keeps the gallery of these photos for this model: not among the photos, nor in the run,
-    which another process may be writing."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    key = hashlib.sha256(json.dumps([settings["model"], settings["photos"]]).encode()).hexdigest()[:12]
-    return home / "sbirlib" / f"{Path(settings['photos']).name}-{key}.safetensors"
+    which another process may be writing; a temporary one, with a message, if the cache cannot be written."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sbirlib")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+    except OSError as error:
+        why = f"{home} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can"
+        print(f"What is found out about the photos is lost when the app ends: {why}", file=sys.stderr)
+        home = temporary
+    key = hashlib.sha256(_json([vars(model), photos]).encode()).hexdigest()[:12]
+    return home / f"{photos.resolve().name}-{key}.safetensors"
 
 
 def _free_port(port: int) -> int:
@@ -175,11 +137,9 @@ def _notebook(temporary: Path) -> Path:
     clone = PACKAGE.parent / "notebooks" / "app" / "draw.ipynb"
     if clone.is_file():
         return clone
-    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [nbformat.v4.new_markdown_cell(WAIT), nbformat.v4.new_code_cell(CODE)]
-    metadata = {"title": "Draw and search", "kernelspec": spec}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
-    nbformat.write(notebook, temporary / clone.name)
+    metadata = {"title": "Draw and search", "kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), temporary / clone.name)
     return temporary / clone.name
 
 

@@ -6,11 +6,12 @@ script can make without it. Every panel's picture is a PNG that is redrawn when 
 
 import base64
 import html
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ipywidgets import HTML, Checkbox, Dropdown, Image, IntSlider, Layout, VBox, Widget
 
+from sbirlib.errors import InputError
 from sbirlib.figures.style import png_bytes
 
 ALL = "all"
@@ -60,6 +61,14 @@ class Status(HTML):
         """Shows this text; with `alert` in red, for what went wrong."""
         look = "color: #b00020; font-weight: bold" if alert else ""
         self.value = f'<div style="white-space: pre-wrap; line-height: 1.4; {look}">{html.escape(text)}</div>'
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Runs what a click or a thread asks for; an error is shown here, or nobody would see it."""
+        try:
+            action()
+        except Exception as error:
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            self.say(f"{kind}{error}", alert=True)
 
 
 def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> Widget:

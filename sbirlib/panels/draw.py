@@ -22,19 +22,9 @@ from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, 
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from sbirlib.data import strokes as pen
 from sbirlib.data.images import EXTENSIONS, ImageError, as_pixels, read_image
-from sbirlib.data.strokes import (
-    INK,
-    SIZE,
-    WIDTH,
-    Stroke,
-    centre_picture,
-    erase_strokes,
-    frame_picture,
-    frame_strokes,
-    has_drawing,
-    render_strokes,
-)  # fmt: skip
+from sbirlib.data.strokes import SIZE, Stroke, frame_strokes, render_strokes
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message, png_bytes
@@ -45,9 +35,7 @@ from sbirlib.retrieval.gallery import Gallery, Hit
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
 SEEN = '<div style="line-height: 1.4">what is searched with</div>'
 ON_PICTURE = "Strokes go on top of this picture; Clear takes it away."
-NOT_FRAMED = (
-    "No plain paper was found around a drawing in {}, so it is only centred, not cut out or enlarged."
-)
+NOT_FRAMED = "No plain paper was found around a drawing in {}, so it is centred, but not cut out or enlarged."
 RUBBER = 24.0  # px, the width of the eraser
 
 
@@ -64,8 +52,10 @@ class Sheet(NamedTuple):
 
     def without(self, rubber: Stroke, size: int = SIZE) -> Sheet:
         """The sheet once a rubber has passed over its strokes and its paper."""
-        paper = None if self.paper is None else np.maximum(self.paper, _white_under(rubber, size))
-        return Sheet(paper, tuple(erase_strokes(self.strokes, rubber)))
+        paper = self.paper
+        if paper is not None:
+            paper = np.where(render_strokes([rubber], size) < 128, np.uint8(255), paper)
+        return Sheet(paper, tuple(pen.erase_strokes(self.strokes, rubber)))
 
     def query(self, size: int = SIZE) -> np.ndarray:
         """What is searched with, (size, size, 3): the strokes framed, unless a picture lies under them."""
@@ -107,7 +97,7 @@ class DrawPanel(Panel):
         self.status, self.found = Status(), HitGrid(HINT)
         self.seen, self.saved = Image(format="png", width=size // 4).add_class("sbir-seen"), HTML()
         look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width="100%")}
-        self.pen_width = FloatSlider(WIDTH, min=1, max=10, step=0.5, **look)
+        self.pen_width = FloatSlider(pen.WIDTH, min=1, max=10, step=0.5, **look)
         self.undo_button = self._button("Undo", "takes back the last step", self.undo)
         self.clear_button = self._button("Clear", "an empty canvas", self.clear)
         look = {"layout": Layout(width="auto")}
@@ -125,9 +115,8 @@ class DrawPanel(Panel):
         seen = HBox([self.seen, VBox([HTML(SEEN), self.saved])])
         left = VBox([Box([self.canvas]).add_class("sbir-canvas"), tools, self.pen_width, seen])
         right = VBox([self.status, self.found])
-        self.children = (
-            HBox([left.add_class("sbir-left"), right.add_class("sbir-right")]).add_class("sbir"),
-        )
+        halves = [left.add_class("sbir-left"), right.add_class("sbir-right")]
+        self.children = (HBox(halves).add_class("sbir"),)
 
     def search_in(self, gallery: Gallery) -> None:
         """Searches this gallery from now on, at once with what is on the canvas."""
@@ -166,9 +155,9 @@ class DrawPanel(Panel):
     def load(self, path: str | Path, name: str | None = None) -> None:
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
         picture = read_image(path)
-        paper = (frame_picture if self.frame else centre_picture)(picture, self.size)
+        paper = (pen.frame_picture if self.frame else pen.centre_picture)(picture, self.size)
         self._turn_to([*self._sheets, Sheet(paper)])
-        if self.frame and not has_drawing(picture):
+        if self.frame and not pen.has_drawing(picture):
             self.status.say(NOT_FRAMED.format(name or path), alert=True)
 
     def undo(self) -> None:
@@ -193,9 +182,8 @@ class DrawPanel(Panel):
         for hit in self.hits:
             photos.append(read_image(hit.path))
             photos[-1].thumbnail((270, 270))  # twice what is shown
-        heading = (
-            f"the {len(photos)} most similar of {len(self.gallery.paths)} photos: rank and cosine similarity"
-        )
+        of = f"the {len(photos)} most similar of {len(self.gallery.paths)} photos"
+        heading = f"{of}: rank and cosine similarity"
         return retrieval_card(self.query, photos, titles, heading=heading, columns=(len(photos) + 1) // 2)
 
     def refresh(self, _change: object = None) -> None:
@@ -248,7 +236,7 @@ class DrawPanel(Panel):
         self._pen = [(x, y)]
         rubs, self.canvas.line_cap = self.eraser.value, "round"
         self.canvas.line_width = RUBBER if rubs else self.pen_width.value
-        self.canvas.stroke_style = "white" if rubs else f"rgb({INK}, {INK}, {INK})"
+        self.canvas.stroke_style = "white" if rubs else f"rgb({pen.INK}, {pen.INK}, {pen.INK})"
 
     def _pen_move(self, x: float, y: float) -> None:
         if self._pen:
@@ -272,21 +260,11 @@ class DrawPanel(Panel):
             except ImageError as error:
                 raise ImageError(str(error).replace(str(path), file["name"])) from None
 
-    def _attempt(self, action: Callable[[], None]) -> None:
-        """Runs what a click or a stroke asks for; an error is shown in the panel, or nobody would see it."""
-        try:
-            with self._lock:
-                action()
-        except Exception as error:
-            text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            self.status.say(text, alert=True)
+    def _attempt(self, action: Callable[[], object]) -> None:
+        with self._lock:
+            self.status.attempt(action)
 
     def _button(self, name: str, tooltip: str, action: Callable[[], None]) -> Button:
         button = Button(description=name, tooltip=tooltip, layout=Layout(width="auto"))
         button.on_click(lambda _: self._attempt(action))
         return button
-
-
-def _white_under(rubber: Stroke, size: int) -> np.ndarray:
-    """White (size, size, 3) where a rubber has passed, else 0."""
-    return np.where(render_strokes([rubber], size) < 128, 255, 0).astype(np.uint8)

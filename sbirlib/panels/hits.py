@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ipywidgets import HTML, Box, Button, Image, VBox
 
-from sbirlib.data.images import ImageError, read_image
+from sbirlib.data.images import read_image
 from sbirlib.panels.base import Status
 from sbirlib.retrieval.gallery import Hit
 
@@ -34,8 +34,8 @@ class HitGrid(VBox):
         """Shows these photos instead. Raises ImageError where one cannot be read."""
         while len(self._cells) < len(hits):
             cell = VBox([Image(format="jpeg"), Button()]).add_class("sbir-hit")
-            cell.children[1].on_click(partial(self._clicked, len(self._cells)))
             self._cells.append(cell)
+            cell.children[1].on_click(partial(self.open_photo, len(self._cells)))
         for cell, hit in zip(self._cells, hits, strict=False):
             image, button = cell.children
             image.value = self._thumbnail(hit.path)
@@ -45,23 +45,18 @@ class HitGrid(VBox):
         self.hits = list(hits)
         self.status.say("" if hits else self.hint)
 
-    def open_photo(self, rank: int) -> None:
+    def open_photo(self, rank: int, _button: Button | None = None) -> None:
         """Shows the photo of this rank over everything else, with its file name."""
-        hit = self.hits[rank - 1]
-        try:
-            self.photo.value = _jpeg(hit.path, LARGEST)
-        except ImageError as error:
-            self.status.say(str(error), alert=True)
-            return
-        self.name.say(f"{hit.path.name}   (place {hit.rank}, similarity {hit.similarity:.2f})")
-        self.full.children, self.full.layout.display = self._parts, "flex"
+        self.status.attempt(lambda: self._enlarge(self.hits[rank - 1]))
 
     def close_photo(self) -> None:
         """Takes the large photo away."""
         self.full.children, self.full.layout.display = (), "none"
 
-    def _clicked(self, place: int, _button: Button) -> None:
-        self.open_photo(place + 1)
+    def _enlarge(self, hit: Hit) -> None:
+        self.photo.value = _jpeg(hit.path, LARGEST)
+        self.name.say(f"{hit.path.name}   (place {hit.rank}, similarity {hit.similarity:.2f})")
+        self.full.children, self.full.layout.display = self._parts, "flex"
 
 
 def _jpeg(path: Path, side: int) -> bytes:

@@ -320,26 +320,37 @@ def test_one_can_draw_before_there_is_a_gallery(gallery):
 
 
 def test_the_page_tells_how_far_it_is_and_what_went_wrong(gallery):
-    def load(tell):
-        tell("Looking at the photos.", 0.5)
+    def load(page):
+        start.wait(10)
+        page.tell("Looking at the photos.", 0.5)
         shares.append(page.bar.value)
-        return gallery
+        page.search_in(gallery)
 
-    def fail(tell):
+    def fail(page):
+        load(page)
         raise InputError("the disk is full")
 
     shares, start = [], threading.Event()
-    page = DrawPage(lambda tell: (start.wait(10), load(tell))[1], k=3)
+    page, broken = DrawPage(load, k=3), DrawPage(fail, k=3)
     page.panel.stroke(BODY)
+    broken.panel.stroke(BODY)
     start.set()
     page.thread.join(10)
-    assert shares == [0.5]
+    broken.thread.join(10)
+    assert shares == [0.5, 0.5]
     assert "8 photos" in page.news.value
     assert page.bar.layout.display == "none"
-    assert len(page.panel.hits) == 3
-    broken = DrawPage(fail)
-    broken.thread.join(10)
     assert "the disk is full" in broken.news.value
+    assert len(page.panel.hits) == len(broken.panel.hits) == 3
+
+
+def test_the_page_names_photos_that_cannot_be_read(gallery, tmp_path):
+    lost = [tmp_path / f"{place}.gif" for place in range(12)]
+    some = Gallery(gallery.model, gallery.paths, gallery.embeddings, lost)
+    page = DrawPage(lambda page: page.search_in(some))
+    page.thread.join(10)
+    assert "8 photos; 12 more cannot be read, such as" in page.news.value
+    assert page.news.value.count(".gif") == 10
 
 
 def test_what_goes_wrong_after_a_mouse_stroke_stands_in_the_panel(gallery, tmp_path):
