@@ -1,22 +1,15 @@
 """Arrays in, a matplotlib Figure out."""
 
-from sbirlib.figures.curves import (
-    accuracy_by_epoch,
-    accuracy_curve,
-    discard_curves,
-    histograms,
-    interval_plot,
-    training_curves,
-)  # fmt: skip
+from sbirlib.figures.curves import accuracy_by_epoch, histograms, interval_plot, training_curves
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.loss import info_nce_example
 from sbirlib.figures.photos import failure_gallery, image_grid, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
-from sbirlib.figures.tokens import cell_pictures, discard_card, distance_by_layer, heatmaps, token_overlay
+from sbirlib.figures.tokens import discard_card, discard_curves, distance_by_layer, heatmaps, token_overlay
 
 __all__ = [
-    "accuracy_by_epoch", "accuracy_curve", "cell_pictures", "discard_card", "discard_curves",
-    "distance_by_layer", "embedding_map", "failure_gallery", "heatmaps", "histograms", "image_grid",
-    "info_nce_example", "interval_plot", "message", "png_bytes", "project", "retrieval_card",
-    "retrieval_strip", "save_figure", "token_overlay", "training_curves",
+    "accuracy_by_epoch", "discard_card", "discard_curves", "distance_by_layer", "embedding_map",
+    "failure_gallery", "heatmaps", "histograms", "image_grid", "info_nce_example", "interval_plot", "message",
+    "png_bytes", "project", "retrieval_card", "retrieval_strip", "save_figure", "token_overlay",
+    "training_curves",
 ]  # fmt: skip

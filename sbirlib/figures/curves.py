@@ -1,9 +1,7 @@
 """Accuracy and loss as curves, bars and histograms."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,18 +35,6 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         axes.legend(fontsize=8, frameon=False)
         finish(axes, whole="x", percent=axes is right)
     return figure
-
-
-def accuracy_curve(ranks: np.ndarray, gallery: int, *, most: int = 30) -> Figure:
-    """Acc@K for K = 1..most, beside what guessing would reach; ranks (q,), 1 = found first."""
-    axes = new_axes(6, 3.4)
-    ks = np.arange(1, min(most, gallery) + 1)
-    percent = 100 * (ranks[None] <= ks[:, None]).mean(axis=1)
-    axes.plot(ks, percent, color=PALETTE[0], marker="o", markersize=3, label="this model")
-    axes.plot(ks, 100 * ks / gallery, color=GUIDE_COLOUR, linestyle="--", label="guessing")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
-    axes.set_title(f"{len(ranks)} sketches, {gallery} photos")
-    return finish(axes, whole="x", percent=True, xlabel="K (photos looked at)", ylabel="Acc@K (% of queries)")
 
 
 def interval_plot(
@@ -96,32 +82,6 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
     axes.set_title("; ".join(title), fontsize=10, loc="left")
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
     return finish(axes, whole="x", grid="y", percent=True, xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
-
-
-def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: Sequence[str] = ()) -> Figure:
-    """Acc@1 against how many patch tokens are kept, a line with its 95 % interval for each name.
-
-    `kept` (f,) in percent of the patch tokens; `curves[name]` f accuracies as `retrieval.accuracy_of`
-    makes them; `notes` stand above. Raises InputError where their numbers differ or `kept` looks like
-    fractions.
-    """
-    (kept,) = floats(kept)
-    if kept.max() <= 1:
-        raise InputError(f"kept is {kept.max():g} at most: give percent of the tokens, such as 25 or 100")
-    axes = new_axes(9.5, 4.2)
-    order = np.argsort(kept)
-    for place, (name, points) in enumerate(curves.items()):
-        if len(points) != len(kept):
-            raise InputError(f"{name}: {len(points)} accuracies for {len(kept)} values of kept")
-        percent, low, high = np.array([(points[i].percent, points[i].low, points[i].high) for i in order]).T
-        style = line_style(place)
-        axes.fill_between(kept[order], low, high, color=style["color"], alpha=0.15, linewidth=0)
-        axes.plot(kept[order], percent, markersize=6, label=name, **style)
-    title = [textwrap.fill(note, 120) for note in (*notes, "bands: 95 % intervals")]
-    axes.set_title("\n".join(title), fontsize=10, loc="left")
-    axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
-    labels = dict(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)")
-    return finish(axes, grid="y", percent=True, **labels)
 
 
 def histograms(values: Mapping[str, ArrayLike], *, mark: float, mark_name: str, **labels: str) -> Figure:

@@ -4,6 +4,7 @@ What a slider redraws (`token_overlay`, `discard_card`) is drawn on one page, in
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import new_page, place_pictures, retrieval_card
-from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, finish, floats, line_style, new_figure, whole_ticks
+from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_axes, new_figure, whole_ticks
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
@@ -193,31 +194,27 @@ def discard_card(
     return figure
 
 
-def cell_pictures(
-    image: ArrayLike, cells: Mapping[str, ArrayLike], patches: Sequence[tuple[int, int]], *, columns: int = 3
-) -> Figure:
-    """Which patches of a picture (h, w, 3) uint8 are averaged into one cell, a panel by name.
+def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: Sequence[str] = ()) -> Figure:
+    """Acc@1 against how many patch tokens are kept, a line with its 95 % interval for each name.
 
-    `cells[name]` (rows, columns) is the number of the cell that each patch falls into; the cells that
-    hold the `patches`, at most four (row, column), are coloured.
+    `kept` (f,) in percent of the patch tokens; `curves[name]` f accuracies as `retrieval.accuracy_of`
+    makes them; `notes` stand above. Raises InputError where their numbers differ or `kept` looks like
+    fractions.
     """
-    rows = math.ceil(len(cells) / columns)
-    figure = new_figure(3.0 * columns, 3.25 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (name, numbers) in zip(panels, cells.items(), strict=True):
-        numbers = np.asarray(numbers)
-        high, wide = numbers.shape
-        extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
-        tint = np.zeros((high, wide, 4))
-        for patch, colour in zip(patches, PALETTE[:4], strict=False):
-            tint[numbers == numbers[patch]] = (*colour, 0.65)
-            axes.plot(patch[1], patch[0], "x", color="black", markersize=7, markeredgewidth=2)
-        axes.imshow(np.asarray(image), extent=extent)
-        axes.imshow(tint, extent=extent, interpolation="nearest")
-        # Lines between patches of different cells.
-        row, column = np.nonzero(np.diff(numbers, axis=1))
-        axes.vlines(column + 0.5, row - 0.5, row + 0.5, color="0.1", linewidth=1)
-        row, column = np.nonzero(np.diff(numbers, axis=0))
-        axes.hlines(row + 0.5, column - 0.5, column + 0.5, color="0.1", linewidth=1)
-        axes.set(title=f"{name}: {len(np.unique(numbers))} cells", xticks=[], yticks=[])
-    return figure
+    (kept,) = floats(kept)
+    if kept.max() <= 1:
+        raise InputError(f"kept is {kept.max():g} at most: give percent of the tokens, such as 25 or 100")
+    axes = new_axes(9.5, 4.2)
+    order = np.argsort(kept)
+    for place, (name, points) in enumerate(curves.items()):
+        if len(points) != len(kept):
+            raise InputError(f"{name}: {len(points)} accuracies for {len(kept)} values of kept")
+        percent, low, high = np.array([(points[i].percent, points[i].low, points[i].high) for i in order]).T
+        style = line_style(place)
+        axes.fill_between(kept[order], low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(kept[order], percent, markersize=6, label=name, **style)
+    title = [textwrap.fill(note, 120) for note in (*notes, "bands: 95 % intervals")]
+    axes.set_title("\n".join(title), fontsize=10, loc="left")
+    axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
+    labels = dict(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)")
+    return finish(axes, grid="y", percent=True, **labels)

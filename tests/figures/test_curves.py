@@ -5,9 +5,10 @@ import pytest
 from matplotlib import rc_context
 
 from sbirlib.errors import InputError
-from sbirlib.figures.curves import accuracy_by_epoch, discard_curves, histograms, interval_plot
+from sbirlib.figures.curves import accuracy_by_epoch, histograms, interval_plot
 from sbirlib.figures.photos import image_grid
 from sbirlib.figures.style import save_figure
+from sbirlib.figures.tokens import discard_curves
 from sbirlib.retrieval.scores import accuracy_of
 
 

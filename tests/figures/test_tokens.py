@@ -7,14 +7,7 @@ from matplotlib.patches import PathPatch
 
 from sbirlib.errors import InputError
 from sbirlib.figures.style import TRUE_COLOUR, png_bytes
-from sbirlib.figures.tokens import (
-    EVEN_REACH,
-    cell_pictures,
-    discard_card,
-    distance_by_layer,
-    heatmaps,
-    token_overlay,
-)
+from sbirlib.figures.tokens import EVEN_REACH, discard_card, distance_by_layer, heatmaps, token_overlay
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -249,21 +242,3 @@ def test_nothing_is_hatched_where_every_token_is_kept():
 def test_a_flat_list_of_kept_tokens_is_refused():
     with pytest.raises(InputError, match="grid"):
         discard_card(PICTURE, np.ones(4), [PICTURE], ["1"])
-
-
-def test_cells_are_outlined_and_those_of_the_chosen_patches_coloured():
-    windows = np.kron([[0, 1], [2, 3]], np.ones((2, 2), dtype=int))
-    strips = np.arange(16).reshape(4, 4) // 4
-    image = np.full((40, 40, 3), 200, dtype=np.uint8)
-    figure = cell_pictures(image, {"windows": windows, "strips": strips}, [(0, 0), (3, 3)], columns=2)
-    figure.canvas.draw()
-    first, second = figure.axes
-    assert first.get_title() == "windows: 4 cells"
-    for axes, numbers in ((first, windows), (second, strips)):
-        tint = axes.images[1].get_array()
-        coloured = tint[..., 3] > 0
-        np.testing.assert_array_equal(coloured, np.isin(numbers, (0, 3)))
-        assert (tint[0, 0] != tint[3, 3]).any()
-    # Windows are cut once each way, along four patches; strips have three lines down the page, none across.
-    sides = [[len(lines.get_segments()) for lines in axes.collections] for axes in (first, second)]
-    assert sides == [[4, 4], [0, 12]]
