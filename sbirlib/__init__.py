@@ -15,7 +15,7 @@ _FROM = {
     "layers": ("MSTR",),
     "methods": ("ARNet",),
     "miniclothes": ("near_twins", "trace_garment", "wardrobe"),
-    "retrieval": ("Gallery", "accuracy_of", "evaluate", "score", "simulate_selection"),
+    "retrieval": ("Gallery", "accuracy_of", "evaluate", "paired_bootstrap", "score", "simulate_selection"),
     "runs": ("load_run",),
     "training": ("train",),
     "panels": ("demo_pairs",),
@@ -26,8 +26,8 @@ _PLACES |= {"pictures": "sbirlib.analysis.pictures:", "published": "sbirlib.expe
 
 __all__ = [
     "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "edge_map", "epoch_batches",
-    "evaluate", "fit_square", "load_run", "load_split", "near_twins", "read_image", "score",
-    "simulate_selection", "trace_garment", "train", "wardrobe",
+    "evaluate", "fit_square", "load_run", "load_split", "near_twins", "paired_bootstrap",
+    "read_image", "score", "simulate_selection", "trace_garment", "train", "wardrobe",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sbirlib.layers import MSTR
     from sbirlib.methods import ARNet
     from sbirlib.miniclothes import near_twins, trace_garment, wardrobe
-    from sbirlib.retrieval import Gallery, accuracy_of, evaluate, score, simulate_selection
+    from sbirlib.retrieval import Gallery, accuracy_of, evaluate, paired_bootstrap, score, simulate_selection
     from sbirlib.runs import load_run
     from sbirlib.training import train
 else:  # or a misspelt name would pass for one of these

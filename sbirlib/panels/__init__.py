@@ -1,7 +1,7 @@
 """Panels of controls for the notebooks, one file a notebook."""
 
 from sbirlib.panels.base import Panel
-from sbirlib.panels.data import PairBrowser, ViewExplorer
+from sbirlib.panels.data import PairBrowser, SketchMaker, ViewExplorer
 from sbirlib.panels.demo import demo_config, demo_pairs, fast, load_or_train
 from sbirlib.panels.draw import DrawPanel, Sheet, search_picture
 from sbirlib.panels.retrieval import RetrievalBrowser
@@ -10,6 +10,6 @@ from sbirlib.panels.training import InfoNCEPanel, RunComparer, TrainPanel
 
 __all__ = [
     "AttentionExplorer", "DrawPanel", "InfoNCEPanel", "PairBrowser", "Panel", "RetrievalBrowser",
-    "RunComparer", "Sheet", "TokenDiscardExplorer", "TrainPanel", "ViewExplorer", "demo_config", "demo_pairs",
-    "fast", "load_or_train", "search_picture",
+    "RunComparer", "Sheet", "SketchMaker", "TokenDiscardExplorer", "TrainPanel", "ViewExplorer",
+    "demo_config", "demo_pairs", "fast", "load_or_train", "search_picture",
 ]  # fmt: skip

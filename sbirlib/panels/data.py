@@ -9,9 +9,12 @@ from matplotlib.figure import Figure
 from sbirlib.config import Config, Knob, knobs
 from sbirlib.data import PairFolder, as_picture, fit_square, make_view, read_image, read_pixels, to_float
 from sbirlib.data.batches import draws
+from sbirlib.data.from_photos import pseudo_sketches
+from sbirlib.data.redraw import REDRAWS, redraw
 from sbirlib.figures import image_grid, message
 from sbirlib.panels.base import ALL, Panel, offer, slider
 
+DIALS = ("how faint", "how short", "pen width", "softness")  # in the order of `pseudo_sketches`
 VIEW_KNOBS = ("data.rotation", "data.enlarge", "data.flip", "data.crop", "data.jitter", "data.hue")
 
 
@@ -78,6 +81,42 @@ class ViewExplorer(Panel):
                 views += [*make_view(image.expand(count, -1, -1, -1), kind, numbers, config.data)]
                 titles += [f"{name} {kind}"] * count
         return image_grid([as_picture(view) for view in views], titles, columns=7, side=1.35)
+
+
+class SketchMaker(Panel):
+    """A photo, the drawing that training makes of it, and the same drawing by three other hands.
+
+    The dials, each from 0 to 1, are those of `pseudo_sketches`; training draws them anew for each photo and
+    epoch. Where somebody has drawn the photo, the real sketch stands last.
+    """
+
+    def __init__(self, pairs: PairFolder, config: Config) -> None:
+        self.pairs, self.config, self.split = pairs, config, pairs.split("train").real
+        self.photo = slider("photo", max=len(self.split.photos) - 1)
+        self.chance = slider("other hands", max=20)
+        self.dials = {name: _dial(name, 0.3) for name in DIALS}
+        self.redraw = _dial("redraw", config.data.redraw)
+        controls = [self.photo, *self.dials.values(), self.redraw, self.chance]
+        super().__init__(HBox([VBox(controls[:4]), VBox(controls[4:])]), controls=controls)
+
+    def figure(self) -> Figure:
+        """One row: the photo, its drawing, three times redrawn, and the first real sketch if there is one."""
+        photo = self.split.photos[self.photo.value]
+        sketches = [sketch.path for sketch in self.split.sketches if sketch.photo_id == photo.id][:1]
+        size, fit = self.config.model.image_size, self.config.data.fit
+        squares = [fit_square(read_pixels(path)[None], size, fit) for path in (photo.path, *sketches)]
+        image, *real = (to_float(square, "cpu") for square in squares)
+        dials = torch.tensor([[dial.value for dial in self.dials.values()]])
+        drawn = pseudo_sketches(image, dials, edge_maps=self.pairs.edge_maps)
+        hands = torch.from_numpy(draws(self.chance.value, 0, 0, 3, REDRAWS))
+        others = redraw(drawn.expand(3, -1, -1, -1), hands, self.redraw.value)
+        pictures = [part for batch in (image, drawn, others, *real) for part in batch.expand(-1, 3, -1, -1)]
+        titles = [f"photo {photo.id}", "drawn from it", *["by another hand"] * 3, "its sketch"]
+        return image_grid([as_picture(part) for part in pictures], titles[: len(pictures)], side=1.6)
+
+
+def _dial(name: str, value: float) -> Widget:
+    return slider(name, FloatSlider, value=value, min=0, max=1, step=0.05)
 
 
 def _view_slider(knob: Knob) -> Widget:

@@ -11,11 +11,11 @@ from tools.panels import PNG, picture_changes
 
 from sbirlib import Config, evaluate, load_run
 from sbirlib.config.config import knobs
-from sbirlib.data.loading import load_split
+from sbirlib.data import load_split, pseudo_sketches, training_folder
 from sbirlib.errors import ConfigError
 from sbirlib.layers.losses import info_nce
 from sbirlib.miniclothes.dataset import near_twins
-from sbirlib.panels.data import PairBrowser, ViewExplorer
+from sbirlib.panels.data import DIALS, PairBrowser, SketchMaker, ViewExplorer
 from sbirlib.panels.demo import demo_config, load_or_train
 from sbirlib.panels.retrieval import RetrievalBrowser
 from sbirlib.panels.training import InfoNCEPanel, TrainPanel
@@ -90,6 +90,50 @@ def test_view_explorer_repeats_its_draws_until_asked_for_others(pairs, tiny):
     assert panel.png == first
     assert picture_changes(panel, panel.chance, 1)
     assert picture_changes(panel, panel.sketch, 1)
+
+
+def made(panel):
+    """Picture by picture what a SketchMaker shows, with the titles."""
+    axes = panel.figure().axes[0]
+    return [text.get_text() for text in axes.texts], [np.asarray(image.get_array()) for image in axes.images]
+
+
+@pytest.mark.parametrize("name", DIALS)
+def test_every_dial_of_the_sketch_maker_changes_the_drawing(pairs, tiny, name):
+    panel = SketchMaker(pairs, tiny.updated({"model.image_size": 96}))
+    panel.dials["how faint"].value = 0  # faint lines are drawn, in pieces of any length
+    assert picture_changes(panel, panel.dials[name], 0.9)
+
+
+def test_sketch_maker_shows_what_training_makes_of_a_photo(pairs, tiny):
+    panel = SketchMaker(pairs, tiny.updated({"data.redraw": 0.7}))
+    panel.photo.value = 2
+    panel.dials["how short"].value = 0.8
+    titles, (photo, drawn, *others, _) = made(panel)
+    split = pairs.split("train")
+    assert titles == [f"photo {split.photos[2].id}", "drawn from it", *["by another hand"] * 3, "its sketch"]
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    expected = pseudo_sketches(image, torch.tensor([[0.3, 0.8, 0.3, 0.3]]))[0, 0]
+    assert np.array_equal(drawn[..., 0], expected.numpy())
+    assert all(not np.array_equal(other, drawn) for other in others)
+    assert picture_changes(panel, panel.chance, 1)
+    assert np.array_equal(made(panel)[1][1], drawn), "other hands leave the drawing as it was"
+    panel.redraw.value = 0
+    assert all(np.array_equal(other, drawn) for other in made(panel)[1][2:5])
+
+
+def test_sketch_maker_needs_no_sketch(pairs, tiny):
+    panel = SketchMaker(training_folder(pairs.root, tiny.data.pattern, "from_photos"), tiny)
+    assert made(panel)[0][1:] == ["drawn from it", *["by another hand"] * 3]
+
+
+def test_sketch_maker_takes_edge_maps_for_what_they_are(pairs, tiny, monkeypatch):
+    panel = SketchMaker(pairs, tiny)
+    monkeypatch.setattr(pairs, "edge_maps", True)
+    photo, drawn = made(panel)[1][:2]
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    expected = pseudo_sketches(image, torch.full((1, 4), 0.3), edge_maps=True)
+    assert np.array_equal(drawn[..., 0], expected[0, 0].numpy())
 
 
 def test_info_nce_panel_shows_the_loss_that_training_computes():

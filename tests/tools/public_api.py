@@ -23,6 +23,7 @@ from sbirlib import (
     load_run,
     load_split,
     near_twins,
+    paired_bootstrap,
     read_image,
     score,
     simulate_selection,
@@ -38,7 +39,7 @@ from sbirlib.data.strokes import Stroke
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.retrieval.gallery import Hit
-from sbirlib.retrieval.intervals import Selection
+from sbirlib.retrieval.intervals import Difference, Selection
 from sbirlib.retrieval.scores import Accuracy, Scores
 from sbirlib.runs.history import EpochRecord
 
@@ -90,6 +91,7 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(score(np.eye(3), np.arange(3)), Scores)
     assert_type(accuracy_of(6, 10), Accuracy)
     assert_type(simulate_selection(70.0, 1.5, queries=281, epochs=500), Selection)
+    assert_type(paired_bootstrap([[1, 2]], [[1, 1]], ["a", "b"]), Difference)
     assert_type(near_twins("data/MiniClothes"), dict[str, Twin])
     assert_type(trace_garment(wardrobe().test[0]), dict[str, list[Stroke]])
     return edge_map(fit_square(data.photos / 255, 96, "pad"))
