@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	@echo "The data set (one minute), a training (five), the notebooks (three), on 2 CPU cores that do nothing else."
+	@echo "The data set (one minute), a training (five), the notebooks (five), on 2 CPU cores that do nothing else."
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
 	$(BIN)/python -m sbirlib train --preset mini_full --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json

@@ -228,5 +228,16 @@ class TestDraw(Notebook):
         assert len(self.found(page)) == 10
 
 
+class TestReal(Notebook):
+    name = "07_real_drawings"
+
+    def test_a_dial_redraws_what_is_made_of_a_photo(self, page):
+        maker = panel(page, "SketchMaker")
+        with redrawn(maker):
+            assert drag(maker, "pen width", 1.0) == 1
+        with redrawn(maker):
+            assert drag(maker, "redraw", 0.0) == 0
+
+
 def test_every_notebook_is_opened():
     assert sorted(kind.name for kind in Notebook.__subclasses__()) == NAMES
