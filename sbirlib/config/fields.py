@@ -1,10 +1,10 @@
 """Frozen dataclasses that check their values and explain what is wrong with them."""
 
 import functools
-import re
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_snake
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from sbirlib.errors import ConfigError, brief
@@ -69,10 +69,7 @@ def group(cls: type[T]) -> type[T]:
 def _explain(cls: Any, error: ValidationError) -> str:
     """For each fault the field, its value, and what is allowed."""
     lines = []
-    # BSiameseConfig -> b_siamese; nothing for Config itself.
-    group_name = re.sub(
-        r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__.removesuffix("Config")
-    ).lower()
+    group_name = to_snake(cls.__name__.removesuffix("Config"))  # nothing for Config itself
     for fault in error.errors():
         nested, path = cls.__pydantic_fields__, [str(part) for part in fault["loc"]]
         for part in path:

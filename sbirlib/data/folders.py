@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 RECORD = "import.json"  # what an import notes of itself
-
 # What disks and file managers put into a folder that a person calls empty.
 _OF_THE_SYSTEM = ("lost+found", ".DS_Store", "Thumbs.db", "desktop.ini")
 

@@ -58,9 +58,8 @@ class LoadedSplit(NamedTuple):
         photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
         sketches = _take(self.sketches, [sketch_row[sketch.path] for sketch in split.sketches])
         photos = _take(self.photos, [photo_row[photo.path] for photo in split.photos])
-        return LoadedSplit(
-            split, sketches, photos, torch.from_numpy(split.photo_index), self.grey, self.edge_maps
-        )
+        index = torch.from_numpy(split.photo_index)
+        return self._replace(split=split, sketches=sketches, photos=photos, photo_index=index)
 
 
 def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:

@@ -66,12 +66,9 @@ def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
         points = _closely(stroke.points)
         kept = way.query(points)[0] > (rubber.width + stroke.width) / 2
         ends = np.flatnonzero(np.diff(kept)) + 1
-        pieces = [
-            piece
-            for piece, stays in zip(np.split(points, ends), np.split(kept, ends), strict=True)
-            if stays[0]
-        ]
-        left += [stroke] if kept.all() else [stroke._replace(points=piece) for piece in pieces]
+        pieces = zip(np.split(points, ends), np.split(kept, ends), strict=True)
+        pieces = [stroke._replace(points=piece) for piece, stays in pieces if stays[0]]
+        left += [stroke] if kept.all() else pieces
     return left
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
@@ -36,30 +37,19 @@ def grid(name: str, base: Config) -> list[Variant]:
         raise ConfigError(f"grid {name!r} does not fit method {base.method}: its {own}; use --vary")
     if name in ("mstr", "released") and not base.mstr.enabled:
         raise ConfigError(f"grid {name!r} needs token recycling: use preset mini_full or full")
-    no_intra = {"loss.intra_sketch": 0, "loss.intra_photo": 0}
-    no_recyc = {"loss.recyc_sketch": 0, "loss.recyc_photo": 0}
-    if name == "losses":
-        terms = ["loss.multi", "loss.inter", *no_intra, *(no_recyc if base.mstr.enabled else ())]
-        variants: dict[str, dict[str, Any]] = {"all terms": {}}
-        variants |= {f"without {term.removeprefix('loss.')}": {term: 0} for term in terms}
-        variants["without intra"] = no_intra
-    elif name == "views":
-        # One view alone has nothing to be matched with inside its domain.
-        views, pairs = ("data.first_view", "data.second_view"), ("A0+A1", "A0+A2", "A1+A2", "A2+A1")
-        variants = {view: dict.fromkeys(views, view) | no_intra for view in ("A0", "A1", "A2")}
-        variants |= {pair: dict(zip(views, pair.split("+"), strict=True)) for pair in pairs}
+    tables = yaml.safe_load(Path(__file__).with_name("grids.yaml").read_text(encoding="utf-8"))
+    variants: dict[str, dict[str, Any]] = tables.get(name, {})
+    if name == "losses" and not base.mstr.enabled:
+        variants = {title: changes for title, changes in variants.items() if "recyc" not in title}
     elif name == "mstr":
-        scales, weights = base.mstr.scales, {0.1, 0.3, 0.5, 1.0} - {base.mstr.weight}
-        variants = {"with MSTR": {}, "without MSTR": {"mstr.enabled": False}}
-        for fewer in (scales[:k] for k in range(1, len(scales))):
-            variants[f"scales {' '.join(map(str, fewer))}"] = {"mstr.scales": fewer}
-        variants |= {f"weight {weight}": {"mstr.weight": weight} for weight in sorted(weights)}
-        variants["learned weight"] = {"mstr.learn_weight": True}
-        variants["without L_recyc"] = no_recyc
-        variants["dot similarity"] = {"mstr.similarity": "dot"}
-        if is_plain_vit(base.model.backbone):
-            variants["tokens one block earlier"] = {"model.early_patches": 1}
-    else:
+        fewer = (base.mstr.scales[:k] for k in range(1, len(base.mstr.scales)))
+        first = {title: variants.pop(title) for title in ("with MSTR", "without MSTR")}
+        first |= {f"scales {' '.join(map(str, scales))}": {"mstr.scales": scales} for scales in fewer}
+        variants = first | variants
+        variants.pop(f"weight {base.mstr.weight}", None)
+        if not is_plain_vit(base.model.backbone):
+            variants.pop("tokens one block earlier")
+    elif name == "released":
         options = {field: value for field, value in RELEASED.items() if field != "data.pattern"}
         variants = {"default": {}} | {field: {field: value} for field, value in options.items()}
         variants["all of these"] = options

@@ -174,9 +174,8 @@ class Backbone(nn.Module):
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} takes no images of {image_size} px: {error}") from None
         except AttributeError as error:
-            raise BackboneError(
-                f"backbone {name!r} does not give one map of features ({error}); {CHOOSE}"
-            ) from None
+            reason = f"does not give one map of features ({error})"
+            raise BackboneError(f"backbone {name!r} {reason}; {CHOOSE}") from None
         self.train()
         _, count, width = patches.shape
         side, expected = round(count**0.5), self.width

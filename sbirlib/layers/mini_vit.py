@@ -20,9 +20,7 @@ class ConvStem(nn.Module):
     def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
         super().__init__()
         if img_size % patch_size:
-            raise BackboneError(
-                f"images of {img_size} px: that is not a multiple of the patch size {patch_size}"
-            )
+            raise BackboneError(f"images of {img_size} px: that is no multiple of patch size {patch_size}")
         strides = _prime_factors(patch_size)
         layers: list[nn.Module] = []
         width = in_chans

@@ -137,11 +137,6 @@ class RecyclingEncoder(Encoder):
 
     mstr: MSTR | None
 
-    def __init__(self, backbone: Backbone, embed: nn.Module, mstr: MSTR | None = None) -> None:
-        nn.Module.__init__(self)
-        # In the order of the data: optimisers and checkpoints count weights in it.
-        self.backbone, self.mstr, self.embed = backbone, mstr, embed
-
     def embedding(self, tokens: Tokens) -> Tensor:
         """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.recycle(tokens).embedding

@@ -78,9 +78,10 @@ class Encoder(nn.Module):
 
     mstr: nn.Module | None  # what recycles the patch tokens, in ARNet
 
-    def __init__(self, backbone: Backbone, embed: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, embed: nn.Module, mstr: nn.Module | None = None) -> None:
         super().__init__()
-        self.backbone, self.embed, self.mstr = backbone, embed, None
+        # In the order of the data: optimisers and checkpoints count weights in it.
+        self.backbone, self.mstr, self.embed = backbone, mstr, embed
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 3, s, s) in [0, 1] -> embeddings (b, e), of any length."""

@@ -10,8 +10,6 @@ from sbirlib.runs.atomic import RunError
 # What is searched after an epoch.
 HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"
 PSEUDO = "held-out photos, by sketches made of them"
-
-
 _SHORT = {TEST_SET: "TEST", PSEUDO: "val (no real sketch)"}
 
 

@@ -41,11 +41,7 @@ class RunFiles:
 
         Raises FileExistsError if there is something that this run would replace without being told to.
         """
-
-        def own() -> None:
-            self._owner = Owner(self.run.path)
-
-        self._first(own)
+        self._owner = self._first(lambda: Owner(self.run.path))
         if resume or not self.run.present:
             return
         holds = f"{self.run.path} already holds {', '.join(self.run.present)}"
@@ -105,16 +101,17 @@ class RunFiles:
         asked = torch.tensor([float(value) for value in here], device=self.accelerator.device)
         return tuple(value > 0 for value in self.accelerator.reduce(asked).tolist())
 
-    def _first(self, write: Callable[[], Any]) -> None:
-        error = None
+    def _first(self, write: Callable[[], Any]) -> Any:
+        done = error = None
         if self.accelerator.is_main_process:
             try:
                 if self._owner is not None:
                     self._owner.check()
-                write()
+                done = write()
             except InputError as caught:
                 error = caught
             except OSError as caught:
                 error = RunError(unwritable(self.run.path, caught))
         if self.anyone(error is not None)[0]:
             raise error or RunError(f"{self.run.path} cannot be written; the first process says why")
+        return done

@@ -60,9 +60,8 @@ def check_exactness(model: Method, config: Config, processes: int) -> None:
     # That each process keeps its own statistics is usual; but a chunk would count its images twice.
     if config.optim.chunk and any(isinstance(module, _BatchNorm) for module in model.modules()):
         advice = "use optim.chunk = 0, or a backbone with LayerNorm or GroupNorm such as a ViT"
-        raise ConfigError(
-            f"{config.model.backbone} has BatchNorm, whose statistics {way} would change; {advice}"
-        )
+        why = f"{config.model.backbone} has BatchNorm, whose statistics {way} would change"
+        raise ConfigError(f"{why}; {advice}")
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = False) -> Optimizer:
@@ -95,9 +94,7 @@ def stage_ends(stages: Sequence[Stage], epochs: int) -> list[int]:
     ends = [round(share * epochs) for share in itertools.accumulate(stage.share for stage in stages)][:-1]
     for stage, begin, end in zip(stages, [0, *ends], [*ends, epochs], strict=True):
         if begin >= end:
-            raise ConfigError(
-                f"run.epochs = {epochs} leaves none for the stage {stage.name!r} of this method"
-            )
+            raise ConfigError(f"run.epochs = {epochs} leaves none for the method's stage {stage.name!r}")
     return [*ends, epochs]
 
 

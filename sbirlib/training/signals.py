@@ -19,17 +19,24 @@ class Stop:
 
 
 @contextmanager
-def held(number: int) -> Iterator[None]:
-    """Holds a signal back, however often it comes, and lets it through at the end."""
+def handled(number: int, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Calls `handler` for a signal meanwhile, but only in the main thread, which gets all signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = signal.signal(number, lambda number, frame: came.append(number))
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
         signal.signal(number, before)
+
+
+@contextmanager
+def held(number: int) -> Iterator[None]:
+    """Holds a signal back, however often it comes, and lets it through at the end."""
+    came: list[int] = []
+    with handled(number, lambda number, frame: came.append(number)):
+        yield
     if came:
         signal.raise_signal(number)
 
@@ -38,13 +45,9 @@ def held(number: int) -> Iterator[None]:
 def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[threading.Event]:
     """Holds a signal back, sets the event and calls `then`; a second Ctrl-C is not held back.
 
-    A step cut short would leave weights and optimiser at different steps. Outside the main thread, which gets
-    all signals, nothing is held back.
+    A step cut short would leave weights and optimiser at different steps.
     """
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
 
     def note(number: int, frame: FrameType | None) -> None:
         if event.is_set() and number == signal.SIGINT:
@@ -52,8 +55,5 @@ def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[th
         event.set()
         then()
 
-    before = signal.signal(number, note)
-    try:
+    with handled(number, note):
         yield event
-    finally:
-        signal.signal(number, before)

@@ -303,7 +303,7 @@ def test_mini_has_no_published_weights():
 @pytest.mark.parametrize(
     ("name", "size", "words"),
     [
-        ("sbir_mini", 50, "50 px: that is not a multiple of the patch size 12"),
+        ("sbir_mini", 50, "50 px: that is no multiple of patch size 12"),
         ("crossvit_tiny_240", 240, "does not give one map of features"),
     ],
 )

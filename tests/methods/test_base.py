@@ -180,9 +180,7 @@ def test_stages_share_the_epochs(shares, epochs, ends):
 
 
 def test_a_stage_without_an_epoch_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"run\.epochs = 1 leaves none for the stage 'first' of this method"
-    ):
+    with pytest.raises(ConfigError, match=r"run\.epochs = 1 leaves none for the method's stage 'first'"):
         stage_ends([Stage("first", 0.5, []), Stage("second", 0.5, [])], 1)
 
 
