@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +40,8 @@ class Stamp(NamedTuple):
     """A photo file as it was when it was embedded: a file that changes gets another size or time."""
 
     path: str
-    size: int  # in bytes, -1 if it was not there
-    time: int  # of the last change, in ns
+    size: int = -1  # in bytes, -1 if it was not there, or if nobody noted it
+    time: int = -1  # of the last change, in ns
 
 
 class Gallery:
@@ -52,20 +53,16 @@ class Gallery:
     """
 
     def __init__(
-        self, model: Method, paths: Sequence[Path], embeddings: Tensor, left_out: Sequence[Path] = (), *,
-        stamps: Sequence[Stamp] | None = None, folder: str = "", fresh: int | None = None,
+        self, model: Method, paths: Sequence[str | Path | Stamp], embeddings: Tensor,
+        left_out: Sequence[Path] = (), *, folder: str = "", fresh: int | None = None,
     ) -> None:  # fmt: skip
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
         if not embeddings.isfinite().all():
             raise InputError(f"the photos' embeddings are not numbers: {BROKEN}")
-        self.model, self.paths, self.embeddings, self.left_out = (
-            model,
-            list(paths),
-            embeddings,
-            list(left_out),
-        )
-        self.stamps = [_stamp(path) for path in paths] if stamps is None else list(stamps)
+        self.stamps = [path if isinstance(path, Stamp) else _stamp(path) for path in paths]
+        self.model, self.paths = model, [Path(stamp.path) for stamp in self.stamps]
+        self.embeddings, self.left_out = embeddings, list(left_out)
         self.folder, self.fresh = folder, len(paths) if fresh is None else fresh
 
     @property
@@ -101,7 +98,10 @@ class Gallery:
         if not paths:
             raise PairError(f"{root}: no photos to search in")
         stamps = [_stamp(path) for path in paths]  # before they are read: a later change is noticed
-        rows = _kept_rows(kept, model)
+        rows: dict[Stamp, Tensor] = {}
+        with suppress(InputError):  # nothing is kept, or it is damaged or of another model
+            saved = _read(kept or "", model)
+            rows |= zip(saved.stamps, saved.embeddings, strict=True)
         new = [stamp for stamp in dict.fromkeys(stamps) if stamp not in rows]
         device, done = next(model.parameters()).device, len(paths) - len(new)
         faults: list[Fault] = []
@@ -115,19 +115,16 @@ class Gallery:
                 if part and (not faults or on_fault != "stop"):  # or only the list of faults is wanted
                     embeddings = embed(model.eval().embed_photos, pixels, device=device)
                     rows |= zip(part.values(), embeddings, strict=True)
-                end = min(start + BATCH, len(new))
-                bar.update(end - start)
+                bar.update(len(part) + len(broken))
                 if tell is not None:
-                    tell(done + end, len(paths))
+                    tell(min(done + start + BATCH, len(paths)), len(paths))
         if faults and on_fault == "stop":
             raise PairError(faults_message(root, faults))
-        found = [(path, stamp) for path, stamp in zip(paths, stamps, strict=True) if stamp in rows]
-        if not found:
+        stamps = [stamp for stamp in stamps if stamp in rows]
+        if not stamps:
             raise PairError(f"{root}: none of its {len(paths)} photos can be read")
-        paths, stamps = map(list, zip(*found, strict=True))
-        embeddings, fresh = torch.stack([rows[stamp] for stamp in stamps]), len(new) - len(faults)
-        left_out = [fault.path for fault in faults]
-        return Gallery(model, paths, embeddings, left_out, stamps=stamps, fresh=fresh)
+        embeddings, left_out = torch.stack([rows[stamp] for stamp in stamps]), [f.path for f in faults]
+        return Gallery(model, stamps, embeddings, left_out, fresh=len(new) - len(faults))
 
     def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
         """The k photos that match a sketch best: a picture file, or (3, h, w) float in [0, 1].
@@ -150,18 +147,16 @@ class Gallery:
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        notes: dict[str, list] = {"paths": [str(photo) for photo in self.paths], "stamps": self.stamps}
-        notes["left_out"] = [str(photo) for photo in self.left_out]
-        metadata = {name: json.dumps(values) for name, values in notes.items()}
-        metadata |= {"folder": self.folder, **_owner(self.model)}
+        left_out = [str(photo) for photo in self.left_out]
+        notes = json.dumps({"stamps": self.stamps, "left_out": left_out, "folder": self.folder})
+        metadata = {"notes": notes, **_owner(self.model)}
         try:
             with replacing_file(path) as fresh:
                 save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
         except (OSError, SafetensorError) as error:
             advice = "choose a folder that exists and has room"
-            raise InputError(
-                f"{path}: the gallery cannot be written ({first_line(error)}); {advice}"
-            ) from None
+            why = f"the gallery cannot be written ({first_line(error)})"
+            raise InputError(f"{path}: {why}; {advice}") from None
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:
@@ -170,7 +165,7 @@ class Gallery:
         Raises PairError, also where photos have changed since, are gone, or have come into the folder.
         """
         saved = _read(path, model)
-        changed = [stamp.path for stamp in saved.stamps if stamp != _stamp(stamp.path)]
+        changed = [stamp.path for stamp in saved.stamps if stamp.size >= 0 and stamp != _stamp(stamp.path)]
         if saved.folder:
             photos, unread = photos_in(Path(saved.folder))
             here = {*photos, *(fault.path for fault in unread)}
@@ -184,34 +179,23 @@ class Gallery:
 
 
 def _read(path: str | Path, model: Method) -> Gallery:
-    """The gallery in a file as it was saved; one of an older version has no stamps. Raises PairError."""
+    """The gallery in a file as it was saved; one of an older version has only names. Raises PairError."""
     try:
         with safe_open(str(path), "pt") as file:
             embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        notes = {"stamps": "[]", "left_out": "[]", **metadata}
-        paths, left_out = ([Path(photo) for photo in json.loads(notes[key])] for key in ("paths", "left_out"))
-        stamps = [Stamp(str(name), int(size), int(time)) for name, size, time in json.loads(notes["stamps"])]
-        if embeddings.dtype != torch.float32 or embeddings.ndim < 2 or len(embeddings) != len(paths):
-            found = f"{embeddings.dtype} of shape {tuple(embeddings.shape)}"
-            raise ValueError(f"{len(paths)} names for {found}")
-        if stamps and [stamp.path for stamp in stamps] != [str(photo) for photo in paths]:
-            raise ValueError("its stamps are of other photos")
+        notes = {"left_out": [], "folder": "", **json.loads(metadata.get("notes", "{}"))}
+        rows = notes.get("stamps") or [[name] for name in json.loads(metadata["paths"])]
+        stamps = [Stamp(str(name), *map(int, noted)) for name, *noted in rows]
+        if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
+            raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
+        left_out = [Path(photo) for photo in notes["left_out"]]
+        gallery = Gallery(model, stamps, embeddings, left_out, folder=str(notes["folder"]), fresh=0)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PairError(f"{path}: not a saved gallery ({error})") from None
     owner = _owner(model)
     if any({**owner, "model": "", **metadata}[name] != value for name, value in owner.items()):
         raise PairError(f"{path}: was embedded by another model; embed the photos again")
-    folder = metadata.get("folder", "")
-    return Gallery(model, paths, embeddings, left_out, stamps=stamps, folder=folder, fresh=0)
-
-
-def _kept_rows(path: str | Path | None, model: Method) -> dict[Stamp, Tensor]:
-    """The rows in the file of a gallery; none if it is not there, damaged or of another model."""
-    try:
-        saved = _read(path or "", model)
-    except InputError:
-        return {}
-    return dict(zip(saved.stamps, saved.embeddings, strict=False))
+    return gallery
 
 
 def _owner(model: Method) -> dict[str, str]:

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from sbirlib import ARNet, Gallery, PairFolder, evaluate, load_run
 from sbirlib.data.images import read_image
 from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
+from sbirlib.methods.base import fingerprint
 from sbirlib.retrieval.scores import accuracy_at, score, true_ranks
 
 
@@ -214,6 +216,17 @@ def test_a_photo_that_was_left_out_is_no_change(model, shop):
     assert Gallery.load(kept, model).left_out == [folder / "broken.png"]
     again = Gallery.from_folder(model, folder, kept=kept, on_fault="skip")
     assert (again.fresh, again.skipped) == (0, 1)
+
+
+def test_a_gallery_of_an_older_version_is_read_by_its_names(model, shop):
+    folder, gallery, kept = shop
+    names = {"paths": json.dumps(list(map(str, gallery.paths))), "model": fingerprint(model.photo_encoder)}
+    save_file({"embeddings": gallery.embeddings}, kept, names)
+    gallery.paths[0].write_bytes(gallery.paths[0].read_bytes() + b" ")
+    old = Gallery.load(kept, model)
+    assert (old.paths, old.folder, old.left_out) == (gallery.paths, "", [])
+    assert torch.equal(old.embeddings, gallery.embeddings)
+    assert Gallery.from_folder(model, folder, kept=kept).fresh == 8  # nobody noted what they were like
 
 
 def test_what_is_not_a_gallery_is_refused(model, tmp_path):
