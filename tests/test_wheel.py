@@ -50,7 +50,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_its_data_alone(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    data = {path for end in ("csv", "yaml", "typed") for path in (ROOT / "sbirlib").rglob(f"*.{end}")}
+    data = {path for end in ("css", "csv", "yaml", "typed") for path in (ROOT / "sbirlib").rglob(f"*.{end}")}
     assert {path.relative_to(ROOT).as_posix() for path in data} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sbirlib"}
     assert {name for name in names if name.endswith(".py")} == {

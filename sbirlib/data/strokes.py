@@ -1,5 +1,6 @@
 """Drawings as strokes of a pen, and the query pictures that are made of them."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,10 +66,9 @@ def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
     for stroke in strokes:
         points = _closely(stroke.points)
         kept = way.query(points)[0] > (rubber.width + stroke.width) / 2
-        ends = np.flatnonzero(np.diff(kept)) + 1
-        pieces = zip(np.split(points, ends), np.split(kept, ends), strict=True)
-        pieces = [stroke._replace(points=piece) for piece, stays in pieces if stays[0]]
-        left += [stroke] if kept.all() else pieces
+        # Pieces that stay and pieces that go take turns.
+        pieces = np.split(points, np.flatnonzero(np.diff(kept)) + 1)[0 if kept[0] else 1 :: 2]
+        left += [stroke] if kept.all() else [stroke._replace(points=piece) for piece in pieces]
     return left
 
 
@@ -123,20 +123,21 @@ def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     # Paper of one shade first. Unless it is bright, nothing but lines may lie on it, or it may be a photo.
     bright = bool(np.median(_edge(pixels), axis=0).min() > 128)
     pages = (pixels,) if bright else (pixels, 255 - pixels)
-    for page in pages:
-        ink = _darker(page, np.median(_edge(page), axis=0), not bright)
+    for even, page in itertools.product((True, False), pages):
+        paper = np.median(_edge(page), axis=0) if even else _light(page)
+        ink = _darker(page, paper, not (bright and even))
         if ink.any():
             return _cleaned(page, ink), ink
-    for page in pages:
-        around = ((CLOSED, CLOSED), (CLOSED, CLOSED), (0, 0))  # or closing would lighten dark corners
-        light = ndimage.grey_closing(np.pad(_coarse(page), around, mode="edge"), (CLOSED, CLOSED, 1))
-        light = light[CLOSED:-CLOSED, CLOSED:-CLOSED]  # the paper without its dark lines
-        steps = [np.abs(np.diff(np.log(light + 1), axis=axis)).max() for axis in (0, 1)]
-        if max(steps) < SHARP:
-            ink = _darker(page, _spread(light, ink.shape), True)
-            if ink.any():
-                return _cleaned(page, ink), ink
-    return pixels, np.zeros(pixels.shape[:2], dtype=bool)
+    return pixels, ink
+
+
+def _light(page: np.ndarray) -> np.ndarray:
+    """The paper (h, w, 3) of a page without its dark lines; black if this is no paper in uneven light."""
+    around = ((CLOSED, CLOSED), (CLOSED, CLOSED), (0, 0))  # or closing would lighten dark corners
+    light = ndimage.grey_closing(np.pad(_resized(page), around, mode="edge"), (CLOSED, CLOSED, 1))
+    light = light[CLOSED:-CLOSED, CLOSED:-CLOSED]
+    steps = max(np.abs(np.diff(np.log(light + 1), axis=axis)).max() for axis in (0, 1))
+    return _resized(light, page.shape, Image.Resampling.BICUBIC) * (steps < SHARP)
 
 
 def _darker(page: np.ndarray, paper: np.ndarray, strict: bool) -> np.ndarray:
@@ -157,9 +158,10 @@ def _darker(page: np.ndarray, paper: np.ndarray, strict: bool) -> np.ndarray:
 def _cleaned(page: np.ndarray, ink: np.ndarray) -> np.ndarray:
     """The page with white paper, whatever light falls on it, and with ink as dark as that of a pen."""
     blank = ~ndimage.binary_dilation(ink, iterations=2)
-    cells = _coarse(np.dstack([page * blank[..., None], blank]))
+    cells = _resized(np.dstack([page * blank[..., None], blank]))
     cells = ndimage.gaussian_filter(cells, (4, 4, 0))
-    paper = _spread(cells[..., :3] / np.maximum(cells[..., 3:], 1e-6), ink.shape)
+    cells = cells[..., :3] / np.maximum(cells[..., 3:], 1e-6)
+    paper = _resized(cells, page.shape, Image.Resampling.BICUBIC)
     dark = (255 - page * 255 / np.maximum(paper, 1)).clip(0, 255)
     grain = np.percentile(dark.max(axis=2)[blank], 99) if blank.any() else 0
     dark = (dark - grain).clip(0) * 255 / max(255 - grain, 1)
@@ -167,18 +169,12 @@ def _cleaned(page: np.ndarray, ink: np.ndarray) -> np.ndarray:
     return 255 - (dark * max(1, 200 / max(strength, 1))).clip(0, 255)
 
 
-def _coarse(values: np.ndarray) -> np.ndarray:
-    """Means (GRID, GRID, c) of values (h, w, c)."""
-    return _resized(values, (GRID, GRID), Image.Resampling.BOX)
-
-
-def _spread(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Cells (GRID, GRID, c) as values (h, w, c) of a page of this shape."""
-    return _resized(cells, (shape[1], shape[0]), Image.Resampling.BICUBIC)
-
-
-def _resized(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+def _resized(
+    values: np.ndarray, shape: Sequence[int] = (GRID, GRID), how: Image.Resampling = Image.Resampling.BOX
+) -> np.ndarray:
+    """Values (h, w, c) as those of a page of another shape; without one, means in the cells of the grid."""
     layers = np.moveaxis(values.astype(np.float32), 2, 0)
+    size = shape[1], shape[0]
     return np.stack([np.asarray(Image.fromarray(layer).resize(size, how)) for layer in layers], axis=2)
 
 
