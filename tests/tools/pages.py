@@ -10,6 +10,6 @@ FIGURES = {
     "04_attention_and_tokens": 8,
     "05_paper_and_code": 9,
     "06_draw_and_search": 7,
-    "07_real_drawings": 6,
+    "07_real_drawings": 5,
 }
 NAMES = sorted(FIGURES)
