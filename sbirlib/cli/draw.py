@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import nbformat
 from filelock import FileLock
 from tyro.conf import arg
 
@@ -22,21 +21,9 @@ if TYPE_CHECKING:
     from sbirlib.panels.app import DrawPage
 
 SETTINGS = "SBIRLIB_APP"  # the variable by which the page's kernels know what to show
-# The whole notebook; what it says first goes away when the page is there.
-WAIT = '# Draw it, find its photo\n\n<p class="sbir-wait">The page is being made ready: some ten seconds.</p>'
-CODE = "from sbirlib.cli import draw_page\n\ndraw_page()"
-PACKAGE = Path(__file__).parents[1]
-# The page needs nothing from other places, and no other site may ask for it under a name of its own.
-WEB = {
-    "allow_remote_access": False,
-    "headers": {
-        "Content-Security-Policy": "default-src 'self' data: blob: ws: 'unsafe-inline' 'unsafe-eval'; "
-        "frame-ancestors 'self'"
-    },
-}
-# Kernels of pages that were closed end after ten minutes, if the browser did not say so.
-QUIET = ["--Voila.log_level=ERROR", "--MappingKernelManager.cull_interval=60"]
-QUIET += ["--MappingKernelManager.cull_idle_timeout=600", "--progressive_rendering=True"]
+# The notebook, and how it is served: it loads nothing from elsewhere, no other site may ask for it by a name
+# of its own, and kernels of pages that were closed end after ten minutes, if the browser did not say so.
+PAGE = Path(__file__).parent / "page"
 
 
 def app_command(
@@ -65,9 +52,9 @@ def app_command(
         settings = {"model": vars(model), "photos": photos, "on_fault": on_fault, "top": top, "frame": frame}
         settings |= {"kept": _kept(model, photos, Path(temporary)), "lock": Path(temporary, "lock")}
         os.environ[SETTINGS] = _json(settings)
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(PAGE.parents[2]), os.environ.get("PYTHONPATH", "")])
         print(f"The page is at http://localhost:{port}/ ; Ctrl-C ends it.", flush=True)
-        _serve(_notebook(Path(temporary)), [f"--port={port}", *QUIET, *([] if browser else ["--no-browser"])])
+        _serve(f"--port={port}", *([] if browser else ["--no-browser"]))
     print("the page has ended")
     return 0
 
@@ -122,29 +109,16 @@ def _free_port(port: int) -> int:
     """This port, or any free one for 0. Raises InputError if another program has it."""
     if not 0 <= port < 65536:
         raise InputError(f"--port {port}: ports are numbers from 0 to 65535")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("localhost", port))
-        except OSError as error:
-            way = "end the app or program that uses it, or choose another; --port 0 takes any free one"
-            raise InputError(f"--port {port} cannot be used ({error.strerror}); {way}") from error
-        return int(probe.getsockname()[1])
+    try:
+        with socket.create_server(("localhost", port)) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        way = "end the app or program that uses it, or choose another; --port 0 takes any free one"
+        raise InputError(f"--port {port} cannot be used ({error.strerror}); {way}") from error
 
 
-def _notebook(temporary: Path) -> Path:
-    """`notebooks/app/draw.ipynb` of a clone; an installed package has none beside it, and writes the same."""
-    clone = PACKAGE.parent / "notebooks" / "app" / "draw.ipynb"
-    if clone.is_file():
-        return clone
-    cells = [nbformat.v4.new_markdown_cell(WAIT), nbformat.v4.new_code_cell(CODE)]
-    metadata = {"title": "Draw and search", "kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), temporary / clone.name)
-    return temporary / clone.name
-
-
-def _serve(notebook: Path, options: list[str]) -> None:
+def _serve(*options: str) -> None:
     # A second to import, which no other command needs.
     from voila.app import Voila
 
-    Voila.launch_instance([str(notebook), *options], tornado_settings=WEB)
+    Voila.launch_instance([str(PAGE / "draw.ipynb"), *options], config_file_paths=[str(PAGE)])

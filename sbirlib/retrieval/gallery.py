@@ -212,17 +212,11 @@ def _stamp(path: str | Path) -> Stamp:
 
 
 def photos_in(folder: Path) -> tuple[list[Path], list[Fault]]:
-    """The image files of a folder and of those below it, and what is only named like one."""
-    places = _with_subfolders(folder)
+    """The image files of a folder and of those below it that are not hidden, and what is only named so."""
+    places, seen = [folder], {folder.resolve()}
+    for place in places:  # which grows meanwhile, each folder once, however links lead to it
+        below = {path.resolve(): path for path in list_visible(place) if path.is_dir()}
+        places += [path for real, path in below.items() if real not in seen]
+        seen |= below.keys()
     photos = [photo for place in places for photo in list_images(place)]
     return photos, [fault for place in places for fault in list_unread(place)]
-
-
-def _with_subfolders(folder: Path) -> list[Path]:
-    """`folder` and all folders below it that are not hidden, each once, however links lead to it."""
-    folders, seen = [folder], {folder.resolve()}
-    for place in folders:  # which grows meanwhile
-        below = {path.resolve(): path for path in list_visible(place) if path.is_dir()}
-        folders += [path for real, path in below.items() if real not in seen]
-        seen |= below.keys()
-    return folders
