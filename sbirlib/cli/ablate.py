@@ -20,7 +20,6 @@ def ablate_from(start: Start) -> Callable[..., int]:
     """The `ablate` command with the values of `start` as defaults of its flags."""
     base = flags_of(start.config)
 
-    @taking(base)
     def ablate_command(
         out: Path,
         config: Flags = base,
@@ -61,7 +60,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         print(finished.summary(out))
         return 0
 
-    return ablate_command
+    return taking(ablate_command, base)
 
 
 def compare_command(

@@ -26,12 +26,8 @@ class Demo:
     """Sketches of both; each photo has one to seven."""
 
     def run(self) -> int:
-        """Draws; exit code 0, or 130 if it is interrupted."""
-        try:
-            folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
-        except KeyboardInterrupt:
-            print(f"stopped; nothing was drawn to {self.out}", file=sys.stderr)
-            return 130
+        """Draws; exit code 0."""
+        folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
         print(f"MiniClothes is in {folder}")
         return 0
 
@@ -65,11 +61,7 @@ class Import:
 
     def run(self) -> int:
         """Prints the report; exit code 0, even where counts differ."""
-        try:
-            print(import_dataset(self.source, self.archive, self.out, self.category))
-        except KeyboardInterrupt:
-            print(f"stopped; nothing was imported to {self.out}", file=sys.stderr)
-            return 130
+        print(import_dataset(self.source, self.archive, self.out, self.category))
         return 0
 
 
@@ -79,4 +71,9 @@ def data_command(
     | Annotated[Import, subcommand("import")],
 ) -> int:
     """Draw the embedded data set, check a folder of your own, or bring in a public data set."""
-    return command.run()
+    try:
+        return command.run()
+    except KeyboardInterrupt:
+        out = "" if isinstance(command, Check) else f" to {command.out}"
+        print(f"stopped; nothing was written{out}", file=sys.stderr)
+        return 130

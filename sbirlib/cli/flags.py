@@ -42,14 +42,10 @@ def flags_of(config: Config) -> Any:
     return dataclasses.make_dataclass("Flags", fields, bases=(Flags,), frozen=True)()
 
 
-def taking(flags: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Gives the parameter `config` of a command the type of these flags, which is only known at run time."""
-
-    def typed(command: Callable[..., int]) -> Callable[..., int]:
-        command.__annotations__["config"] = Annotated[type(flags), arg(name="")]
-        return command
-
-    return typed
+def taking(command: Callable[..., int], flags: Any) -> Callable[..., int]:
+    """The command, its parameter `config` of the type of these flags, which is only known at run time."""
+    command.__annotations__["config"] = Annotated[type(flags), arg(name="")]
+    return command
 
 
 def start_of(argv: Sequence[str]) -> Start:

@@ -20,7 +20,6 @@ def train_from(start: Start) -> Callable[..., int]:
     """The `train` command with the values of `start` as defaults of its flags."""
     base = flags_of(start.config)
 
-    @taking(base)
     def train_command(
         out: Path, config: Flags = base, preset: str = start.preset, overwrite: bool = False,
         resume: bool = False,
@@ -60,7 +59,7 @@ def train_from(start: Start) -> Callable[..., int]:
             _tell(f"stopped; {again if Run(out).checkpoints else 'there is no checkpoint to go on from'}")
         return 130 if interrupted else 0
 
-    return train_command
+    return taking(train_command, base)
 
 
 def _tell(what: object) -> None:

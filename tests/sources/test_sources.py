@@ -288,7 +288,7 @@ def test_an_earlier_import_is_replaced_and_nothing_else(tmp_path):
     ("error", "code", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "cannot be written (No space left on device)"),
-        (KeyboardInterrupt(), 130, "stopped; nothing was imported"),
+        (KeyboardInterrupt(), 130, "stopped; nothing was written"),
     ],
 )
 @pytest.mark.parametrize("before", [False, True])
