@@ -11,12 +11,13 @@ import yaml
 
 from sbirlib.config.fields import Knob, group, knob, limits_of
 from sbirlib.config.files import read_yaml
-from sbirlib.config.methods import DEFAULTS, GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
+from sbirlib.config.methods import GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
 _FILE = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
 PRESETS: dict[str, dict[str, dict[str, Any]]] = _FILE["presets"]
 RELEASED: dict[str, Any] = _FILE["released"]
+DEFAULTS: dict[str, dict[str, Any]] = _FILE["methods"]
 
 
 @group
@@ -218,7 +219,7 @@ class Config:
     def updated(self, changes: dict[str, Any]) -> "Config":
         """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError.
 
-        Another `method` brings its own defaults with it, `config.methods.DEFAULTS`.
+        Another `method` brings its own defaults with it, `DEFAULTS`.
         """
         values, method = dataclasses.asdict(self), changes.get("method", self.method)
         if method != self.method and isinstance(method, str):

@@ -1,6 +1,6 @@
 """The hyper-parameters of each method, and the shared settings that change with the method."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import PositiveInt
 
@@ -9,11 +9,6 @@ from sbirlib.config.fields import group, knob
 MethodName = Literal["arnet", "b_siamese"]
 # The groups of settings that belong to one method.
 GROUPS: dict[MethodName, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siamese": ("b_siamese",)}
-# Shared settings that a method has in its own way; choosing the method brings these along.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "arnet": {"model.share_encoders": False, "model.pool": "cls"},
-    "b_siamese": {"model.share_encoders": True, "model.pool": "mean"},
-}
 
 
 @group

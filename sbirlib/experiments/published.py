@@ -1,8 +1,7 @@
 """Published tables and training curves, to stand beside a run of one's own."""
 
-import csv
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,10 +35,8 @@ def results(dataset: str | None = None) -> list[PublishedResult]:
     None gives all. Raises InputError for another. `papers/README.md` says where each was printed.
     """
     rows = _rows("results.csv", {} if dataset is None else {"dataset": dataset})
-    return [
-        PublishedResult._make((name, method, venue, *(float(v or "nan") for v in values), int(count or 0)))
-        for name, method, venue, *values, count in (row.values() for row in rows)
-    ]
+    rows = rows.fillna({"queries": 0}).astype({"queries": int})
+    return [PublishedResult(*row) for row in rows.itertuples(index=False)]
 
 
 def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
@@ -48,15 +45,16 @@ def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
     Chair-V2 was scored on 281 queries, as the released code's file pattern finds them.
     """
     rows = _rows("training_curves.csv", {"dataset": dataset, "method": method})
-    epochs, accuracies = [int(row["epoch"]) for row in rows], [float(row["test_acc1"]) for row in rows]
-    return Curve(np.array(epochs), np.array(accuracies))
+    return Curve(rows["epoch"].to_numpy(), rows["test_acc1"].to_numpy())
 
 
-def _rows(name: str, wanted: dict[str, str]) -> list[dict[str, str]]:
-    """The rows of a file with these values. Raises InputError if there is none."""
-    with (FOLDER / name).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if chosen := [row for row in rows if wanted.items() <= row.items()]:
+def _rows(name: str, wanted: dict[str, str]) -> Any:
+    """The rows of a file with these values, as a table. Raises InputError if there is none."""
+    import pandas as pd  # slow to import
+
+    rows = pd.read_csv(FOLDER / name)
+    chosen = rows[(rows[list(wanted)] == list(wanted.values())).all(axis=1)]
+    if len(chosen):
         return chosen
-    known = sorted({" ".join(row[column] for column in wanted) for row in rows})
+    known = sorted({" ".join(row) for row in rows[list(wanted)].to_numpy()})
     raise InputError(f"nothing published about {' '.join(wanted.values())!r}; known: {', '.join(known)}")

@@ -63,10 +63,8 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
     column = f"val_acc@{k}"
     for place, (name, history) in enumerate(histories.items()):
         if column not in history or "epoch" not in history:
-            raise InputError(
-                f"{name}: no column 'epoch' or no column {column!r} in its history; "
-                f"there are: {', '.join(history)}"
-            )
+            lacks = f"no column 'epoch' or no column {column!r} in its history"
+            raise InputError(f"{name}: {lacks}; there are: {', '.join(history)}")
         epochs, percent, best = floats(history["epoch"], history[column], history.get("best", ()))
         seen, kept = np.isfinite(percent), np.flatnonzero(best)
         kept = kept[seen[kept]][-1:]  # an epoch without a search has no place for a star

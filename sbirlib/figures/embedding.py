@@ -41,10 +41,8 @@ def project(sketches: ArrayLike, photos: ArrayLike, *, seed: int = 0) -> Project
 
     sketches, photos = floats(sketches, photos)
     if sketches.ndim != 2 or photos.ndim != 2 or sketches.shape[1] != photos.shape[1]:
-        raise InputError(
-            f"embeddings {sketches.shape} of sketches and {photos.shape} of photos: give (q, e) and (g, e), "
-            "with the same e"
-        )
+        found = f"embeddings {sketches.shape} of sketches and {photos.shape} of photos"
+        raise InputError(f"{found}: give (q, e) and (g, e), with the same e")
     points = np.concatenate([sketches, photos])
     if len(points) < FEWEST:
         raise InputError(f"{len(points)} sketches and photos are too few for a map: give at least {FEWEST}")

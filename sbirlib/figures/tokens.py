@@ -43,10 +43,9 @@ def token_overlay(
     """
     maps = floats(*maps)
     if not maps or len(maps) != len(titles) or any(values.ndim != 2 for values in maps):
-        raise InputError(
-            f"{len(maps)} maps and {len(titles)} titles: give one title for each map (rows, columns), not "
-            f"{', '.join(f'shape {values.shape}' for values in maps) or 'none'}"
-        )
+        shapes = ", ".join(f"shape {values.shape}" for values in maps) or "none"
+        many = f"{len(maps)} maps and {len(titles)} titles"
+        raise InputError(f"{many}: give one title for each map (rows, columns), not {shapes}")
     if query is not None and not all(0 <= at < size for at, size in zip(query, maps[0].shape, strict=True)):
         raise InputError(f"query patch {query} lies outside the grid {maps[0].shape} of the first map")
     label = label or ("signed weight (no unit)" if signed else "attention (share of 1)")

@@ -157,10 +157,8 @@ class Backbone(nn.Module):
             return
         parts = group_parameters(self.encoder, self.encoder.group_matcher(coarse=True), reverse=True)
         if count > max(parts.values()):
-            raise BackboneError(
-                f"freeze = {count}: nothing of backbone {name!r} would be left to train; it has "
-                f"{max(parts.values()) + 1} parts"
-            )
+            left = f"nothing of backbone {name!r} would be left to train"
+            raise BackboneError(f"freeze = {count}: {left}; it has {max(parts.values()) + 1} parts")
         for weight, part in parts.items():
             self.encoder.get_parameter(weight).requires_grad_(part >= count)
 

@@ -46,10 +46,9 @@ class Package(NamedTuple):
             wanted = timm.create_model(backbone).state_dict()
         # Other names, but the same tensors in the same order.
         if [value.shape for value in state.values()] != [value.shape for value in wanted.values()]:
-            raise BackboneError(
-                f"{self.file}: does not hold the weights of {backbone!r}: its {len(state)} tensors have not "
-                f"the shapes of timm's {len(wanted)}; {way_out}, or name a file with --model.weights FILE"
-            )
+            shapes = f"its {len(state)} tensors have not the shapes of timm's {len(wanted)}"
+            ways = f"{way_out}, or name a file with --model.weights FILE"
+            raise BackboneError(f"{self.file}: does not hold the weights of {backbone!r}: {shapes}; {ways}")
         return dict(zip(wanted, state.values(), strict=True))
 
 
@@ -88,22 +87,18 @@ def filled(name: str, path: Path, state: dict[str, Tensor], options: dict[str, A
         overlay = {"state_dict": dict(state)}  # a copy: timm takes entries out of it
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
 
+    other, way_out = f"does not hold the weights of {name!r}", "name the backbone that it was made with"
     try:
         model, again = create(), create()
     except (RuntimeError, KeyError) as error:
-        raise BackboneError(
-            f"{path}: does not hold the weights of {name!r} ({first_line(error)}); name the backbone that "
-            "it was made with"
-        ) from error
+        raise BackboneError(f"{path}: {other} ({first_line(error)}); {way_out}") from error
     # timm passes over what a file lacks; a weight that differs the second time is still random
     # (one that starts as a constant cannot be told from one that was read).
     first, second = model.state_dict(), again.state_dict()
     drawn = [key for key in first if not torch.equal(first[key], second[key])]
     if drawn:
-        raise BackboneError(
-            f"{path}: does not hold the weights of {name!r}: it lacks {len(drawn)} tensors "
-            f"({', '.join(drawn[:3])}); name the backbone that it was made with"
-        )
+        lacking = f"it lacks {len(drawn)} tensors ({', '.join(drawn[:3])})"
+        raise BackboneError(f"{path}: {other}: {lacking}; {way_out}")
     # The overlay has done its work; kept, it would hold the weights in memory twice.
     model.pretrained_cfg.pop("state_dict")
     return model
@@ -124,7 +119,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise BackboneError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # reading a damaged pickle can raise almost anything
-        raise BackboneError(
-            f"{path}: is not a file of weights ({first_line(error)}); needed is a .safetensors file, or a "
-            "checkpoint (.pth) that holds tensors only"
-        ) from None
+        needed = "needed is a .safetensors file, or a checkpoint (.pth) that holds tensors only"
+        raise BackboneError(f"{path}: is not a file of weights ({first_line(error)}); {needed}") from None

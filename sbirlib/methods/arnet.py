@@ -167,10 +167,8 @@ class RecyclingEncoder(Encoder):
 def _mstr(trunk: Backbone, name: str, options: Mapping[str, Any]) -> MSTR:
     """MSTR as in the paper, unless an option asks for what the released code does."""
     if trunk.dim != trunk.width and trunk.pool != "grid":
-        raise BackboneError(
-            f"backbone {name!r} pools to {trunk.dim} channels, its tokens have {trunk.width}: "
-            "MSTR cannot mix them; use pool mean"
-        )
+        sizes = f"pools to {trunk.dim} channels, its tokens have {trunk.width}"
+        raise BackboneError(f"backbone {name!r} {sizes}: MSTR cannot mix them; use pool mean")
     asked = PAPER_MSTR | dict(options)
     others = {key: value for key, value in asked.items() if key not in PAPER_MSTR}
     tokens = trunk.dim // trunk.width

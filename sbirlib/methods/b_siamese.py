@@ -50,9 +50,8 @@ class BSiamese(Method):
         """Mean of [margin + |s - p| - |s - n|]+ over rows, n another photo of the batch."""
         negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
         sketch, photo = rows["sketch"].float(), rows["photo"].float()
-        loss = F.triplet_margin_loss(
-            sketch, photo, photo[negatives], margin=self.options.margin, reduction="none"
-        )
+        margin = self.options.margin
+        loss = F.triplet_margin_loss(sketch, photo, photo[negatives], margin=margin, reduction="none")
         return {"total": (loss * there).mean()}
 
 

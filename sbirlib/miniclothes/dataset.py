@@ -63,14 +63,9 @@ def _jobs(clothes: Wardrobe, sketches: Counts, seed: int, size: int, root: Path)
 
 
 def draw_miniclothes(
-    root: str | os.PathLike,
-    *,
-    seed: int = 0,
-    photos: Counts = (380, 120),
-    sketches: Counts = (925, 275),
-    size: int = 256,
-    workers: int | None = None,
-) -> Path:
+    root: str | os.PathLike, *, seed: int = 0, photos: Counts = (380, 120),
+    sketches: Counts = (925, 275), size: int = 256, workers: int | None = None,
+) -> Path:  # fmt: skip
     """Draws the whole data set into `root` and returns that folder.
 
     Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one per
@@ -85,15 +80,17 @@ def draw_miniclothes(
     if root.exists() and (not root.is_dir() or content(root)):
         if _holds(root, header):
             return root
-        raise FileExistsError(
-            f"{root} exists and is not this drawing of MiniClothes ({header}): "
-            "name another folder, or move or delete this one; nothing in it was touched"
-        )
+        ways = "name another folder, or move or delete this one; nothing in it was touched"
+        raise FileExistsError(f"{root} exists and is not this drawing of MiniClothes ({header}): {ways}")
     clothes = wardrobe(seed, *photos)
     with filling(root) as new:
         for folder in ("trainA", "trainB", "testA", "testB"):
             (new / folder).mkdir()
-        _run(list(_jobs(clothes, sketches, seed, size, new)), workers)
+        jobs = list(_jobs(clothes, sketches, seed, size, new))
+        workers = workers or (-1 if len(jobs) > 100 else 1)
+        # joblib's processes are no forks, which torch's threads forbid, and do not run the user's script.
+        drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(job) for job in jobs)
+        list(tqdm(drawn, total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None))
         manifest = header | dict(items=_items(clothes))
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return root
@@ -112,13 +109,6 @@ def near_twins(root: str | Path) -> dict[str, Twin]:
     items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
     twins = {photo: item for photo, item in items.items() if item["twin"]}
     return {p: Twin(item["twin"], item["differs"], sorted([p, item["twin"]])) for p, item in twins.items()}
-
-
-def _run(jobs: list[_Job], workers: int | None) -> None:
-    workers = workers or (-1 if len(jobs) > 100 else 1)
-    # joblib's processes are no forks, which torch's threads forbid, and do not run the user's script again.
-    drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(job) for job in jobs)
-    list(tqdm(drawn, total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None))
 
 
 def _items(clothes: Wardrobe) -> dict[str, dict]:

@@ -84,11 +84,8 @@ def replacing(folder: str | Path) -> Iterator[Path]:
 
 def unwritable(place: Path, why: object) -> str:
     """The message for a run that cannot be written."""
-    kept = (
-        "what was saved before is kept. Free some space or repair the disk; then resume (--resume), or start "
-        "again (--overwrite) if there was no checkpoint yet"
-    )
-    return f"{place} cannot be written ({why}); {kept}"
+    kept = "what was saved before is kept. Free some space or repair the disk; then resume (--resume)"
+    return f"{place} cannot be written ({why}); {kept}, or, before any checkpoint, start again (--overwrite)"
 
 
 def settled(folder: str | Path) -> Path:

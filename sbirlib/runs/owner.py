@@ -34,10 +34,8 @@ class Owner:
             write_text(self._name, f"process {os.getpid()} on {platform.node()}, since {since}")
             self._place = self._where()
         except Timeout:
-            raise RunError(
-                f"{folder} is being written by {self._holder()}; stop that or wait for its end, or choose "
-                "another folder"
-            ) from None
+            ways = "stop that or wait for its end, or choose another folder"
+            raise RunError(f"{folder} is being written by {self._holder()}; {ways}") from None
         except OSError as error:
             self.release(begun=False)
             raise RunError(f"{folder} cannot be written ({error}); choose a folder that can") from error
@@ -55,10 +53,9 @@ class Owner:
     def check(self) -> None:
         """Raises RunError if the folder is no longer where it was."""
         if not self.folder.is_dir() or self._where() != self._place:
-            raise RunError(
-                f"{self.folder} was moved, renamed or removed while it was written. The run ends here; "
-                "where the folder is now, --resume goes on from its newest checkpoint"
-            )
+            gone = f"{self.folder} was moved, renamed or removed while it was written. The run ends here"
+            way = "where the folder is now, --resume goes on from its newest checkpoint"
+            raise RunError(f"{gone}; {way}")
 
     def release(self, *, begun: bool = True) -> None:
         """Gives the folder back; of a run that has not `begun`, nothing stays that was made for it."""

@@ -103,10 +103,8 @@ class Trainer:
         self.start = beginning(model, config, [part.split for part in (self.data, self.held_out) if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
         if self.batch_size % processes:
-            raise ConfigError(
-                f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size} in "
-                f"each of {processes} processes; use fewer"
-            )
+            few = f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size}"
+            raise ConfigError(f"{few} in each of {processes} processes; use fewer")
         self.steps = len(self.data.sketches) // self.batch_size
         self.stages = model.stages()
         self.ends = stage_ends(self.stages, config.run.epochs)

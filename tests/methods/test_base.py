@@ -6,7 +6,8 @@ from tools.batches import batch_of, images
 from torch import nn
 
 from sbirlib import Config, Gallery, PairFolder, evaluate, load_run, train
-from sbirlib.config.methods import DEFAULTS, GROUPS
+from sbirlib.config.config import DEFAULTS
+from sbirlib.config.methods import GROUPS
 from sbirlib.data.images import read_pixels
 from sbirlib.data.splits import PairError
 from sbirlib.errors import ConfigError
