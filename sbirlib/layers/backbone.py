@@ -65,10 +65,9 @@ class Backbone(nn.Module):
         self._freeze(name, freeze)
         most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
         if not 0 <= early_patches <= most:
-            raise BackboneError(
-                f"early_patches = {early_patches}: backbone {name!r} has no tokens of that many blocks "
-                f"before its last; possible: 0 to {most} (more than 0 needs a plain ViT)"
-            )
+            lacks = f"backbone {name!r} has no tokens of that many blocks before its last"
+            possible = f"possible: 0 to {most} (more than 0 needs a plain ViT)"
+            raise BackboneError(f"early_patches = {early_patches}: {lacks}; {possible}")
         for head in ("pre_logits", "attn_pool"):
             # Heads that are never called here: their parameters would never get a gradient.
             if pool != "own" and isinstance(getattr(self.encoder, head, None), nn.Module):

@@ -42,11 +42,8 @@ class ConvStem(nn.Module):
 
 
 def _convolution(width_in: int, width_out: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False),
-        nn.GroupNorm(width_out // 8, width_out),
-        nn.GELU(),
-    ]
+    convolution = nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False)
+    return [convolution, nn.GroupNorm(width_out // 8, width_out), nn.GELU()]
 
 
 def _prime_factors(number: int) -> list[int]:

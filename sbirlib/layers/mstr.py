@@ -131,10 +131,8 @@ def _check_sizes(dim: int, grid: tuple[int, int], scales: Sequence[int], heads: 
     bad = [scale for scale in scales if scale < 1 or side % scale]
     if bad or not scales:
         fitting = ", ".join(str(scale) for scale in range(1, side + 1) if side % scale == 0)
-        raise MSTRError(
-            f"mstr.scales = {tuple(scales)}: {', '.join(map(str, bad)) or 'none'} does not divide the "
-            f"{grid[0]} x {grid[1]} grid of this backbone; scales that do: {fitting}"
-        )
+        wrong = f"{', '.join(map(str, bad)) or 'none'} does not divide the {grid[0]} x {grid[1]} grid"
+        raise MSTRError(f"mstr.scales = {tuple(scales)}: {wrong} of this backbone; scales that do: {fitting}")
     for name, value in (("heads", heads), ("channels", channels)):
         if dim % value:
             raise MSTRError(f"mstr.{name} = {value} does not divide the {dim} channels of this backbone")

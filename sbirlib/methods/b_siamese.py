@@ -33,7 +33,6 @@ class BSiamese(Method):
         self, backbone: str = "inception_v3", *, embed_dim: int = 64, b_siamese: BSiameseConfig | None = None,
         **options: Any,
     ) -> None:  # fmt: skip
-
         def encoder(trunk: Backbone) -> Encoder:
             return Encoder(trunk, nn.Sequential(Unit(), nn.Linear(trunk.dim, embed_dim)))
 

@@ -141,7 +141,6 @@ def _check(seed: int, photos: Counts, sketches: Counts, size: int, workers: int 
         if photo < 1:
             raise InputError(f"photos={tuple(photos)}: {split} needs at least 1 photo")
         if not photo <= sketch <= len(DESIGNERS) * photo:
-            raise InputError(
-                f"sketches={tuple(sketches)} for photos={tuple(photos)}: each {split} photo has 1 to "
-                f"{len(DESIGNERS)} sketches, so give {photo} to {len(DESIGNERS) * photo}"
-            )
+            counts, most = f"sketches={tuple(sketches)} for photos={tuple(photos)}", len(DESIGNERS)
+            why = f"each {split} photo has 1 to {most} sketches"
+            raise InputError(f"{counts}: {why}, so give {photo} to {most * photo}")

@@ -108,10 +108,8 @@ def _chosen_by(config: Config, chosen: bool, queries: int) -> str:
     else:
         sketches = f"{queries} sketches of " if queries else ""
         choice = f"chosen on {sketches}{100 * share:g} % of the training photos, held out"
-    made = {
-        "from_photos": "trained without a real sketch, ",
-        "both": "trained also on sketches made of photos, ",
-    }
-    choice = made.get(config.data.sketches, "") + choice
+    ways = {"from_photos": "without a real sketch", "both": "also on sketches made of photos"}
+    if way := ways.get(config.data.sketches):
+        choice = f"trained {way}, {choice}"
     released = ", ".join(name for name in released_options(config) if name != "run.protocol")
     return choice + (f"; as in the released code: {released}" if released else "")

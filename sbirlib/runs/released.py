@@ -49,10 +49,9 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
             last = str(error).splitlines()[-1].strip()
             raise RunError(f"{path}: {side} has other shapes than ViT-B/16 with e = 512 ({last})") from None
         if missing or unexpected:
-            raise RunError(
-                f"{path}: {side} is no ViT-B/16 in the released layout: {len(missing)} tensors are missing "
-                f"({', '.join(missing[:3])}), {len(unexpected)} are unknown ({', '.join(unexpected[:3])})"
-            )
+            lacks = f"{len(missing)} tensors are missing ({', '.join(missing[:3])})"
+            more = f"{len(unexpected)} are unknown ({', '.join(unexpected[:3])})"
+            raise RunError(f"{path}: {side} is no ViT-B/16 in the released layout: {lacks}, {more}")
     full = "; MSTR as released, attention over the batch" if is_full else ""
     drawn = ", transformers random and dropout on" if lacking else ""
     model.origin = f"released checkpoint {path.name}{full}{drawn}"
