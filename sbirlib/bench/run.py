@@ -10,23 +10,20 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import cycle
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.benchmark import Measurement, Timer
 
-from sbirlib import panels
 from sbirlib.bench.recipe import ReleasedRecipe
-from sbirlib.config.config import Config, DataConfig
-from sbirlib.data import PairFolder, load_data, load_split
+from sbirlib.config.config import Config
+from sbirlib.data import PairFolder, load_data
 from sbirlib.errors import first_line
 from sbirlib.methods import build
-from sbirlib.retrieval import Gallery, best_matches, score_split
+from sbirlib.retrieval import best_matches
 from sbirlib.runs.atomic import write_text
-from sbirlib.runs.folder import load_run
 from sbirlib.training.setup import make_accelerator
 
 RECIPE = "released recipe"
@@ -34,7 +31,7 @@ HEAD = "| part | unit | kit | IQR | beside it | IQR | against | ratio |\n|---|--
 # What says that memory ran out; systems also kill processes for that.
 SHORT = re.compile("MemoryError|out of memory|allocate memory|enough memory|_ALLOC_|Killed|BrokenProcess")
 STATUS = Path("/proc/self/status")
-# What the method of each part is called with, row by row; of panels the names of their moves.
+# What the method of each part is called with, row by row.
 PARTS: dict[str, list[tuple]] = {
     "input": [("mini",), ("basic",)],
     "step": [("mini",), ("mini_full",), ("basic",)],
@@ -42,20 +39,19 @@ PARTS: dict[str, list[tuple]] = {
     "search": [(1, 1000), (256, 1000), (1, 100_000), (256, 100_000)],
     "memory": [("mini_full", 256, 0), ("mini_full", 256, 8), ("basic", 16, 0), ("basic", 16, 8)],
     "import": [("-c", "import sbirlib"), ("-m", "sbirlib", "--help")],
-    "panels": [],
 }
 
 
 class BenchRow(NamedTuple):
-    """Medians and interquartile ranges of the kit, and of what is beside it, if anything."""
+    """Medians and interquartile ranges of the kit, and of what is beside it."""
 
     part: str
     unit: str
     against: str
     kit: float
     kit_iqr: float
-    beside: float | None = None
-    beside_iqr: float | None = None
+    beside: float
+    beside_iqr: float
 
     @property
     def ratio(self) -> float | None:
@@ -71,11 +67,10 @@ class BenchRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Bench:
-    """What to measure: the `parts`, on which data, device and `run` (for panels), and how often."""
+    """What to measure: the `parts`, on which data and device, and how often."""
 
     parts: Sequence[str]
     root: Path = Path("data/MiniClothes")
-    run: Path | None = None
     json: Path | None = None
     device: str = "auto"
     repeats: int = 3
@@ -83,15 +78,14 @@ class Bench:
     def __call__(self) -> bool:
         """Measures, prints each row as soon as it is there, and updates the JSON; False if memory ran out.
 
-        Names on stderr what there was not enough memory for. Raises InputError for data or a run that cannot
-        be used, before anything is measured.
+        Names on stderr what there was not enough memory for. Raises InputError for data that cannot be used,
+        before anything is measured.
         """
         if not {"input", "step", "evaluation", "memory"}.isdisjoint(self.parts):
             load_data(PairFolder(self.root), self.config("mini"))
-        rows = PARTS | {"panels": [(name,) for name in (self.moves if "panels" in self.parts else ())]}
         written = {"machine": machine(self.config("mini")), "rows": [], "not_measured": []}
         print(*(f"{k}: {v}" for k, v in written["machine"].items()), "", HEAD, sep="\n", flush=True)
-        for part, values in [(name, values) for name in self.parts for values in rows[name]]:
+        for part, values in [(name, values) for name in self.parts for values in PARTS[name]]:
             try:
                 row = getattr(self, f"_{part}", self._trained)(part, *values)
                 print(row, flush=True)
@@ -162,32 +156,6 @@ class Bench:
         plain = "import torch, timm"
         ways = [partial(subprocess.check_output, [sys.executable, *w]) for w in (words, ("-c", plain))]
         return self._timed(f"{part}, {words[-1]}", "s", 1, *ways, against=plain)
-
-    def _panels(self, part: str, name: str) -> BenchRow:
-        """Milliseconds from a control's move to the new picture, without the browser."""
-        return self._timed(f"{part}, {name}", "ms", 1e3, self.moves[name], against="")
-
-    @cached_property
-    def moves(self) -> dict[str, Callable[[], None]]:
-        """By panel and control, what moves this control to its next value."""
-        model, folder = load_run(self.run), PairFolder(self.root)
-        config = DataConfig(root=str(self.root), fit=model.fit)
-        data = load_split(folder.split("test"), config, model.image_size)
-        tokens, discard = panels.AttentionExplorer(model, data), panels.TokenDiscardExplorer(model, data)
-        drawing = panels.DrawPanel(Gallery.from_files(model, [photo.path for photo in data.split.photos]))
-        shown = [
-            (panels.PairBrowser(folder), "photo"), (panels.ViewExplorer(folder, model.config), "sketch"),
-            (panels.InfoNCEPanel((0, 90, 180), (0, 90, 200)), "temperature"), (tokens, "image"),
-            (panels.RetrievalBrowser(model, data, score_split(model, data)), "query"), (tokens, "query"),
-            (panels.RunComparer([self.run]), "k"), (discard, "keep"), (discard, "query"),
-        ]  # fmt: skip
-        moves = {"DrawPanel, stroke": partial(drawing.stroke, [(40, 10), (200, 120)])}
-        for panel, name in shown:
-            control = getattr(panel, name)
-            first, *others = getattr(control, "options", None) or range(int(control.max) + 1)
-            move = map(partial(setattr, control, "value"), cycle([*others, first]))
-            moves[f"{type(panel).__name__}, {name}"] = partial(next, move)
-        return moves
 
 
 def machine(config: Config) -> dict[str, Any]:

@@ -7,13 +7,12 @@ import torch
 
 from sbirlib.errors import InputError
 
-BenchPart = Literal["input", "step", "evaluation", "search", "memory", "import", "panels"]
+BenchPart = Literal["input", "step", "evaluation", "search", "memory", "import"]
 
 
 def bench_command(
     part: tuple[BenchPart, ...] = (),
     root: Path = Path("data/MiniClothes"),
-    run: Path | None = None,
     json: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     repeats: int = 3,
@@ -21,30 +20,20 @@ def bench_command(
     """Measure the kit beside the released recipe, and print a table; exit code 1 if memory ran out for a row.
 
     Args:
-        part: What to measure; if none is named, all parts, panels only with --run.
+        part: What to measure; if none is named, all parts.
         root: Folder with trainA/, trainB/, testA/ and testB/; search and import need none.
-        run: A trained model, for the panels of the notebooks.
         json: Also write machine and rows to this file, after each row.
         device: Where to train and score.
         repeats: How often each row is measured.
     """
-    can = {
-        "panels": (run is not None, "shows a trained model: name one with --run RUN"),
-        "memory": (
-            Path("/proc/self/status").is_file() or (device != "cpu" and torch.cuda.is_available()),
-            "needs Linux, or a CUDA GPU",
-        ),
-    }
-    for name in part:
-        possible, need = can.get(name, (True, ""))
-        if not possible:
-            raise InputError(f"the part {name} {need}")
+    tells_memory = Path("/proc/self/status").is_file() or (device != "cpu" and torch.cuda.is_available())
+    if "memory" in part and not tells_memory:
+        raise InputError("the part memory needs Linux, or a CUDA GPU")
     if repeats < 1:
         raise InputError(f"--repeats {repeats}: measure at least once")
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         raise InputError(f"--json {json}: name a file, in a folder that exists")
-    # The panels draw with the notebooks' libraries, which take a while to import.
     from sbirlib.bench import Bench
 
-    parts = part or [name for name in get_args(BenchPart) if can.get(name, (True,))[0]]
-    return 0 if Bench(parts, root, run, json, device, repeats)() else 1
+    parts = part or [name for name in get_args(BenchPart) if name != "memory" or tells_memory]
+    return 0 if Bench(parts, root, json, device, repeats)() else 1

@@ -1,7 +1,7 @@
 """Embed photos once, search them with sketches, score the result, and say how sure it is."""
 
 from sbirlib.retrieval.gallery import Gallery, Hit
-from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap, simulate_selection
+from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
 from sbirlib.retrieval.rows import Rows, embed, embed_split
 from sbirlib.retrieval.scores import (
     Accuracy,
@@ -18,5 +18,5 @@ from sbirlib.retrieval.search import Found, best_matches, score_all
 __all__ = [
     "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "best_matches",
     "bootstrap_accuracy", "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all",
-    "score_split", "simulate_selection", "true_ranks",
+    "score_split", "true_ranks",
 ]  # fmt: skip

@@ -107,37 +107,3 @@ def _resample(hits: np.ndarray, sizes: np.ndarray) -> tuple[float, np.ndarray]:
     photo_weight = rng.multinomial(photos, np.full(photos, 1 / photos), size=DRAWS)
     found = np.einsum("dr,rp,dp->d", run_weight, hits, photo_weight, optimize=True)
     return 100 * mean.sum() / sizes.sum(), 100 * found / (photo_weight @ sizes)
-
-
-class Selection(NamedTuple):
-    """Simulated test scores in percent, one value a repetition, (repeats,) each."""
-
-    reported: np.ndarray  # the best epoch, chosen on the test queries
-    fresh: np.ndarray  # that same epoch on as many new queries
-    typical: np.ndarray  # an epoch that nobody chose
-
-
-def simulate_selection(
-    accuracy: float, spread: float, queries: int, epochs: int, *, repeats: int = 200, seed: int = 0
-) -> Selection:
-    """What picking the best of `epochs` equally good models on `queries` test queries does to the score.
-
-    Each query has a chance of its own to be a hit in an epoch, drawn from a beta distribution: Acc@1 averages
-    `accuracy` percent and moves by a standard deviation of `spread` points from epoch to epoch, as a training
-    log shows. No epoch is better than another: all that `reported` gains is luck. Raises ValueError for a
-    spread that so many independent queries cannot have.
-    """
-    share = accuracy / 100
-    most = 100 * np.sqrt(share * (1 - share) / queries) if 0 < share < 1 else 0  # if all chances were alike
-    if not 0 < spread < most:
-        raise ValueError(f"spread {spread} is not possible for {accuracy} % of {queries} independent queries")
-    alike = 1 / ((most / spread) ** 2 - 1)
-    rng = np.random.default_rng(seed)
-    reported, fresh, typical = np.empty((3, repeats))
-    for i in range(repeats):
-        # Two sets of queries for the same epochs: the first selects, the second only checks.
-        chance = rng.beta(alike * share, alike * (1 - share), (2, 1, queries))
-        scores = 100 * (rng.random((2, epochs, queries)) < chance).mean(axis=2)
-        best = scores[0].argmax()
-        reported[i], fresh[i], typical[i] = scores[0, best], scores[1, best], scores[0, -1]
-    return Selection(reported, fresh, typical)

@@ -102,6 +102,5 @@ def searched(held_out: LoadedSplit | None, config: Config) -> str:
     """What is searched after an epoch, as the history names it."""
     if held_out is None:
         return NOTHING
-    if config.run.protocol == "released":
-        return TEST_SET
-    return PSEUDO if held_out.made.any() else HELD_OUT
+    chosen_by = PSEUDO if held_out.made.any() else HELD_OUT
+    return TEST_SET if config.run.protocol == "released" else chosen_by

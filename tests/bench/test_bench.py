@@ -53,7 +53,7 @@ def once(monkeypatch):
 
 @pytest.fixture
 def stubbed(uncollected, monkeypatch):
-    """Nothing is measured: every row but those of the panels is `ROW`."""
+    """Nothing is measured: every row is `ROW`."""
     monkeypatch.setattr(bench, "load_data", lambda pairs, config: None)
     for part in ("trained", "search", "memory", "import"):
         monkeypatch.setattr(Bench, f"_{part}", lambda self, part, *values: ROW)
@@ -64,12 +64,12 @@ def recipe_of(preset, pairs, **changes):
 
 
 def test_every_part_by_the_command(
-    small, once, uncollected, run, pairs, tmp_path, monkeypatch, capsys
+    small, once, uncollected, pairs, tmp_path, monkeypatch, capsys
 ):  # fmt: skip
     """All but `import`, and memory in this process: new ones take seconds to start."""
     monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda workers, **options: ThreadPoolExecutor(workers))
     out = tmp_path / "rows.json"
-    words = ["--run", str(run), "--root", str(pairs.root), "--json", str(out), "--repeats", "1"]
+    words = ["--root", str(pairs.root), "--json", str(out), "--repeats", "1"]
     parts = [part for part in get_args(BenchPart) if part != "import"]
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "--part", *parts, *words, "--device", "cpu"]) == 0
@@ -77,29 +77,17 @@ def test_every_part_by_the_command(
     assert set(written["machine"]) == {"processor", "cores", "threads", "torch", "precision"}
     assert written["not_measured"] == []
     units = [(row["part"].partition(",")[0], row["unit"]) for row in written["rows"]]
-    assert units[:5] == [
+    assert units == [
         ("input", "views/s"),
         ("step", "views/s"),
         ("evaluation", "images/s"),
         ("search", "ms"),
         ("memory", "MiB"),
     ]
-    assert units[5:] == [("panels", "ms")] * 10
-    assert {row["part"].split(", ")[1] for row in written["rows"][5:]} == {
-        "PairBrowser",
-        "ViewExplorer",
-        "InfoNCEPanel",
-        "RetrievalBrowser",
-        "AttentionExplorer",
-        "TokenDiscardExplorer",
-        "DrawPanel",
-        "RunComparer",
-    }
     for row in written["rows"]:
         # What a process has freed before is not counted again: there memory may be 0.
         assert row["kit"] > 0 or row["unit"] == "MiB"
         assert row["kit_iqr"] >= 0
-        assert (row["beside"] is None) == row["part"].startswith("panels")
         assert f"| {row['part']} | {row['unit']} |" in printed
     assert HEAD in printed
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
@@ -148,8 +136,10 @@ def test_a_ratio_above_one_is_in_favour_of_the_kit(unit, ratio):
     assert str(row) == f"| step, mini | {unit} | 6 | 1 | 3 | 0.5 | released recipe | {ratio:g} |"
 
 
-def test_what_has_nothing_beside_it_or_is_zero_has_no_ratio():
-    assert str(BenchRow("panels", "ms", "", 1234.5, 0.0)) == "| panels | ms | 1230 | 0 |  |  |  |  |"
+def test_what_is_zero_has_no_ratio():
+    assert (
+        str(BenchRow("search", "ms", "", 1234.5, 0.0, 0.0, 0.0)) == "| search | ms | 1230 | 0 | 0 | 0 |  |  |"
+    )
     assert [ROW._replace(kit=kit, beside=beside).ratio for kit, beside in ((0, 3), (3, 0))] == [None, None]
 
 
@@ -161,12 +151,11 @@ def test_measurements_take_turns():
     assert row.kit > 0 < row.beside
 
 
-def test_all_parts_but_the_panels_need_no_run(stubbed, pairs, monkeypatch):
+def test_all_parts_are_measured_unless_some_are_named(stubbed, pairs, monkeypatch):
     called = []
     monkeypatch.setattr(Bench, "__call__", lambda self: called.extend(self.parts) or True)
     assert main(["bench", "--root", str(pairs.root)]) == 0
-    assert called == [part for part in bench.PARTS if part != "panels"]
-    assert set(get_args(BenchPart)) == set(bench.PARTS)
+    assert called == list(bench.PARTS) == list(get_args(BenchPart))
 
 
 @pytest.mark.parametrize("part", ["import", "search"])
@@ -177,9 +166,7 @@ def test_what_needs_no_data_asks_for_none(part, stubbed):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--part", "panels"], "the part panels shows a trained model: name one with --run RUN"),
         (["--part", "input", "--root", "nowhere"], "nowhere: no such folder"),
-        (["--run", "nowhere"], "nowhere is not a run"),
         (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: name a file, in a folder that exists"),
         (["--json", "."], "--json .: name a file, in a folder that exists"),
         (["--repeats", "0"], "--repeats 0: measure at least once"),

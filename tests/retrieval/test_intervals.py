@@ -1,10 +1,10 @@
-"""Intervals against closed forms and plain loops, and what selecting on the test set does."""
+"""Intervals against closed forms and plain loops."""
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import norm
 
-from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap, simulate_selection
+from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
 from sbirlib.retrieval.scores import accuracy_at
 
 
@@ -138,35 +138,3 @@ def test_shapes_that_do_not_fit_are_refused(ranks, photos):
         paired_bootstrap(np.ones((1, 3)), np.ones((1, 3)), [1, 2, 3], 0)
     with pytest.raises(ValueError, match=r"of the same runs, found 2 and 1"):
         paired_bootstrap(np.ones((2, 3)), np.ones((1, 3)), [1, 2, 3])
-
-
-def test_selection_gains_by_luck_alone():
-    result = simulate_selection(70, 1.5, 281, 500, repeats=300)
-    assert result.typical.mean() == pytest.approx(70, abs=0.6)
-    assert result.fresh.mean() == pytest.approx(70, abs=0.6)
-    assert result.reported.mean() > 73
-    # The queries of a repetition are a sample too: an unselected epoch spreads as a binomial does.
-    assert result.typical.std() == pytest.approx(100 * binom(281, 0.7).std() / 281, rel=0.15)
-
-
-def test_one_epoch_cannot_be_selected_and_more_epochs_mean_more_luck():
-    once = simulate_selection(70, 1.5, 281, 1)
-    np.testing.assert_array_equal(once.reported, once.typical)
-    few, many = (simulate_selection(70, 1.5, 281, epochs).reported.mean() for epochs in (10, 500))
-    assert 70.5 < few < many
-
-
-def test_epochs_move_as_much_as_was_asked_for():
-    rng = np.random.default_rng(0)
-    spreads = [
-        simulate_selection(60, 2.0, 200, 2, repeats=400, seed=int(rng.integers(1e6))) for _ in range(2)
-    ]
-    # The better of two epochs lies 0.56 standard deviations above the mean of both.
-    gain = np.mean([spread.reported.mean() - 60 for spread in spreads])
-    assert gain == pytest.approx(2.0 * 0.5642, abs=0.5)
-
-
-@pytest.mark.parametrize(("accuracy", "spread"), [(70, 9), (100, 1), (70, 0)])
-def test_what_cannot_be_simulated_is_refused(accuracy, spread):
-    with pytest.raises(ValueError, match="is not possible"):
-        simulate_selection(accuracy, spread, 281, 10)

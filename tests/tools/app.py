@@ -49,7 +49,10 @@ def running_app(run: Path, photos: Path, cache: Path) -> Iterator[tuple[str, lis
             yield found[0], said
         finally:
             server.send_signal(signal.SIGINT)
-            server.wait(STOP_S)
+            patience = threading.Timer(STOP_S, server.kill)  # a shell's background jobs ignore Ctrl-C
+            patience.start()
+            server.wait()
+            patience.cancel()
             reader.join(STOP_S)
 
 

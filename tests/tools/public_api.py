@@ -26,7 +26,6 @@ from sbirlib import (
     paired_bootstrap,
     read_image,
     score,
-    simulate_selection,
     trace_garment,
     train,
     wardrobe,
@@ -39,7 +38,7 @@ from sbirlib.data.strokes import Stroke
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.retrieval.gallery import Hit
-from sbirlib.retrieval.intervals import Difference, Selection
+from sbirlib.retrieval.intervals import Difference
 from sbirlib.retrieval.scores import Accuracy, Scores
 from sbirlib.runs.history import EpochRecord
 
@@ -90,7 +89,6 @@ def look_closer(model: ARNet) -> Tensor:
         assert_type(model.compare(model.encode(batch), batch), dict[str, Tensor])
     assert_type(score(np.eye(3), np.arange(3)), Scores)
     assert_type(accuracy_of(6, 10), Accuracy)
-    assert_type(simulate_selection(70.0, 1.5, queries=281, epochs=500), Selection)
     assert_type(paired_bootstrap([[1, 2]], [[1, 1]], ["a", "b"]), Difference)
     assert_type(near_twins("data/MiniClothes"), dict[str, Twin])
     assert_type(trace_garment(wardrobe().test[0]), dict[str, list[Stroke]])

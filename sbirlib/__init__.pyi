@@ -1,0 +1,20 @@
+"""The names of `sbirlib`: what type checkers see, and what is loaded when it is first asked for."""
+
+from .analysis import pictures
+from .config import Config
+from .data import PairFolder, edge_map, epoch_batches, fit_square, load_split, read_image
+from .experiments import published
+from .figures import image_grid
+from .layers import MSTR
+from .methods import ARNet
+from .miniclothes import near_twins, trace_garment, wardrobe
+from .panels import demo_pairs
+from .retrieval import Gallery, accuracy_of, evaluate, paired_bootstrap, score
+from .runs import load_run
+from .training import train
+
+__all__ = [
+    "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
+    "epoch_batches", "evaluate", "fit_square", "image_grid", "load_run", "load_split", "near_twins",
+    "paired_bootstrap", "pictures", "published", "read_image", "score", "trace_garment", "train", "wardrobe",
+]  # fmt: skip
