@@ -30,20 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Where the flags start from decides which there are, so it is read first.
         start = start_of(argv)
         commands: dict[str, Callable[..., int]] = {
-            "data": data_command,
-            "train": train_from(start),
-            "evaluate": evaluate_command,
-            "search": search_command,
-            "app": app_command,
-            "picture": picture_command,
-            "report": report_command,
-            "methods": methods_command,
-            "weights": weights_command,
-            "ablate": ablate_from(start),
-            "compare": compare_command,
-            "published": published_command,
+            "data": data_command, "train": train_from(start), "evaluate": evaluate_command,
+            "search": search_command, "app": app_command, "picture": picture_command,
+            "report": report_command, "methods": methods_command, "weights": weights_command,
+            "ablate": ablate_from(start), "compare": compare_command, "published": published_command,
             "bench": bench_command,
-        }
+        }  # fmt: skip
         return tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="python -m sbirlib",

@@ -1,6 +1,7 @@
 """Photos turned into drawings, so that a model can be trained without a single sketch."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ Sketches = Literal["pairs", "from_photos", "both"]
 NUMBERS = 4  # uniform numbers for each row
 MARGIN = 3  # px at the picture's edge that are not drawn: a scan has a border there
 SIDE = 13  # px of the neighbourhood in which a line must have some length
+_blurred = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 LEVEL = 0.98  # quantile of an image's edges that counts as full strength
 
 
@@ -84,8 +86,3 @@ def _ridges(strength: Tensor) -> Tensor:
         # Higher than both by a little: a plateau is no line.
         found |= (strength >= one) & (strength > other) & (2 * strength - one - other > 0.08)
     return found.float()
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """The mean over three by three pixels."""
-    return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)

@@ -15,12 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam, AdamW, Optimizer
 
 from sbirlib.config.config import Config, OptimConfig
-from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import is_plain_vit
 from sbirlib.layers.precision import wants_bf16
 from sbirlib.methods.base import Method, Stage
-from sbirlib.runs.history import HELD_OUT, NOTHING, PSEUDO, TEST_SET
 
 
 def make_accelerator(config: Config, out: Path) -> Accelerator:
@@ -96,11 +94,3 @@ def stage_ends(stages: Sequence[Stage], epochs: int) -> list[int]:
         if begin >= end:
             raise ConfigError(f"run.epochs = {epochs} leaves none for the method's stage {stage.name!r}")
     return [*ends, epochs]
-
-
-def searched(held_out: LoadedSplit | None, config: Config) -> str:
-    """What is searched after an epoch, as the history names it."""
-    if held_out is None:
-        return NOTHING
-    chosen_by = PSEUDO if held_out.made.any() else HELD_OUT
-    return TEST_SET if config.run.protocol == "released" else chosen_by

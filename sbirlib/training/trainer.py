@@ -22,11 +22,11 @@ from sbirlib.layers.precision import choose_attention, forward_in
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.history import EpochRecord
+from sbirlib.runs.history import HELD_OUT, NOTHING, PSEUDO, TEST_SET, EpochRecord
 from sbirlib.runs.provenance import beginning
 from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
-from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, searched, stage_ends
+from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends
 from sbirlib.training.signals import Stop, held, noted
 from sbirlib.training.steps import backward
 
@@ -91,7 +91,9 @@ class Trainer:
         self.accelerator, self.out = files.accelerator, files.run.path
         METHODS[config.method].needs.check(config.method, pairs, config)
         self.data, self.held_out, self.skipped = load_data(pairs, config)
-        self.selected_on = searched(self.held_out, config)
+        chosen_by = PSEUDO if self.held_out and self.held_out.made.any() else HELD_OUT
+        chosen_by = TEST_SET if config.run.protocol == "released" else chosen_by
+        self.selected_on = NOTHING if self.held_out is None else chosen_by
         self.chooses = config.chooses_best and self.held_out is not None
         processes = self.accelerator.num_processes
         with drawing(config.run.seed):
