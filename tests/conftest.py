@@ -4,6 +4,8 @@ import os
 
 # Downloads must fail at once, as on a machine without a network, not after a minute of retries.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Models as small as those of the tests are slower on two threads than on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -185,7 +185,7 @@ def _read(path: str | Path, model: Method) -> Gallery:
             embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
         notes = {"left_out": [], "folder": "", **json.loads(metadata.get("notes", "{}"))}
         rows = notes.get("stamps") or [[name] for name in json.loads(metadata["paths"])]
-        stamps = [Stamp(str(name), *map(int, noted)) for name, *noted in rows]
+        stamps = [Stamp(str(Path(name)), *map(int, noted)) for name, *noted in rows]
         if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
             raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
         left_out = [Path(photo) for photo in notes["left_out"]]

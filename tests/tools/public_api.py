@@ -6,6 +6,7 @@ from typing import assert_type
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -16,14 +17,18 @@ from sbirlib import (
     Gallery,
     PairFolder,
     accuracy_of,
+    demo_pairs,
     edge_map,
     epoch_batches,
     evaluate,
     fit_square,
+    image_grid,
     load_run,
     load_split,
     near_twins,
     paired_bootstrap,
+    pictures,
+    published,
     read_image,
     score,
     trace_garment,
@@ -92,4 +97,8 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(paired_bootstrap([[1, 2]], [[1, 1]], ["a", "b"]), Difference)
     assert_type(near_twins("data/MiniClothes"), dict[str, Twin])
     assert_type(trace_garment(wardrobe().test[0]), dict[str, list[Stroke]])
+    assert_type(demo_pairs(), PairFolder)
+    assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
+    assert_type(published.results("ChairV2")[0].queries, int)
+    assert_type(pictures.failures(model, data), Figure)
     return edge_map(fit_square(data.photos / 255, 96, "pad"))
