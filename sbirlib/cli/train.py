@@ -29,8 +29,9 @@ def train_from(start: Start) -> Callable[..., int]:
         Args:
             out: Folder for the run: last/ or best/, history.csv, and state/ to go on from.
             config: Hyper-parameters.
-            preset: Where the defaults of all other flags come from: mini and mini_full (CPU, minutes), basic
-                and full (the paper's); the full ones with token recycling.
+            preset: Where the defaults of all other flags come from: mini and mini_full (from scratch, minutes
+                on a CPU), lite and lite_full (pretrained, for real drawings), basic and full (the paper's);
+                the full ones with token recycling.
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had never stopped.
         """
