@@ -33,9 +33,10 @@ demo: $(READY)
 	@echo "For the commands in the README: source $(BIN)/activate"
 
 test: $(READY)
-	$(BIN)/python -m pytest --cov=sbirlib --cov-report=term -q
+	$(BIN)/python -m pytest -q
 
-# What takes minutes: the paper's five backbones in their real size, every fault many times, the demo's training.
+# What takes minutes: the paper's five backbones in their real size, every fault many times, the demo's training, two
+# processes that train and resume, and the notebooks headless that the browser runs already.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --durations=0 -q
 
@@ -45,4 +46,4 @@ lab: $(READY)
 # Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:
 	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes outputs/demo outputs/notebook outputs/screens \
-	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache .coverage
+	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache

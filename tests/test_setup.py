@@ -45,7 +45,7 @@ def test_makefile_has_the_promised_targets():
 def test_make_clean_removes_what_the_targets_made_and_nothing_else(tmp_path):
     made = (
         ".venv/x sbirlib.egg-info/x data/MiniClothes/x outputs/demo/x outputs/notebook/x outputs/screens/x "
-        "outputs/01_one.html .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x .coverage"
+        "outputs/01_one.html .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x"
     )
     kept = (
         "notebooks/01_one.ipynb outputs/mine.html outputs/mine/x outputs/README.md data/Mine/x dist/x build/x"

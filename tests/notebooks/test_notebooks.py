@@ -6,7 +6,12 @@ import time
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from tools.browser import find_chromium
 from tools.pages import FIGURES, FOLDER, NAMES
+
+# Where there is a browser, its tests run every cell, too; then two of them are run headless as well.
+ONCE_MORE = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name[:2] not in ("02", "07")]
+HEADLESS = [name for name in NAMES if name[:2] in ("02", "07")] + ONCE_MORE if find_chromium() else NAMES
 
 
 def read(name):
@@ -65,7 +70,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HEADLESS)
 def test_notebooks_run_headless_within_two_minutes(name, folder, monkeypatch):
     monkeypatch.setenv("SBIR_FAST", "1")
     notebook = read(name)

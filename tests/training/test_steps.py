@@ -136,6 +136,7 @@ def train_words(config, out, batch, *words):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_model_of_one_and_resume(config, pairs, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run(
