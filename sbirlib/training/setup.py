@@ -56,8 +56,9 @@ def check_exactness(model: Method, config: Config, processes: int) -> None:
     if processes > 1 and len(model.stages()) > 1:
         raise ConfigError(f"method {config.method} trains different weights in turn: use one process")
     # That each process keeps its own statistics is usual; but a chunk would count its images twice.
-    if config.optim.chunk and any(isinstance(module, _BatchNorm) for module in model.modules()):
-        advice = "use optim.chunk = 0, or a backbone with LayerNorm or GroupNorm such as a ViT"
+    learning = not config.model.keep_statistics and config.optim.chunk
+    if learning and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        advice = "use model.keep_statistics, optim.chunk = 0, or LayerNorm or GroupNorm, as in a ViT"
         why = f"{config.model.backbone} has BatchNorm, whose statistics {way} would change"
         raise ConfigError(f"{why}; {advice}")
 

@@ -157,3 +157,12 @@ def test_the_presets_for_real_drawings_learn_from_packaged_weights(preset, pairs
     assert (model.sketch_encoder.mstr is not None) == (preset == "lite_full")
     # Even one epoch on a dozen photos leaves them far better than guessing, by what the weights know already.
     assert evaluate(model, pairs).accuracy[1].percent > 50
+
+
+def test_kept_statistics_let_a_batch_be_split_into_chunks(pairs, tiny, tmp_path):
+    lite = {"model.backbone": "tf_efficientnet_lite0", "model.image_size": 32, "model.stride": 8}
+    config = tiny.updated(lite | {"model.pretrained": False, "optim.chunk": 4, "run.epochs": 1})
+    with pytest.raises(ConfigError, match="has BatchNorm"):
+        train(pairs, config, out=tmp_path / "learning")
+    (record,) = train(pairs, config.updated({"model.keep_statistics": True}), out=tmp_path / "kept")
+    assert record.losses["total"] > 0
