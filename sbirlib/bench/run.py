@@ -122,7 +122,7 @@ class Bench:
         recipe = ReleasedRecipe(self.config(preset))
         trainer, plan = recipe.trainer, recipe.trainer.plan(1)
         size, held = trainer.batch_size, trainer.held_out
-        views, images = trainer.views_a_pair * size, len(held.sketches) + len(held.photos)
+        views, images = trainer.method.passes * size, len(held.sketches) + len(held.photos)
 
         def make_views() -> None:
             for step in range(trainer.steps):

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import yaml
 
+from sbirlib.config import methods
 from sbirlib.config.fields import Knob, group, knob, limits_of
 from sbirlib.config.files import read_yaml
-from sbirlib.config.methods import GROUPS, BSiameseConfig, LossConfig, MethodName, MSTRConfig
+from sbirlib.config.methods import GROUPS, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
 _FILE = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
@@ -32,6 +33,8 @@ class DataConfig:
     """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
     sketches: Literal["pairs", "from_photos", "both"] = knob("pairs")
     """What is trained on: sketches of the folder, ones made from its photos (it needs no other), or both."""
+    unlabelled: str = knob("")
+    """Folder of further photos without a sketch, for methods that learn from such; trainB's count as well."""
     fit: Literal["pad", "stretch"] = knob("pad")
     """How a non-square image becomes square: padded with white, or stretched."""
     val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
@@ -154,7 +157,12 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    b_siamese: BSiameseConfig = dataclasses.field(default_factory=BSiameseConfig)
+    b_siamese: methods.BSiameseConfig = dataclasses.field(default_factory=methods.BSiameseConfig)
+    triplet_sn: methods.TripletSNConfig = dataclasses.field(default_factory=methods.TripletSNConfig)
+    dssa: methods.DSSAConfig = dataclasses.field(default_factory=methods.DSSAConfig)
+    sketch_aa: methods.SketchAAConfig = dataclasses.field(default_factory=methods.SketchAAConfig)
+    part_sbir: methods.PartSBIRConfig = dataclasses.field(default_factory=methods.PartSBIRConfig)
+    eups: methods.EUPSConfig = dataclasses.field(default_factory=methods.EUPSConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

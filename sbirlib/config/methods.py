@@ -1,14 +1,16 @@
 """The hyper-parameters of each method, and the shared settings that change with the method."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import PositiveInt
 
 from sbirlib.config.fields import group, knob
 
-MethodName = Literal["arnet", "b_siamese"]
-# The groups of settings that belong to one method.
-GROUPS: dict[MethodName, tuple[str, ...]] = {"arnet": ("mstr", "loss"), "b_siamese": ("b_siamese",)}
+MethodName = Literal["arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups"]
+# The groups of settings that belong to one method: one of its own name, but for ARNet.
+GROUPS: dict[MethodName, tuple[str, ...]] = {
+    name: ("mstr", "loss") if name == "arnet" else (name,) for name in get_args(MethodName)
+}
 
 
 @group
@@ -75,3 +77,85 @@ class BSiameseConfig:
     """Margin of the triplet loss, between Euclidean distances of unit vectors (0 to 2)."""
     flip: float = knob(0.5, ge=0, le=1, unit="probability")
     """Sketch and photo are flipped left-right together."""
+
+
+@group
+class TripletSNConfig:
+    """Triplet-SN: photos as edge maps, one encoder, a triplet loss on squared distances."""
+
+    margin: float = knob(0.3, ge=0, le=4)
+    """Margin of the triplet loss, between squared Euclidean distances of unit vectors (0 to 4)."""
+    hidden: int = knob(512, ge=1, le=65536)
+    """Width of the layer before the embedding."""
+    dropout: float = knob(0.5, ge=0, lt=1, unit="probability")
+    """Dropout after that layer; the rate is our own default."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together."""
+    ten_crops: bool = knob(False)
+    """Search with ten views of every picture: corners, centre, and these mirrored."""
+
+
+@group
+class DSSAConfig:
+    """DSSA (Triplet-Att-SN): attention with a shortcut, coarse and fine features, a learned distance."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of the triplet loss, between learned second-order distances."""
+    hidden: int = knob(512, ge=1, le=65536)
+    """Width of the layer before the coarse feature."""
+    dropout: float = knob(0.5, ge=0, lt=1, unit="probability")
+    """Dropout after that layer; the rate is our own default."""
+    regularise: float = knob(5e-4, ge=0, le=10)
+    """Weight lambda of what keeps the learned distance near Euclid's."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together."""
+    ten_crops: bool = knob(False)
+    """Search with ten views of every picture: corners, centre, and these mirrored."""
+
+
+@group
+class SketchAAConfig:
+    """SketchAA: means over coarser and finer blocks, from coarse to fine."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of the triplet loss, between Euclidean distances of unit vectors; our own default."""
+    levels: tuple[PositiveInt, ...] = knob((1, 2, 4), unit="blocks")
+    """Blocks on a side at each level, from coarse to fine; our own default."""
+    combine: Literal["sequence", "parallel", "graph"] = knob("sequence")
+    """How levels are combined: coarse to fine, side by side, or as a graph of blocks; our reading."""
+
+
+@group
+class PartSBIRConfig:
+    """Part-SBIR: two sets of regions, compared by optimal transport."""
+
+    margin: float = knob(0.2, ge=0, le=2)
+    """Margin of the triplet losses, between transport distances (0 to 2)."""
+    regions: int = knob(3, ge=1, le=16)
+    """Regions on a side: the feature map is averaged to 3 x 3."""
+    epsilon: float = knob(0.05, gt=0, le=10)
+    """Entropy of the transport plan (Sinkhorn's); our own default."""
+    iterations: int = knob(50, ge=1, le=10000)
+    """Rounds of Sinkhorn's algorithm; our own default."""
+    adjacency: float = knob(1.0, ge=0, le=100)
+    """Weight of the triplet on adjacencies of regions; form and default are our own."""
+    cost: Literal["distance", "published"] = knob("distance")
+    """What the plan makes small: 1 - similarity; published: the similarity, as in the authors' code."""
+
+
+@group
+class EUPSConfig:
+    """EUPS-SBIR: triplets within and across domains, and a teacher of photos; all defaults are our own."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of the three triplet losses, between Euclidean distances of unit vectors."""
+    temperature: float = knob(0.1, gt=0, le=10)
+    """Temperature tau of the distances to other photos that are distilled."""
+    distil: float = knob(1.0, ge=0, le=100)
+    """Weight of each of the three distillation terms."""
+    teacher: float = knob(0.4, gt=0, lt=1, unit="share of epochs")
+    """How long the teacher learns from photos before the student begins."""
+    average: float = knob(0.99, ge=0, lt=1)
+    """Share of the averaged weights that a step keeps; the average is what is searched with."""
+    grow: int = knob(3, ge=1, le=31, unit="px")
+    """Side of the square by which a photo's light or dark parts grow in its augmented view."""

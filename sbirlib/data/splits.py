@@ -73,6 +73,12 @@ class Split:
         return tuple(photo.path for photo in self.photos if photo.id not in drawn)
 
     @property
+    def sketched(self) -> "Split":
+        """The split without the photos that no usable sketch draws."""
+        unsketched = set(self.unsketched)
+        return replace(self, photos=tuple(photo for photo in self.photos if photo.path not in unsketched))
+
+    @property
     def left_out(self) -> tuple[Fault, ...]:
         """Every file that would not be used: the faults, and in training photos without a sketch."""
         why = "training has nothing to match it with"
@@ -99,8 +105,7 @@ class Split:
 
         `fraction` of the photos (rounded, at least one) is held out; 0 holds out nothing.
         """
-        unsketched = set(self.unsketched)
-        photos = [photo for photo in self.photos if photo.path not in unsketched]
+        photos = self.sketched.photos
         count = max(1, round(fraction * len(photos))) if fraction > 0 else 0
         if count and len(photos) < 4:
             few = f"{len(photos)} photos are too few to hold some out for validation"

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,8 +39,7 @@ class BSiamese(Method):
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo, which are flipped together."""
-        flipped = rearrange(batch.numbers[:, 0] < self.options.flip, "b -> b 1 1 1")
-        sketch, photo = (torch.where(flipped, view.flip(-1), view) for view in (batch.sketch, batch.photo))
+        sketch, photo = batch.flipped(self.options.flip)
         return {"sketch": self.embed_sketches(sketch), "photo": self.embed_photos(photo)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -110,4 +110,4 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
 def _labels(photo_ids: Tensor, numbers: Tensor) -> Batch:
     """A batch without its views."""
     no_views = numbers.new_empty(0)
-    return Batch(no_views, no_views, no_views, no_views, photo_ids, numbers)
+    return Batch(no_views, no_views, no_views, no_views, photo_ids, numbers, no_views)

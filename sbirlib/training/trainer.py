@@ -89,8 +89,9 @@ class Trainer:
         self.files, self.stop, self.config = files, stop or Stop(), files.config
         config = self.config
         self.accelerator, self.out = files.accelerator, files.run.path
-        METHODS[config.method].needs.check(config.method, pairs, config)
-        self.data, self.held_out, self.skipped = load_data(pairs, config)
+        needs = METHODS[config.method].needs
+        needs.check(config.method, pairs, config)
+        self.data, self.held_out, self.skipped = load_data(pairs, config, needs.unlabelled != "no")
         chosen_by = PSEUDO if self.held_out and self.held_out.made.any() else HELD_OUT
         chosen_by = TEST_SET if config.run.protocol == "released" else chosen_by
         self.selected_on = NOTHING if self.held_out is None else chosen_by
@@ -102,13 +103,14 @@ class Trainer:
         # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"
         choose_attention(model, self.accelerator.device, self.bf16)
-        self.start = beginning(model, config, [part.split for part in (self.data, self.held_out) if part])
+        parts = (self.data, self.held_out, self.data.unlabelled)
+        self.start = beginning(model, config, [part.split for part in parts if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
         if self.batch_size % processes:
             few = f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size}"
             raise ConfigError(f"{few} in each of {processes} processes; use fewer")
         self.steps = len(self.data.sketches) // self.batch_size
-        self.stages = model.stages()
+        self.stages, self.learning = model.stages(), [p for p in model.parameters() if p.requires_grad]
         self.ends = stage_ends(self.stages, config.run.epochs)
         self.model: nn.Module = self.accelerator.prepare(model)
         self._begin_stage(epoch=1)
@@ -144,9 +146,9 @@ class Trainer:
         place = next((i for i, end in enumerate(self.ends) if epoch <= end), len(self.ends) - 1)
         stage, begin = self.stages[place], self.ends[place - 1] if place else 0
         parts = stage.parts[0] if len(stage.parts) == 1 else nn.ModuleList(stage.parts)
-        if len(self.stages) > 1:
-            self.method.requires_grad_(False)
-            parts.requires_grad_(True)
+        chosen = {id(weight) for weight in parts.parameters()}
+        for weight in self.learning if len(self.stages) > 1 else ():
+            weight.requires_grad_(id(weight) in chosen)
         self.method.stage = stage.name
         optimizer = make_optimizer(parts, self.config.optim, fused=self.bf16)
         factor = lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
@@ -177,8 +179,11 @@ class Trainer:
 
     def plan(self, epoch: int) -> Epoch:
         """The order and the views of an epoch, counted from 1."""
-        views = self.method.second_views
-        return Epoch(self.data, self.config.data, seed=self.config.run.seed, epoch=epoch, second_views=views)
+        config, method = self.config, self.method
+        views, sisters = method.second_views, method.needs.sisters
+        return Epoch(
+            self.data, config.data, seed=config.run.seed, epoch=epoch, second_views=views, sisters=sisters
+        )
 
     def _epoch(self) -> EpochRecord | None:
         """Trains to the end of the current epoch; None, and a checkpoint, if asked to stop before."""
@@ -214,6 +219,7 @@ class Trainer:
         terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
         self.optimizer.step()
+        self.method.after_step()
         self.optimizer.zero_grad()
         self.schedule.step()
         # A gradient that is not a number spoils the weights even if the loss is one.
@@ -226,7 +232,7 @@ class Trainer:
         progress, started = self.progress, time.perf_counter()
         losses = self._mean_terms(plan)
         seconds = progress.seconds + time.perf_counter() - started
-        views = self.views_a_pair * self.steps * self.batch_size
+        views = self.method.passes * self.steps * self.batch_size
         validation = self.validate(progress.epoch)
         score = (validation["acc@1"], validation["mrr"]) if validation else UNSCORED
         # Until a first search the latest weights are the best, and a run that stops then needs some.
@@ -250,11 +256,6 @@ class Trainer:
         if self.files.anyone(self.files.due)[0]:
             self._save()
         return record
-
-    @property
-    def views_a_pair(self) -> int:
-        """Pictures that the encoders see for each pair."""
-        return 4 if self.method.second_views else 2
 
     def _mean_terms(self, plan: Epoch) -> dict[str, float]:
         # Read once per epoch: a look at every step would make the device wait.

@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 import torch
 from PIL import Image
+from tools.batches import batch_of
 from torch.nn import functional as F
 
 from sbirlib.bench import run as bench
@@ -20,7 +21,6 @@ from sbirlib.bench.run import HEAD, Bench, BenchRow
 from sbirlib.cli.app import main
 from sbirlib.cli.bench import BenchPart
 from sbirlib.config.config import Config
-from sbirlib.data.batches import Batch
 from sbirlib.retrieval.scores import score_split
 
 TINY = {
@@ -284,7 +284,7 @@ def test_each_view_has_a_pass_of_its_own(small, pairs):
     model, sizes = recipe_of("mini_full", pairs).model, []
     for encoder in (model.sketch_encoder, model.photo_encoder):
         encoder.embed.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    batch = Batch(*(torch.rand(3, 3, 48, 48) for _ in range(4)), torch.arange(3), torch.rand(3, 9))
+    batch = batch_of(torch.rand(4, 3, 3, 48, 48))
     rows = four_passes(model, batch)
     assert sizes == [3, 3, 3, 3]
     assert rows.keys() == model.encode(batch).keys()
