@@ -66,7 +66,7 @@ class ModelConfig:
     """The two encoders."""
 
     backbone: str = knob("vit_base_patch16_224")
-    """Any timm model by name, or sbir_mini, the kit's own small ViT."""
+    """Any timm model by name, sbir_mini, the kit's own small ViT, or sketch_a_net, the first papers' CNN."""
     pretrained: bool = knob(True)
     """Start from published weights: a package's, or timm's; `python -m sbirlib weights` says whose."""
     weights: str = knob("")

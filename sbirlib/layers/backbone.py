@@ -110,6 +110,13 @@ class Backbone(nn.Module):
                 layer.eval()
         return self
 
+    def pooled(self, patches: Tensor) -> Tensor:
+        """Patch tokens (b, n, d) -> their mean (b, d), or with `pool="grid"` the means of the parts."""
+        if self.pool != "grid":
+            return reduce(patches, "b n d -> b d", "mean")
+        square = rearrange(patches, "b (h w) d -> b d h w", h=round(patches.shape[1] ** 0.5))
+        return rearrange(F.adaptive_avg_pool2d(square, self.cells), "b d h w -> b (h w d)")
+
     def _tokens(self, features: Tensor, early: Tensor | None) -> Tokens:
         if features.ndim == 3:
             patches = features[:, getattr(self.encoder, "num_prefix_tokens", 0) :]
@@ -120,11 +127,9 @@ class Backbone(nn.Module):
         elif self.uses_cls:
             cls = self.late_norm(features[:, 0])
         elif self.pool == "grid":
-            side = round(patches.shape[1] ** 0.5)
-            cells = rearrange(self.late_norm(patches), "b (h w) d -> b d h w", h=side)
-            cls = rearrange(F.adaptive_avg_pool2d(cells, self.cells), "b d h w -> b (h w d)")
+            cls = self.pooled(self.late_norm(patches))
         else:
-            cls = self.late_norm(reduce(patches, "b n d -> b d", "mean"))
+            cls = self.late_norm(self.pooled(patches))
         return Tokens(cls, self.late_norm(patches if early is None else early))
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
