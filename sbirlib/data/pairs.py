@@ -57,7 +57,7 @@ class PairFolder:
         """Raises PairError where a model with `photo_edges` would make edge maps of edge maps."""
         if photo_edges and self.edge_maps:
             reason = "its photos are edge maps already, and an edge map of one shows every line twice"
-            cause = "model.photo_edges is on, as in presets such as mini and mini_full"
+            cause = "model.photo_edges is on, as in presets such as mini and methods such as triplet_sn"
             way = "train with --model.no-photo-edges"
             raise PairError(f"{self.root}: {reason} ({RECORD} says so; {cause}); {way}")
 

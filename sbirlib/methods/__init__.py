@@ -4,7 +4,10 @@ from sbirlib.methods.arnet import ARNet
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage, fingerprint
 from sbirlib.methods.catalogue import METHODS, build
+from sbirlib.methods.dssa import DSSA
+from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "Paper", "Stage", "build", "fingerprint",
+    "DSSA", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "Paper", "Stage", "TripletSN",
+    "build", "fingerprint",
 ]  # fmt: skip

@@ -4,8 +4,10 @@ from sbirlib.config.config import Config
 from sbirlib.methods.arnet import ARNet
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Method
+from sbirlib.methods.dssa import DSSA
+from sbirlib.methods.triplet_sn import TripletSN
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (ARNet, BSiamese)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (ARNet, BSiamese, TripletSN, DSSA)}
 
 
 def build(config: Config, *, fetch: bool = True) -> Method:

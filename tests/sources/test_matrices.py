@@ -248,14 +248,14 @@ def test_from_the_files_to_a_trained_model(tiny, chairs, tmp_path, capsys):
     flags += ["--model.image_size", "48", "--run.tracker", "none", "--data.val_fraction", "0.25"]
     assert main(["data", "check", str(chairs)]) == 0
     assert "note: the photos are edge maps: train with --model.no-photo-edges" in capsys.readouterr().out
-    for preset in ("mini", "mini_full"):
-        assert main(["train", "--preset", preset, *flags]) == 2
+    for way in ("--preset mini", "--preset mini_full", "--preset lite --method triplet_sn"):
+        assert main(["train", *way.split(), *flags]) == 2
         said = capsys.readouterr().err
         assert "its photos are edge maps already, and an edge map of one shows every line twice" in said
-        assert "model.photo_edges is on, as in presets such as mini and mini_full" in said
+        assert "model.photo_edges is on, as in presets such as mini and methods such as triplet_sn" in said
         assert "train with --model.no-photo-edges" in said
         assert not (tmp_path / "run").exists()
-    assert main(["train", *flags, "--model.no-photo-edges"]) == 0
+    assert main(["train", "--method", "triplet_sn", *flags, "--model.no-photo-edges"]) == 0
     assert main(["evaluate", "--run", str(tmp_path / "run"), "--data.root", str(chairs)]) == 0
     assert "3 sketches in a gallery of 3 photos" in capsys.readouterr().out
 

@@ -1,0 +1,91 @@
+"""Triplet-SN: photos as edge maps, so that one network sees both domains, and a triplet loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import ten_crop
+
+from sbirlib.config.methods import TripletSNConfig
+from sbirlib.data.batches import Batch
+from sbirlib.data.transforms import fit_square
+from sbirlib.layers.backbone import Backbone
+from sbirlib.layers.losses import other_photos
+from sbirlib.methods.base import Encoder, Method, Needs, Paper
+
+
+class TripletSN(Method):
+    """Global token, two fully connected layers, unit length.
+
+    The authors train on triplets that people ranked; here the negative is another photo of the batch. Their
+    code: edge maps of 225 px, SGD (not offered here) at 1e-3 with weight decay 5e-4, batches of 128, crops of
+    225 from 256 px, first weights from edge maps of ImageNet and from TU-Berlin. As it was, but for these:
+    `--method triplet_sn --model.backbone sketch_a_net --model.no-pretrained --model.image-size 225
+    --model.pool grid --model.cells 7 --model.embed-dim 256 --optim.lr 1e-3 --optim.weight-decay 5e-4
+    --optim.batch-size 128 --triplet_sn.ten-crops`, where fc6 is a layer on the whole map of 7 x 7; with pool
+    mean it would see the mean of that map.
+    """
+
+    name = "triplet_sn"
+    paper = Paper(
+        "Sketch Me That Shoe",
+        "Yu, Liu, Song, Xiang, Hospedales, Loy",
+        "CVPR 2016",
+        "https://doi.org/10.1109/CVPR.2016.93",
+        "github.com/yuqian1023/Deep_SBIR_tf; it has no dropout",
+    )
+    needs = Needs(edges=True)
+
+    def __init__(
+        self, backbone: str = "sketch_a_net", *, embed_dim: int = 256,
+        triplet_sn: TripletSNConfig | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        own = triplet_sn or TripletSNConfig()
+
+        def encoder(trunk: Backbone) -> Encoder:
+            return Encoder(trunk, fully_connected(trunk.dim, own.hidden, embed_dim, own.dropout))
+
+        super().__init__(encoder, backbone, **options)
+        self.options = own
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit embeddings of sketch and photo, which are flipped together; of one view, not of ten."""
+        sketch, photo = batch.flipped(self.options.flip)
+        return {"sketch": super().embed_sketches(sketch), "photo": super().embed_photos(photo)}
+
+    def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Mean of [margin + |s - p|^2 - |s - n|^2]+ over rows, n another photo of the batch."""
+        negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
+        sketch, photo = rows["sketch"].float(), rows["photo"].float()
+        near = (sketch - photo).square().sum(dim=1)
+        far = (sketch - photo[negatives]).square().sum(dim=1)
+        return {"total": (F.relu(self.options.margin + near - far) * there).mean()}
+
+    def embed_sketches(self, images: Tensor) -> Tensor:
+        """As in the base, but of ten views, (b, 10 * e), with `triplet_sn.ten_crops`."""
+        embed = super().embed_sketches
+        return ten_views(embed, self._square(images)) if self.options.ten_crops else embed(images)
+
+    def embed_photos(self, images: Tensor) -> Tensor:
+        """As `embed_sketches`, with the photo encoder."""
+        embed = super().embed_photos
+        return ten_views(embed, self._square(images)) if self.options.ten_crops else embed(images)
+
+
+def fully_connected(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
+    """The original's fc6 and fc7: (b, width) -> (b, out)."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+
+
+def ten_views(embed: Callable[[Tensor], Tensor], squares: Tensor) -> Tensor:
+    """Rows (b, 10 * e) of squares (b, 3, s, s) in ten views, where `embed` makes (b, e) of one view.
+
+    A view is 225/256 of the square, enlarged to its size: the corners, the centre, and these mirrored. The
+    dot product of two such rows is the mean of the views' dot products, the first view with the first, and so
+    on; so a mean of distances, too, is still found by a vector.
+    """
+    size = squares.shape[-1]
+    views = ten_crop(fit_square(squares, round(size * 256 / 225), "stretch"), [size, size])
+    return torch.cat([embed(view) for view in views], dim=-1) / len(views) ** 0.5
