@@ -127,7 +127,9 @@ def discard_curve(
 
 
 def _unit(encoder: Encoder, tokens: Tokens, recycle: bool) -> Tensor:
-    return F.normalize(encoder.embedding(tokens) if recycle else encoder.embed(tokens.cls), dim=-1)
+    # Only recycling can be left out: without it, patch tokens may be all that an encoder embeds.
+    whole = recycle or encoder.mstr is None
+    return F.normalize(encoder.embedding(tokens) if whole else encoder.embed(tokens.cls), dim=-1)
 
 
 def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:

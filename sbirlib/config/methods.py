@@ -119,10 +119,10 @@ class SketchAAConfig:
 
     margin: float = knob(0.3, ge=0, le=10)
     """Margin of the triplet loss, between Euclidean distances of unit vectors; our own default."""
-    levels: tuple[PositiveInt, ...] = knob((1, 2, 4), unit="blocks")
+    levels: tuple[PositiveInt, ...] = knob((1, 2, 4), unit="blocks", min_length=1)
     """Blocks on a side at each level, from coarse to fine; our own default."""
-    combine: Literal["sequence", "parallel", "graph"] = knob("sequence")
-    """How levels are combined: coarse to fine, side by side, or as a graph of blocks; our reading."""
+    combine: Literal["sequence", "parallel"] = knob("sequence")
+    """How levels are combined: one after the other, from coarse to fine, or added up; our reading."""
 
 
 @group
@@ -130,7 +130,7 @@ class PartSBIRConfig:
     """Part-SBIR: two sets of regions, compared by optimal transport."""
 
     margin: float = knob(0.2, ge=0, le=2)
-    """Margin of the triplet losses, between transport distances (0 to 2)."""
+    """Margin of both triplet losses, between transport distances (0 to 2)."""
     regions: int = knob(3, ge=1, le=16)
     """Regions on a side: the feature map is averaged to 3 x 3."""
     epsilon: float = knob(0.05, gt=0, le=10)

@@ -70,7 +70,7 @@ def retrieval_strip(
     """A row for each query: the sketch, then its results from best to worst, the true photo framed.
 
     `true_place[i]` is the 0-based place of query i's photo among `results[i]`, None if it is not
-    there or not known; `similarities[i]` are cosines. Source: the paper's figure 3.1 in kind.
+    there or not known; `similarities[i]` are scores. Source: the paper's figure 3.1 in kind.
     """
     gap, head, columns = 0.1, 0.27, 1 + max(len(row) for row in results)
     figure, axes = new_page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)

@@ -114,8 +114,7 @@ class Backbone(nn.Module):
         """Patch tokens (b, n, d) -> their mean (b, d), or with `pool="grid"` the means of the parts."""
         if self.pool != "grid":
             return reduce(patches, "b n d -> b d", "mean")
-        square = rearrange(patches, "b (h w) d -> b d h w", h=round(patches.shape[1] ** 0.5))
-        return rearrange(F.adaptive_avg_pool2d(square, self.cells), "b d h w -> b (h w d)")
+        return rearrange(block_means(patches, self.cells), "b n d -> b (n d)")
 
     def _tokens(self, features: Tensor, early: Tensor | None) -> Tokens:
         if features.ndim == 3:
@@ -187,6 +186,16 @@ class Backbone(nn.Module):
         if self.pool == "grid" and not 1 <= self.cells <= side:
             raise BackboneError(f"cells = {self.cells}: the map of {name!r} has {side} x {side} tokens")
         return cls.shape[1], (side, side)
+
+
+def block_means(patches: Tensor, blocks: int) -> Tensor:
+    """Patch tokens (b, n, d) of a square grid -> (b, blocks^2, d), means of `blocks` x `blocks` parts of it.
+
+    Blocks that do not divide the grid overlap: a token on the border counts for both. Source: torch's
+    adaptive average pooling.
+    """
+    grid = rearrange(patches, "b (h w) d -> b d h w", h=round(patches.shape[1] ** 0.5))
+    return rearrange(F.adaptive_avg_pool2d(grid, blocks), "b d h w -> b (h w) d")
 
 
 def is_plain_vit(name: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,6 +99,14 @@ class Encoder(nn.Module):
         return self.embed(tokens.cls)
 
 
+class PatchEncoder(Encoder):
+    """An encoder that embeds the patch tokens (b, n, d) of the backbone, and not its global token."""
+
+    def embedding(self, tokens: Tokens) -> Tensor:
+        """Tokens of the backbone -> what `embed` makes of the patch tokens, (b, ...)."""
+        return self.embed(tokens.patches)
+
+
 class Method(nn.Module):
     """Base of every method: a sketch encoder, a photo encoder, and how their rows are compared.
 
@@ -106,7 +115,7 @@ class Method(nn.Module):
     False. With `photo_edges`, photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
     A subclass sets `name`, `paper`, the names of its loss `terms` ("total" is what is minimised) and what it
-    `needs`; it defines `encode` and `compare`, and overrides the rest where its paper asks for it.
+    `needs`; it defines `compare`, and overrides the rest where its paper asks for it.
     """
 
     name: ClassVar[str] = "frozen"  # what a backbone is that no method has trained
@@ -176,12 +185,12 @@ class Method(nn.Module):
         return self.encode(batch)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """The rows of a batch by name, (b, ...) each.
+        """The rows of a batch by name, (b, ...) each; by default those that are searched with.
 
         A scalar is a mean over the rows of the batch, such as a loss that each picture has by itself: chunks
         and processes average it.
         """
-        raise NotImplementedError
+        return {"sketch": self.embed_sketches(batch.sketch), "photo": self.embed_photos(batch.photo)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The loss terms of the rows of a whole batch, a scalar for each of `terms`.
@@ -217,6 +226,23 @@ class Method(nn.Module):
         if images.numel() and (most := float(images.detach().amax())) > 2:
             raise ValueError(f"expected float images in [0, 1], found values up to {most:g}; divide by 255")
         return fit_square(images, self.image_size, self.fit)
+
+
+def by_blocks(
+    compare: Callable[[Tensor, Tensor], Tensor], sketches: Tensor, photos: Tensor, *,
+    block: tuple[int, int] = (16, 256),
+) -> Tensor:  # fmt: skip
+    """What `compare` finds for every pair of sketch rows (q, ...) and photo rows (g, ...): (q, g).
+
+    For methods that compare pair by pair: `compare` broadcasts (a, 1, ...) and (1, c, ...) to (a, c), and is
+    given a `block` of so many sketches and photos at a time, so that only the result grows with q * g.
+    """
+
+    def strip(some: Tensor) -> Tensor:
+        parts = photos.split(block[1])
+        return torch.cat([compare(some[:, None], others[None]) for others in parts], dim=1)
+
+    return torch.cat([strip(some) for some in sketches.split(block[0])])
 
 
 def fingerprint(module: nn.Module) -> str:

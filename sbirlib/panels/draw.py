@@ -183,7 +183,8 @@ class DrawPanel(Panel):
             photos.append(read_image(hit.path))
             photos[-1].thumbnail((270, 270))  # twice what is shown
         of = f"the {len(photos)} most similar of {len(self.gallery.paths)} photos"
-        heading = f"{of}: rank and cosine similarity"
+        kind = "cosine similarity" if self.gallery.model.vectors else "score"
+        heading = f"{of}: rank and {kind}"
         return retrieval_card(self.query, photos, titles, heading=heading, columns=(len(photos) + 1) // 2)
 
     def refresh(self, _change: object = None) -> None:

@@ -1,0 +1,79 @@
+"""SketchAA: a picture as a hierarchy of averaged blocks, put together from coarse to fine."""
+
+from typing import Any
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sbirlib.config.methods import SketchAAConfig
+from sbirlib.data.batches import Batch
+from sbirlib.layers.backbone import Backbone, block_means
+from sbirlib.layers.losses import other_photos
+from sbirlib.layers.weights import BackboneError
+from sbirlib.methods.base import Method, Paper, PatchEncoder
+
+
+class SketchAA(Method):
+    """The grid of patch tokens averaged over 1, 4 and 16 blocks, and the levels combined (a reconstruction).
+
+    Abstraction is the point: inside a block there is nothing but the mean. From the paper's abstract are the
+    hierarchy from coarse to fine and the means; it has three ways to combine the levels and does not say
+    which, so both of ours, the layers, the triplet loss and every default are the kit's own.
+    """
+
+    name = "sketch_aa"
+    paper = Paper(
+        "SketchAA: Abstract Representation for Abstract Sketches",
+        "Yang, Pang, Zhang, Song",
+        "ICCV 2021",
+        "https://openaccess.thecvf.com/content/ICCV2021/html/"
+        "Yang_SketchAA_Abstract_Representation_for_Abstract_Sketches_ICCV_2021_paper.html",
+        "a reconstruction from the abstract: no code was published",
+    )
+
+    def __init__(
+        self, backbone: str = "resnet50", *, embed_dim: int = 512, sketch_aa: SketchAAConfig | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        settings = sketch_aa or SketchAAConfig()
+
+        def encoder(trunk: Backbone) -> PatchEncoder:
+            side, finest = trunk.grid[0], max(settings.levels)
+            if finest > side:
+                grid = f"the {side} x {side} patch tokens of backbone {backbone!r}"
+                ways = f"levels up to {side}, larger images, or a CNN's smaller model.stride"
+                raise BackboneError(f"sketch_aa.levels: {finest} is finer than {grid}; choose {ways}")
+            return PatchEncoder(trunk, Hierarchy(trunk.width, embed_dim, settings))
+
+        super().__init__(encoder, backbone, **options)
+        self.options = settings
+
+    def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Mean of [margin + |s - p| - |s - n|]+ over rows, n another photo of the batch."""
+        negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
+        sketch, photo = rows["sketch"].float(), rows["photo"].float()
+        margin = self.options.margin
+        loss = F.triplet_margin_loss(sketch, photo, photo[negatives], margin=margin, reduction="none")
+        return {"total": (loss * there).mean()}
+
+
+class Hierarchy(nn.Module):
+    """Patch tokens (b, n, d) of a square grid -> (b, e), through `levels` of block means.
+
+    The means of a level, side by side, go through a linear layer of its own. In sequence a gated recurrent
+    unit sees one level after the other and hands on its state; in parallel the levels are added up.
+    """
+
+    def __init__(self, dim: int, embed_dim: int, settings: SketchAAConfig) -> None:
+        super().__init__()
+        self.levels = settings.levels
+        self.layers = nn.ModuleList(nn.Linear(dim * side**2, embed_dim) for side in self.levels)
+        self.step = nn.GRUCell(embed_dim, embed_dim) if settings.combine == "sequence" else None
+
+    def forward(self, patches: Tensor) -> Tensor:
+        means = [rearrange(block_means(patches, side), "b k d -> b (k d)") for side in self.levels]
+        state, *finer = (layer(level) for layer, level in zip(self.layers, means, strict=True))
+        for level in finer:
+            state = state + level if self.step is None else self.step(level, state)
+        return state
