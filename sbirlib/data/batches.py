@@ -18,8 +18,8 @@ DRAWS = 9  # uniform numbers for each row and stream
 # Streams of random numbers that must not share draws.
 (
     _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW, _MADE, _SISTER,
-    _UNLABELLED,
-) = range(10)  # fmt: skip
+    _UNLABELLED, _UNLABELLED_SECOND,
+) = range(11)  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -27,8 +27,9 @@ class Batch(NamedTuple):
 
     Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
     (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. `unlabelled` are
-    photos without a sketch, one for each row. Second views and these are empty unless the method needs them
-    (and there are any), and so is every view of a batch that was put together from parts.
+    photos without a sketch, one for each row, and `unlabelled_ids` (b,) int64 tell them apart. Second views
+    and these photos are empty unless the method needs them (and there are any), and so is every view of a
+    batch that was put together from parts.
     """
 
     sketch: Tensor
@@ -38,6 +39,8 @@ class Batch(NamedTuple):
     photo_ids: Tensor
     numbers: Tensor
     unlabelled: Tensor
+    unlabelled_second: Tensor
+    unlabelled_ids: Tensor
 
     def flipped(self, probability: float) -> tuple[Tensor, Tensor]:
         """Sketches and photos, flipped left-right together, by the first of each row's numbers."""
@@ -85,7 +88,7 @@ class Epoch:
         self.data, self.config, self.second_views, count = data, config, second_views, len(data.sketches)
         self.order = torch.from_numpy(epoch_order(seed, epoch, count))
         spare = len(data.unlabelled.photos) if data.unlabelled else 0
-        streams = [*range(6), *([_UNLABELLED] if spare else [])]
+        streams = [*range(6), *([_UNLABELLED, _UNLABELLED_SECOND] if spare else [])]
         self._numbers = {stream: torch.from_numpy(draws(seed, epoch, stream, count)) for stream in streams}
         drawn = count if config.redraw else 0
         self._hands = torch.from_numpy(draws(seed, epoch, _REDRAW, drawn, REDRAWS))
@@ -95,9 +98,9 @@ class Epoch:
         if sisters:
             numbers = torch.from_numpy(draws(seed, epoch, _SISTER, count, 1)[:, 0])
             self._sisters = find_sisters(data.photo_index, numbers)
-        # A photo is seen again only after all others.
-        order = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)
-        self._unlabelled = torch.from_numpy(order) if spare else None
+        # In the order of the steps: a photo is seen again only after all others.
+        turns = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)
+        self._unlabelled = torch.from_numpy(turns)[self.order.argsort()] if spare else None
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """(b,) the sketches of a step, counted from 0."""
@@ -118,11 +121,13 @@ class Epoch:
             redrawn = redraw(sketches, self._hands[rows].to(device), config.redraw)
         if self._sisters is not None:
             others = self._sketches(self._sisters[rows], device)
-        nothing = sketches.new_empty(0)
-        second, wanted, unlabelled = config.second_view, self.second_views, nothing
+        nothing, second, wanted = sketches.new_empty(0), config.second_view, self.second_views
+        unlabelled, unlabelled_second, unlabelled_ids = nothing, nothing, torch.zeros_like(photo_ids)
         if self.data.unlabelled and self._unlabelled is not None:
-            pixels = self.data.unlabelled.photos[self._unlabelled[rows]]
-            unlabelled = view(to_float(pixels, device), config.first_view, _UNLABELLED)
+            unlabelled_ids = self._unlabelled[rows]
+            pixels = to_float(self.data.unlabelled.photos[unlabelled_ids], device)
+            unlabelled = view(pixels, config.first_view, _UNLABELLED)
+            unlabelled_second = view(pixels, second, _UNLABELLED_SECOND) if wanted else nothing
         return Batch(
             sketch=view(redrawn, config.first_view, _SKETCH_FIRST),
             photo=view(photos, config.first_view, _PHOTO_FIRST),
@@ -131,6 +136,8 @@ class Epoch:
             photo_ids=photo_ids.to(device),
             numbers=self._numbers[_ROW][rows].to(device),
             unlabelled=unlabelled,
+            unlabelled_second=unlabelled_second,
+            unlabelled_ids=unlabelled_ids.to(device),
         )
 
     def _sketches(self, rows: Tensor, device: torch.device | str) -> Tensor:

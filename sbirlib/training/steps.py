@@ -53,7 +53,7 @@ def joint_loss(accelerator: Accelerator, method: Method, rows: dict[str, Tensor]
     count = accelerator.num_processes
     if count > 1:
         rows = {name: _everyone(accelerator, value) for name, value in rows.items()}
-        batch = _labels(gather(batch.photo_ids), gather(batch.numbers))
+        batch = _labels(*map(gather, (batch.photo_ids, batch.numbers, batch.unlabelled_ids)))
     terms = method.compare(rows, batch)
     return JointLoss(terms, terms["total"] if count == 1 else count * terms["total"])
 
@@ -69,16 +69,16 @@ def _cached(
             batch = plan.batch(rows, device)
             with drawing(*key, number, device=device):
                 encoded.append(model(batch))
-            labels.append((batch.photo_ids, batch.numbers))
+            labels.append((batch.photo_ids, batch.numbers, batch.unlabelled_ids))
     leaves = {}
     for name in encoded[0]:
         values = [part[name] for part in encoded]
         shares = [value * (len(rows) / size) for value, rows in zip(values, parts, strict=True)]
         whole = torch.cat(values) if values[0].ndim else torch.stack(shares).sum(dim=0)
         leaves[name] = whole.requires_grad_()
-    photo_ids, numbers = (torch.cat(values) for values in zip(*labels, strict=True))
+    known = _labels(*(torch.cat(values) for values in zip(*labels, strict=True)))
     with drawing(*key, len(parts), device=device):
-        joint = joint_loss(accelerator, method, leaves, _labels(photo_ids, numbers))
+        joint = joint_loss(accelerator, method, leaves, known)
     found = torch.autograd.grad(joint.objective, list(leaves.values()), allow_unused=True)
     gradients = {name: value.float() for name, value in zip(leaves, found, strict=True) if value is not None}
     done = 0
@@ -107,7 +107,7 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
     return mean + (value - value.detach()) / accelerator.num_processes
 
 
-def _labels(photo_ids: Tensor, numbers: Tensor) -> Batch:
+def _labels(photo_ids: Tensor, numbers: Tensor, unlabelled_ids: Tensor) -> Batch:
     """A batch without its views."""
-    no_views = numbers.new_empty(0)
-    return Batch(no_views, no_views, no_views, no_views, photo_ids, numbers, no_views)
+    none = numbers.new_empty(0)
+    return Batch(none, none, none, none, photo_ids, numbers, none, none, unlabelled_ids)

@@ -67,11 +67,21 @@ def test_photos_without_a_sketch_come_one_for_each_row(unpaired, tmp_path):
     data, _, left_out = load_data(PairFolder(unpaired), config, True)
     assert (len(data.unlabelled.photos), len(data.photos), left_out) == (5, 16, 0)
     plan = Epoch(data, config.data, seed=0, epoch=1)
-    batch, rows = plan.batch(torch.arange(10), "cpu"), torch.tensor([7, 3])
+    batch, rows = plan.batch(plan.rows(0, 10), "cpu"), torch.tensor([7, 3])
     reds = (255 * batch.unlabelled[:, 0].amax(dim=(1, 2)) / 40).round().int().tolist()
     assert sorted(reds[:5]) == sorted(reds[5:]) == [0, 1, 2, 3, 4]
-    assert torch.equal(plan.batch(rows, "cpu").unlabelled, batch.unlabelled[rows])
-    later = Epoch(data, config.data, seed=0, epoch=2).batch(torch.arange(10), "cpu")
+    again = plan.batch(plan.order[rows], "cpu")
+    for name in ("unlabelled", "unlabelled_second", "unlabelled_ids"):
+        assert torch.equal(getattr(again, name), getattr(batch, name)[rows])
+    assert [data.unlabelled.photos[i, 0].max() for i in batch.unlabelled_ids] == [40 * red for red in reds]
+    turned = config.updated({"data.second_view": "A1", "data.rotation": 45.0}).data
+    for wanted in (True, False):
+        plan = Epoch(data, turned, seed=0, epoch=1, second_views=wanted)
+        second = plan.batch(plan.rows(0, 10), "cpu").unlabelled_second
+        # Red photos have no green: only what is turned lets white paper in at the corners.
+        assert second[:, 1].max() == 1 if wanted else len(second) == 0
+    assert batch.unlabelled[:, 1].max() == 0
+    later = Epoch(data, config.data, seed=0, epoch=2).batch(plan.rows(0, 10), "cpu")
     assert not torch.equal(later.unlabelled, batch.unlabelled)
     # Who does not want them has them left out, and says so.
     with pytest.raises(PairError, match="photo without a sketch"):

@@ -1,0 +1,204 @@
+"""EUPS-SBIR: triplets within each domain, and neighbourhoods that a teacher of photos alone has learnt."""
+
+import copy
+from collections.abc import Callable
+from itertools import compress
+from typing import Any, Self
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from sbirlib.config.methods import EUPSConfig
+from sbirlib.data.batches import Batch
+from sbirlib.layers.backbone import Backbone
+from sbirlib.layers.losses import other_photos
+from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage
+
+
+class EUPS(Method):
+    """A student of sketches and photos, and a teacher that has learnt from photos alone.
+
+    First the teacher learns to tell photos apart, those without a sketch too; then it stays as it is. The
+    student learns from one triplet across the domains and one within each, and from the teacher which photos
+    lie near which. What is searched with is the average of its weights over the steps. So there are three
+    sets of weights, and a saved model is three times as large: the averages (`sketch_encoder`,
+    `photo_encoder`), what is trained (`sketch_learner`, `photo_learner`), and the teacher.
+
+    Authors, from memory and not verified: PVT at 224 px with a token of its own for what is distilled, 512
+    dimensions, AdamW at 1e-4, batches of 16, 200 epochs for the teacher and 300 for the student. Here a
+    second linear layer on the global token stands for theirs. All other values are our own.
+    """
+
+    name = "eups"
+    paper = Paper(
+        "Exploiting Unlabelled Photos for Stronger Fine-Grained SBIR",
+        "Sain, Bhunia, Koley, Chowdhury, Chattopadhyay, Xiang, Song",
+        "CVPR 2023",
+        "https://arxiv.org/abs/2303.13779",
+        "abstract, first page and figure of the paper; there is no public code, so details are our own",
+    )
+    terms = (
+        "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
+    )  # fmt: skip
+    needs = Needs(second_views=True, sisters=True, unlabelled="wanted")
+    sketch_encoder: "TwoHeads"
+    photo_encoder: "TwoHeads"
+
+    def __init__(
+        self, backbone: str = "vit_base_patch16_224", *, embed_dim: int = 512, eups: EUPSConfig | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        def encoder(trunk: Backbone) -> TwoHeads:
+            return TwoHeads(trunk, nn.Linear(trunk.dim, embed_dim), nn.Linear(trunk.dim, embed_dim))
+
+        super().__init__(encoder, backbone, **options)
+        self.options = eups or EUPSConfig()
+        self.has_unlabelled = False  # whether the last batch had photos without a sketch
+        sketch, photo = self.sketch_encoder, self.photo_encoder
+        # Copied together: the learners share what the two encoders share.
+        self.sketch_learner, self.photo_learner = copy.deepcopy((sketch, photo))
+        self.teacher = Encoder(*copy.deepcopy((photo.backbone, photo.embed)))
+        for averaged in (sketch, photo):
+            averaged.requires_grad_(False)
+
+    def stages(self) -> list[Stage]:
+        """First the teacher, then the student."""
+        share, student = self.options.teacher, [self.sketch_learner, self.photo_learner]
+        return [Stage("teacher", share, [self.teacher]), Stage("student", 1 - share, student)]
+
+    @property
+    def passes(self) -> float:
+        """2 views of a photo, 3 more for the student, and 2 in either stage of a photo without a sketch."""
+        return 2 + 3 * (1 - self.options.teacher) + 2 * self.has_unlabelled
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but a teacher that has learnt stays in eval mode."""
+        super().train(mode)
+        if self.stage != "teacher":
+            self.teacher.eval()
+        return self
+
+    def after_step(self) -> None:
+        """average = m * average + (1 - m) * learner, for weights and for the statistics of BatchNorm."""
+        if self.stage == "teacher":
+            return
+        averaged = nn.ModuleList([self.sketch_encoder, self.photo_encoder])
+        learners = nn.ModuleList([self.sketch_learner, self.photo_learner])
+        old, new = ([*part.parameters(), *part.buffers()] for part in (averaged, learners))
+        is_real = [mean.is_floating_point() for mean in old]
+        means, values = (list(compress(part, is_real)) for part in (old, new))
+        get_ema_multi_avg_fn(self.options.average)(means, values, 0)
+        for mean, value in zip(old, new, strict=True):
+            if not mean.is_floating_point():  # a count has no average
+                mean.copy_(value)
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Rows of two views (b, view, ...): embeddings of the teacher, or the learner's pairs of features.
+
+        The second view of a sketch is another sketch of its photo, where there is one; that of a photo has
+        grown. Photos without a sketch come behind those with one, in the student's stage in one view.
+        """
+        grow, numbers = self.options.grow, batch.numbers
+        self.has_unlabelled = len(batch.unlabelled) > 0
+        photos = [batch.photo, batch.unlabelled] if self.has_unlabelled else [batch.photo]
+        second = grown(batch.photo_second, grow, numbers[:, 2])
+        if self.stage == "teacher":
+            more = [grown(batch.unlabelled_second, grow, numbers[:, 3])] if self.has_unlabelled else []
+            return {"photo": _in_one(self.teacher, *photos, second, *more)}
+        with torch.no_grad():
+            taught = _in_one(self.teacher, *photos)
+        return {
+            "sketch": _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second),
+            "photo": _in_one(self.photo_learner.both, second, *photos),
+            "taught": taught,
+        }
+
+    def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """L_ph alone in the teacher's stage; then L_cross + L_sk + L_ph and the weighted divergences.
+
+        Each L is the mean of [margin + |anchor - positive| - |anchor - negative|]+ over unit vectors.
+        """
+        rows = {name: F.normalize(value.float(), dim=-1) for name, value in rows.items()}
+        # Photos without a sketch, if any, come after the others; they show other photos than those.
+        ids = torch.cat([batch.photo_ids, -1 - batch.unlabelled_ids])
+        found = (self._teach if self.stage == "teacher" else self._learn)(rows, ids, batch.numbers)
+        terms = dict.fromkeys(self.terms[1:], batch.numbers.new_zeros(())) | found
+        weights = {name: self.options.distil if name.startswith("distil") else 1.0 for name in terms}
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return {"total": total, **terms}
+
+    def _teach(self, rows: dict[str, Tensor], ids: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+        """L_ph of photos with and without a sketch, each other's negatives."""
+        photos, second = rearrange(rows["photo"], "b (view kind) e -> view (kind b) e", view=2)
+        own = rearrange(numbers[:, [1, 4]], "b kind -> (kind b)")
+        negatives, there = other_photos(ids[: len(photos)], own[: len(photos)])
+        return {"intra_photo": self._triplet(photos, second, photos[negatives], there)}
+
+    def _learn(self, rows: dict[str, Tensor], ids: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+        """The three triplets, and KL(teacher's q || student's q) of sketches and both kinds of photos.
+
+        A sketch is to have the neighbours among photos that the teacher gives its photo.
+        """
+        sketch, sister = rows["sketch"][:, :, 0].unbind(dim=1)
+        augmented, photo = rows["photo"][:, :2, 0].unbind(dim=1)
+        count, tau = len(numbers), self.options.temperature
+        negatives, there = other_photos(ids[:count], numbers[:, 1])
+        terms = {
+            "cross": self._triplet(sketch, photo, photo[negatives], there),
+            "intra_sketch": self._triplet(sketch, sister, sketch[negatives], there),
+            "intra_photo": self._triplet(photo, augmented, photo[negatives], there),
+        }
+        taught = rearrange(rows["taught"].detach(), "b kind e -> (kind b) e")
+        learnt = rearrange(rows["photo"][:, 1:, 1], "b kind e -> (kind b) e")
+        # Sketches, their photos, photos without a sketch.
+        ids = ids[: len(learnt)]
+        same = torch.cat([ids[:count], ids])[:, None] == ids[None, :]
+        goal = neighbours(torch.cat([taught[:count], taught]), taught, same, tau)
+        found = neighbours(torch.cat([rows["sketch"][:, 0, 1], learnt]), learnt, same, tau)
+        apart = F.kl_div(found, goal, reduction="none", log_target=True).sum(dim=1).split(count)
+        names = ("distil_sketch", "distil_photo", "distil_unlabelled")
+        return terms | {name: part.mean() for name, part in zip(names, apart, strict=False)}
+
+    def _triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor, there: Tensor) -> Tensor:
+        margin = self.options.margin
+        loss = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
+        return (loss * there).mean()
+
+
+class TwoHeads(Encoder):
+    """An encoder with a second linear layer, for what is distilled; the first makes what is searched."""
+
+    def __init__(self, backbone: Backbone, embed: nn.Module, distil: nn.Module) -> None:
+        super().__init__(backbone, embed)
+        self.distil = distil
+
+    def both(self, images: Tensor) -> Tensor:
+        """(b, 3, s, s) in [0, 1] -> embeddings and what is distilled (b, 2, e), of any length."""
+        tokens = self.backbone(images)
+        return torch.stack([self.embedding(tokens), self.distil(tokens.cls)], dim=1)
+
+
+def grown(images: Tensor, side: int, numbers: Tensor) -> Tensor:
+    """Pictures (b, 3, s, s) whose dark parts (`numbers` (b,) below 0.5) or light ones grow by `side` px."""
+    # What is dark is light in the negative.
+    sign = rearrange(torch.where(numbers < 0.5, -1.0, 1.0), "b -> b 1 1 1")
+    height, width = images.shape[-2:]
+    return sign * F.max_pool2d(sign * images, side, stride=1, padding=side // 2)[..., :height, :width]
+
+
+def neighbours(rows: Tensor, photos: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """Contextual similarity: log q (n, k) of rows (n, e), a softmax over photos (k, e) of -distance / tau.
+
+    A row's own photo (`same` (n, k) bool) has no share in it.
+    """
+    # Finite, as 0 times infinity is no number. In a batch of one photo all have the same share.
+    lowest = torch.finfo(torch.float32).min
+    return (-torch.cdist(rows, photos) / temperature).masked_fill(same, lowest).log_softmax(dim=1)
+
+
+def _in_one(encode: Callable[[Tensor], Tensor], *views: Tensor) -> Tensor:
+    """Rows (b, view, ...) of several views in one pass, since they share the weights."""
+    return rearrange(encode(torch.cat(views)), "(view b) ... -> b view ...", view=len(views))
