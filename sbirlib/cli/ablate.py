@@ -36,7 +36,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
             out: Folder for runs/, results.csv (one row per run) and ablation.png.
             config: Hyper-parameters of every variant.
             preset: Where the defaults of all other flags come from.
-            grid: A ready-made grid of variants; the first is what the others are compared with.
+            grid: All methods and two baselines, or variants of ARNet; the first is compared with the others.
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
             frozen: Also a row for this timm backbone as it is, without any training.
@@ -51,8 +51,9 @@ def ablate_from(start: Start) -> Callable[..., int]:
         # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
         with noted(signal.SIGTERM, lambda: signal.raise_signal(signal.SIGINT)):
             for row in ablation.ablate(settings, variants, seeds, out=out) if variants else ():
+                seed = "not trained" if row.seed == finished.UNTRAINED else f"seed {row.seed}"
                 print(
-                    f"{printable(row.variant)}, seed {row.seed}: Acc@1 {row.score['acc@1']:.1f} % "
+                    f"{printable(row.variant)}, {seed}: Acc@1 {row.score['acc@1']:.1f} % "
                     f"({row.score['hits@1']}/{row.score['queries']})"
                     f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}",
                     flush=True,

@@ -7,6 +7,8 @@ processes with different seeds may share one folder, and any two runs can be com
 import json
 import re
 import shutil
+import statistics
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,18 +16,23 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from sbirlib.config.config import Config, DataConfig, differing_settings
+from sbirlib.data import LoadedSplit, load_split
 from sbirlib.data.from_photos import training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, read_row, write_tables
 from sbirlib.experiments.grids import Variant
+from sbirlib.experiments.published import dataset_of
 from sbirlib.methods import METHODS, Method, build
-from sbirlib.retrieval.scores import evaluate
+from sbirlib.retrieval import embed, evaluate, score_all
 from sbirlib.runs import Run, load_frozen
 from sbirlib.runs.atomic import write_text
+from sbirlib.runs.model import frozen
 from sbirlib.runs.provenance import data_fingerprint
+from sbirlib.training.setup import check_exactness, stage_ends
 from sbirlib.training.trainer import TrainingError, train
 
 LAST = 10**6  # place of a row that no training made
+TIMED = 50  # sketches that are searched with one at a time
 
 
 class _Job(NamedTuple):
@@ -50,17 +57,25 @@ def ablate(
     """Trains and scores on the test split every variant with every seed that `out` does not hold yet.
 
     Yields a row for each, done before or now; `out` gets `runs/`, `results.csv` with one row a run, and
-    `ablation.png`. A run that was stopped half-way goes on from its checkpoint. Before anything is trained,
-    data and models of all variants are tried: raises ConfigError for a change that does not fit, InputError
-    if `out` holds runs of that variant with another configuration, and what `train` does. A training that
-    diverges is passed over, and named in a TrainingError at the end.
+    `ablation.png`. A run that was stopped half-way goes on from its checkpoint. What is not trained has one
+    row, which stands beside each run of another. Before anything is trained, data and models of all variants
+    are tried: raises ConfigError for a change that does not fit, InputError if `out` holds runs of that
+    variant with another configuration, and what `train` does. A training that diverges is passed over, and
+    named in a TrainingError at the end.
     """
+    places = list(enumerate(variants))
     jobs = [
         _Job(name, place, seed, base.updated({**changes, "run.seed": seed}), Path(out))
         for seed in seeds
-        for place, (name, changes) in enumerate(variants)
+        for place, (name, changes, trained) in places
+        if trained
     ]
-    _check(jobs, dict(variants))
+    jobs += [
+        _Job(name, place, UNTRAINED, base.updated(changes), Path(out))
+        for place, (name, changes, trained) in places
+        if not trained
+    ]
+    _check(jobs, {variant.name: variant.changes for variant in variants})
     diverged = []
     for job in jobs:
         try:
@@ -82,8 +97,8 @@ def score_frozen(base: Config, backbone: str, *, weights: str | Path = "", out: 
     that row for other data.
     """
     job = _Job(f"frozen {backbone}", LAST, UNTRAINED, base, Path(out))
-    frozen = None if job.result.is_file() else load_frozen(backbone, weights=weights)
-    row = read_row(job.result) if frozen is None else _score(job, frozen, 0.0)
+    there = job.result.is_file()
+    row = read_row(job.result) if there else _score(job, load_frozen(backbone, weights=weights), 0.0)
     if row.config["data"] != base.to_dict()["data"]:
         raise InputError(f"{job.folder} was scored with other settings of the data; choose another --out")
     write_tables(out)
@@ -113,7 +128,7 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         if different := differing_settings([found, by_name.get(row.variant, found)]):
             changed = "; ".join(f"{name} {old}, now {new}" for name, (old, new) in different.items())
             raise InputError(f"{path.parent} was trained with another configuration ({changed}); {ways}")
-    models = {}
+    models: dict[str, list[Config]] = {}
     for name, config in by_name.items():
         if unused := changes[name].keys() - config.flat():
             raise ConfigError(f"{name}: method {config.method} has no {', '.join(sorted(unused))}")
@@ -123,12 +138,18 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         pairs = training_folder(config.data.root, config.data.pattern, config.data.sketches)
         pairs.split("test")
         METHODS[config.method].needs.check(config.method, pairs, config)
-        models[repr(config.to_dict() | {"data": None, "optim": None, "run": None})] = config
-    for config in models.values():
-        build(config.updated({"model.pretrained": False, "model.weights": ""}))
+        same_model = repr(config.to_dict() | {"data": None, "optim": None, "run": None})
+        models.setdefault(same_model, []).append(config)
+    for configs in models.values():
+        model = build(configs[0], fetch=False)
+        for config in configs:
+            check_exactness(model, config, processes=1)
+            stage_ends(model.stages(), config.run.epochs)
 
 
 def _run(job: _Job) -> RunScore:
+    if job.seed == UNTRAINED:
+        return _score(job, frozen(job.config), 0.0)
     # A run that was stopped goes on exactly, or is refused if its settings are not these.
     run, epochs = Run(job.folder), job.config.run.epochs
     begun = bool(run.checkpoints)
@@ -146,12 +167,14 @@ def _score(job: _Job, model: Method, seconds: float, unlabelled: int | None = No
     data = job.config.data
     device = "cpu" if job.config.run.device == "cpu" else PartialState().device
     folder = training_folder(data.root, data.pattern, data.sketches)
-    scores = evaluate(model.to(device), folder, on_fault=data.on_fault)
+    scores = evaluate(model.to(device).eval(), folder, on_fault=data.on_fault)
+    loaded = load_split(folder.split("test"), data, model.image_size)
     score: dict[str, Any] = {}
     for k, a in scores.accuracy.items():
         score |= {f"acc@{k}": a.percent, f"hits@{k}": a.hits, f"low@{k}": a.low, f"high@{k}": a.high}
     score |= {"queries": len(scores.ranks), "gallery": scores.gallery, "median_rank": scores.median_rank}
-    score |= {"mrr": scores.mrr, "seconds": seconds, "protocol": scores.protocol}
+    score |= {"mrr": scores.mrr, "seconds": seconds, "ms_query": _milliseconds(model, loaded)}
+    score |= {"dataset": dataset_of(data.root), "protocol": scores.protocol}
     if unlabelled is not None:
         score["unlabelled"] = unlabelled
     sketches, photos, ranks = list(scores.sketches), list(scores.photos), scores.ranks.tolist()
@@ -160,6 +183,17 @@ def _score(job: _Job, model: Method, seconds: float, unlabelled: int | None = No
     job.folder.mkdir(parents=True, exist_ok=True)
     write_text(job.result, json.dumps(row._asdict()))
     return read_row(job.result)  # as the next look at this folder will find it
+
+
+def _milliseconds(model: Method, data: LoadedSplit) -> float:
+    """How long a query takes on its own: one sketch is embedded and scored against all photos; the median."""
+    device = next(model.parameters()).device
+    photos, times = embed(model.embed_photos, data.photos, device=device), []
+    for sketch in data.sketches[:TIMED]:
+        started = time.perf_counter()
+        score_all(model.score, embed(model.embed_sketches, sketch[None], device=device), photos)
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)
 
 
 def _hash(data: DataConfig) -> str:

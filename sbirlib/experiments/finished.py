@@ -1,6 +1,7 @@
 """Finished runs of an ablation: read back, compared in pairs, shown in tables."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,10 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.errors import InputError, printable
+from sbirlib.experiments.published import PublishedResult, results
+from sbirlib.methods import METHODS
 from sbirlib.retrieval.intervals import Difference, bootstrap_accuracy, paired_bootstrap
+from sbirlib.retrieval.scores import KS
 from sbirlib.runs.atomic import replacing_file, write_csv
 
 RESULT, TABLE = "result.json", "results.csv"
@@ -79,7 +83,7 @@ def write_tables(out: str | Path) -> None:
     from sbirlib.figures.style import save_figure
 
     out, rows = Path(out), read_rows(out)
-    table = [{"variant": row.variant, "seed": row.seed} | row.score for row in rows]
+    table = [{"variant": row.variant, "seed": row.seed} | _measured(row) for row in rows]
     columns = dict.fromkeys(itertools.chain(*table))
     write_csv(out / TABLE, [{_cell(c): _cell(row.get(c, "")) for c in columns} for row in table])
     variants = _by_variant(rows)
@@ -94,19 +98,66 @@ def write_tables(out: str | Path) -> None:
 
 
 def summary(out: str | Path) -> str:
-    """One line per variant: Acc@1/5/10 over its runs with intervals, and the difference to the first."""
+    """A row per variant: Acc@1/5/10 over its runs with intervals, what it takes, and what was published.
+
+    Below it, the difference of each variant to the first.
+    """
+    import pandas as pd  # slow to import
+
     rows = read_rows(out)
     variants = _by_variant(rows)
     first, lines = rows[0].variant, []
-    for name, runs in variants.items():
-        scores = ", ".join(f"Acc@{k} {bootstrap_accuracy(*_shared(runs), k)}" for k in (1, 5, 10))
-        lines.append(f"{name}{_warning(runs)}: {len(runs)} runs x {len(runs[0].ranks)} queries, {scores}")
+    names = [f"{printable(name)}{_warning(runs)}" for name, runs in variants.items()]
+    table = pd.DataFrame(map(_line, variants.values()), index=names).dropna(axis=1, how="all")
+    lines += table.to_string(na_rep="-").splitlines()
+    lines.append("in percent, with 95 % intervals over runs and photos; minutes of training of a run")
+    if "published" in table:
+        what = "Acc@1/5/10 of that method on these data; not comparable: other backbone, queries, protocol"
+        lines.append(f"published: {what}")
+    for name in variants:
+        if name in METHODS and "reconstruction" in METHODS[name].paper.source:
+            lines.append(f"{name}: {METHODS[name].paper.source}")
+    lines, width = [*lines, "", f"Acc@1 less that of {first!r}, paired:"], max(map(len, names))
+    for (name, runs), title in zip(variants.items(), names, strict=True):
         seeds = {run.seed for run in runs}
         if len(_test_data([*runs, *variants[first]])) > 1:
-            lines.append(f"  not compared with {first!r}, which was scored on other data")
+            lines.append(f"{title:<{width}}  not compared: it was scored on other data")
         elif name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
-            lines.append(f"  Acc@1 less that of {first!r}, paired: {compare(out, first, name)}")
-    return "\n".join(map(printable, [*lines, *dict.fromkeys(row.score["protocol"] for row in rows)]))
+            lines.append(f"{title:<{width}}  {compare(out, first, name)}")
+    return "\n".join(map(printable, [*lines, "", *dict.fromkeys(row.score["protocol"] for row in rows)]))
+
+
+def _measured(row: RunScore) -> dict[str, Any]:
+    """The columns of results.csv: what was measured, and what was published about the same method."""
+    minutes = {"minutes": row.score.get("seconds", math.nan) / 60}
+    published = (_published(row) or ())[3:6]
+    found = {f"published@{k}": value for k, value in zip(KS, published, strict=False)}
+    return {name: value for name, value in row.score.items() if name != "seconds"} | minutes | found
+
+
+def _line(runs: Sequence[RunScore]) -> dict[str, Any]:
+    """A variant's row of the summary."""
+    cells: dict[str, Any] = {"runs": len(runs), "queries": len(runs[0].ranks)}
+    for k in KS:
+        percent, low, high = bootstrap_accuracy(*_shared(runs), k)
+        interval = "(one photo)" if math.isnan(low) else f"({low:.1f}-{high:.1f})"
+        cells[f"Acc@{k}"] = f"{percent:.1f} {interval}"
+    for name, key, share in (("minutes", "seconds", 60), ("ms a query", "ms_query", 1)):
+        values = [run.score[key] / share for run in runs if run.score.get(key)]
+        cells[name] = f"{np.mean(values):.1f}" if values else None
+    if found := _published(runs[0]):
+        printed = ("-" if math.isnan(value) else f"{value:.1f}" for value in found[3:6])
+        cells["published"] = "/".join(printed)
+    return cells
+
+
+def _published(row: RunScore) -> PublishedResult | None:
+    """What was published of a variant that is called as its method is; others change something."""
+    if row.variant != row.config.get("method"):
+        return None
+    kit = f"{row.variant} with mstr" if row.config.get("mstr", {}).get("enabled") else row.variant
+    dataset = row.score.get("dataset", "")
+    return next((found for found in results() if (found.dataset, found.kit) == (dataset, kit)), None)
 
 
 def _cell(value: Any) -> Any:

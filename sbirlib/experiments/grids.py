@@ -8,33 +8,39 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 
 from sbirlib.config.config import RELEASED, Config
+from sbirlib.data.folders import record_of
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import is_plain_vit
+from sbirlib.methods import METHODS, build
 
-GridName = Literal["losses", "views", "mstr", "released"]
+GridName = Literal["methods", "losses", "views", "mstr", "released"]
 GRIDS = get_args(GridName)
 
 
 class Variant(NamedTuple):
-    """A name and the dotted fields that it changes."""
+    """A name and the dotted fields that it changes; without `trained`, the backbone as it is: one row."""
 
     name: str
     changes: dict[str, Any]
+    trained: bool = True
 
 
 def grid(name: str, base: Config) -> list[Variant]:
-    """The variants of a ready-made grid of ARNet; the first is what the others are compared with.
+    """The variants of a ready-made grid; the first, ARNet's, is what the others are compared with.
 
-    `losses`: each term off; `views`: one and two views as in the paper's figure; `mstr`: recycling off, its
-    scales, share, loss and similarity, and for a plain ViT the place of its tokens; `released`: each way of
-    the released code alone, but for its file pattern, which changes the queries. Raises ConfigError for
-    another name or method, or where `base` does not use what the grid is about.
+    `methods`: every method with its own defaults, and two baselines, as `_methods` says. The others vary
+    ARNet. `losses`: each term off; `views`: one and two views as in the paper's figure; `mstr`: recycling
+    off, its scales, share, loss and similarity, and for a plain ViT the place of its tokens; `released`: each
+    way of the released code alone, but for its file pattern, which changes the queries. Raises ConfigError
+    for another name or method, or where `base` does not use what the grid is about.
     """
     if name not in GRIDS:
         raise ConfigError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}")
     if base.method != "arnet":
-        own = "views, losses and token recycling are those of arnet"
-        raise ConfigError(f"grid {name!r} does not fit method {base.method}: its {own}; use --vary")
+        own = "its settings are those of arnet; leave --method out"
+        raise ConfigError(f"grid {name!r} does not fit method {base.method}: {own}, or use --vary")
+    if name == "methods":
+        return _methods(base)
     if name in ("mstr", "released") and not base.mstr.enabled:
         raise ConfigError(f"grid {name!r} needs token recycling: use preset mini_full or full")
     tables = yaml.safe_load(Path(__file__).with_name("grids.yaml").read_text(encoding="utf-8"))
@@ -54,6 +60,29 @@ def grid(name: str, base: Config) -> list[Variant]:
         variants = {"default": {}} | {field: {field: value} for field, value in options.items()}
         variants["all of these"] = options
     return [Variant(*variant) for variant in variants.items()]
+
+
+def _methods(base: Config) -> list[Variant]:
+    """ARNet as `base` has it, the other methods with their own defaults, a plain triplet, frozen features.
+
+    Backbone, image size, embedding size, data and optimiser are those of `base`. Each is trained for as many
+    epochs as let about as many pictures through the encoders as ARNet's do. The plain triplet keeps the pool
+    and the sharing of encoders of `base`. Frozen features are the backbone's as it comes.
+    """
+    edge_maps = record_of(Path(base.data.root)).get("edge_maps") is True
+    plain = {f"model.{field}": getattr(base.model, field) for field in ("pool", "share_encoders")}
+    chosen: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}
+    chosen["plain triplet"] = {"method": "b_siamese"} | plain
+    pictures = base.run.epochs * build(base, fetch=False).passes
+    for changes in chosen.values():
+        if METHODS[changes["method"]].needs.edges:
+            # Edge maps of edge maps would show every line twice.
+            changes["model.photo_edges"] = not edge_maps
+        passes = build(base.updated(changes), fetch=False).passes
+        changes["run.epochs"] = max(1, round(pictures / passes))
+    known = base.model.pretrained or base.model.weights
+    frozen = Variant("frozen" if known else "frozen, random weights", {}, trained=False)
+    return [*(Variant(*variant) for variant in chosen.items()), frozen]
 
 
 def vary(settings: Sequence[str]) -> list[Variant]:

@@ -5,13 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sbirlib.data.folders import record_of
 from sbirlib.errors import InputError
 
+# What imports call the data sets of the tables.
+SOURCES = {"qmulv1-chairs": "ChairV1", "qmulv1-shoes": "ShoeV1", "qmulv1-handbags": "HandbagV1"}
 FOLDER = Path(__file__).resolve().parent / "papers"
 
 
 class PublishedResult(NamedTuple):
-    """One row of a table; Acc@1, Acc@5, Acc@10 in percent, NaN where none is given; 0 queries: not stated."""
+    """One row of a table; Acc@1, Acc@5, Acc@10 in percent, NaN where none is given; 0 queries: not stated.
+
+    `kit` is the kit's name of the method, if it has it: `arnet`, or `arnet with mstr`.
+    """
 
     dataset: str
     method: str
@@ -20,6 +26,7 @@ class PublishedResult(NamedTuple):
     acc5: float
     acc10: float
     queries: int = 0
+    kit: str = ""
 
 
 class Curve(NamedTuple):
@@ -35,8 +42,15 @@ def results(dataset: str | None = None) -> list[PublishedResult]:
     None gives all. Raises InputError for another. `papers/README.md` says where each was printed.
     """
     rows = _rows("results.csv", {} if dataset is None else {"dataset": dataset})
-    rows = rows.fillna({"queries": 0}).astype({"queries": int})
+    rows = rows.fillna({"queries": 0, "kit": ""}).astype({"queries": int})
     return [PublishedResult(*row) for row in rows.itertuples(index=False)]
+
+
+def dataset_of(root: str | Path) -> str:
+    """The data set of a folder as the tables call it, by the record of its import or its name; else empty."""
+    known = {row.dataset.lower(): row.dataset for row in results()} | SOURCES
+    names = (str(record_of(Path(root)).get("source", "")), Path(root).resolve().name.replace("-", ""))
+    return next((known[name.lower()] for name in names if name.lower() in known), "")
 
 
 def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:

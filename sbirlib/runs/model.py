@@ -1,14 +1,15 @@
 """Saving and loading a trained model; a frozen backbone as a baseline."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sbirlib.config.config import Config, released_options
+from sbirlib.config.config import Config, ModelConfig, released_options
 from sbirlib.errors import ConfigError, first_line
+from sbirlib.layers.chance import drawing
 from sbirlib.layers.weights import pretrained_config
 from sbirlib.methods import Encoder, Method, build
 from sbirlib.runs.atomic import RunError, replacing
@@ -92,8 +93,19 @@ def load_frozen(backbone: str, *, weights: str | Path = "") -> Method:
     is a local file, instead of the published ones. Raises BackboneError.
     """
     size = pretrained_config(backbone).input_size[-1]
-    options: dict[str, Any] = {"image_size": size, "pool": "own", "pretrained": True, "weights": weights}
-    model = Method(lambda trunk: Encoder(trunk, nn.Identity()), backbone, share_encoders=True, **options)
+    model = ModelConfig(backbone=backbone, image_size=size, pool="own", weights=str(weights))
+    return frozen(Config(model=model))
+
+
+def frozen(config: Config) -> Method:
+    """The backbone of `config` with its pool and image size, without any training or embedding layer.
+
+    From scratch, its weights are drawn from the run's seed. Raises BackboneError.
+    """
+    options = asdict(config.model) | {"share_encoders": True, "fit": config.data.fit}
+    backbone, _ = options.pop("backbone"), options.pop("embed_dim")
+    with drawing(config.run.seed):
+        model = Method(lambda trunk: Encoder(trunk, nn.Identity()), backbone, **options)
     model.origin = f"backbone {backbone}, frozen, {model.photo_encoder.backbone.source}: nothing was trained"
     return model.eval()
 
