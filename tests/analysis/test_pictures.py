@@ -136,6 +136,21 @@ def test_a_method_without_unit_vectors_is_refused_where_they_are_needed(kind, si
 
 
 @pytest.mark.parametrize("kind", list(PICTURES))
+def test_a_method_whose_rows_are_sets_of_regions_has_every_picture_or_the_reason_why_not(kind, data):
+    torch.manual_seed(0)
+    model = build(Config.preset("mini").updated({"method": "part_sbir", "model.image_size": 48})).eval()
+    reasons = {"similarity": "does not recycle tokens", "recycling": "does not recycle tokens"}
+    reasons |= dict.fromkeys(
+        ("embeddings", "discarding"), "unit vectors, which method part_sbir does not make"
+    )
+    if kind in reasons:
+        with pytest.raises(InputError, match=reasons[kind]):
+            PICTURES[kind](model, data, 1)
+    else:
+        assert texts(PICTURES[kind](model, data, 1))
+
+
+@pytest.mark.parametrize("kind", list(PICTURES))
 def test_the_command_writes_every_kind_of_picture(kind, folder, pairs, tmp_path, capsys):
     figure = tmp_path / "figure.png"
     words = [

@@ -9,15 +9,18 @@ import torch
 from ipywidgets import BoundedFloatText, BoundedIntText, Checkbox, Dropdown, IntsInput, Text
 from tools.panels import PNG, picture_changes
 
-from sbirlib import Config, evaluate, load_run
+from sbirlib import Config, Gallery, evaluate, load_run
 from sbirlib.config.config import knobs
 from sbirlib.data import load_split, pseudo_sketches, training_folder
-from sbirlib.errors import ConfigError
+from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.losses import info_nce
+from sbirlib.methods import build
 from sbirlib.miniclothes.dataset import near_twins
 from sbirlib.panels.data import DIALS, PairBrowser, SketchMaker, ViewExplorer
 from sbirlib.panels.demo import demo_config, load_or_train
+from sbirlib.panels.draw import DrawPanel
 from sbirlib.panels.retrieval import RetrievalBrowser
+from sbirlib.panels.tokens import TokenDiscardExplorer
 from sbirlib.panels.training import InfoNCEPanel, TrainPanel
 
 
@@ -291,6 +294,23 @@ def test_retrieval_browser_says_so_where_no_query_is_left(searched):
     model, data, scores = searched
     panel = RetrievalBrowser(model, data, scores._replace(ranks=np.ones_like(scores.ranks)))
     assert picture_changes(panel, panel.failures, True)
+
+
+def test_panels_show_the_scores_of_a_method_that_compares_pairs(pairs, tiny):
+    torch.manual_seed(0)
+    model = build(tiny.updated({"method": "part_sbir"})).eval()
+    panel = DrawPanel(Gallery.from_folder(model, pairs.root / "testB"), k=3)
+    panel.stroke([(80, 60), (240, 60), (240, 260), (80, 260)])
+    assert 0 > panel.hits[0].similarity > panel.hits[1].similarity > panel.hits[2].similarity
+    heading, *_ = (text.get_text() for text in panel.figure().axes[0].texts)
+    assert heading == "the 3 most similar of 8 photos: rank and score"
+    data = load_split(pairs.split("test"), tiny.data, tiny.model.image_size)
+    browser = RetrievalBrowser(model, data, evaluate(model, pairs))
+    shown, best = [text.get_text() for text in browser.figure().axes[0].texts], browser.similarity[0].max()
+    assert best < 0
+    assert any(f"{best:.2f}" in text for text in shown)
+    with pytest.raises(InputError, match="discarding tokens needs pictures as unit vectors"):
+        TokenDiscardExplorer(model, data)
 
 
 def test_load_or_train_trains_once(pairs, tiny, tmp_path, capsys):
