@@ -30,8 +30,8 @@ class PartSBIR(Method):
     The score is the transport distance alone, as in the authors' code; the adjacency term shapes the features
     only. Authors' code: VGG16 at 224 px, Adam at 1e-4, batches of 16 (eight of them to a step), a quadratic
     program for the plan, which Sinkhorn's algorithm replaces here, and no adjacency term, whose form is our
-    own. Weights add up to 9 there and to 1 here, so its margin of 0.2 allows less than ours. It gives its
-    solver the similarity for a cost (`part_sbir.cost`), and the solver makes the square of the sum small.
+    own. Weights add up to 9 there and to 1 here, where its margin of 0.2 would be 0.022. It gives its solver
+    the similarity for a cost (`part_sbir.cost`), and the solver makes the square of the sum small.
     """
 
     name = "part_sbir"
@@ -98,10 +98,10 @@ class PartSBIR(Method):
 
     def match(self, sketches: Tensor, photos: Tensor) -> Match:
         """Regions (..., m, d) of sketches and (..., n, d) of photos, whose first axes broadcast."""
-        settings, weights, needs = self.options, importance(sketches, photos), importance(photos, sketches)
+        settings, weights, wanted = self.options, importance(sketches, photos), importance(photos, sketches)
         similarity = einsum(unit(sketches), unit(photos), "... m d, ... n d -> ... m n")
         cost = similarity if settings.cost == "published" else 1 - similarity
-        plan = sinkhorn(cost, weights, needs, epsilon=settings.epsilon, iterations=settings.iterations)
+        plan = sinkhorn(cost, weights, wanted, epsilon=settings.epsilon, iterations=settings.iterations)
         return Match(reduce((1 - similarity) * plan, "... m n -> ...", "sum"), plan, weights)
 
 
