@@ -1,19 +1,17 @@
 """Every kind of backbone, in every kind of model, through everything that a run goes through."""
 
 import itertools
-from typing import NamedTuple
 
 import pytest
 import tools.tiny_models  # noqa: F401  # timm knows them from here on
 import torch
+from tools.round_trip import assert_alike, trained, view
 
-from sbirlib import Gallery, PairFolder, evaluate, load_run, train
+from sbirlib import PairFolder, load_run, train
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.runs.folder import Run
 from sbirlib.runs.model import load_model_folder, save_model_folder
 from sbirlib.runs.report import describe, write_page
-from sbirlib.training.signals import Stop
-from sbirlib.training.trainer import Trainer
 
 # The kinds of backbones, by a tiny one each, with the images that it sees.
 BACKBONES = {
@@ -56,46 +54,6 @@ def few(tmp_path_factory):
     """A folder with 8 + 4 photos and a sketch of each: three steps of two pairs."""
     root = tmp_path_factory.mktemp("few") / "MiniClothes"
     return PairFolder(draw_miniclothes(root, photos=(8, 4), sketches=(8, 4), size=48))
-
-
-def trained(monkeypatch, pairs, config, out, *, stop_after=None, **options):
-    """Trains, if asked to only so many steps; the records, and the model as it is in memory."""
-    trainers, stop, step = [], Stop(), Trainer.step
-
-    def watched(trainer, plan, number):
-        step(trainer, plan, number)
-        trainers.append(trainer)
-        if len(trainers) == stop_after:
-            stop.ask(now=True)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", watched)
-        records = list(train(pairs, config, out=out, stop=stop, **options))
-    return records, trainers[-1].method.eval()
-
-
-class View(NamedTuple):
-    """What a model makes of pictures: embeddings, the rank of every query, the photos that a search finds."""
-
-    rows: torch.Tensor
-    ranks: list[int]
-    found: list[str]
-
-
-def view(model, pairs, gallery):
-    """All of it by a model, in a gallery that may be another's."""
-    pictures = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        rows = torch.cat([model.embed_sketches(pictures), model.embed_photos(pictures)])
-    if not gallery.exists():
-        Gallery.from_folder(model, pairs.root / "testB").save(gallery)
-    hits = Gallery.load(gallery, model).search(pairs.split("test").sketches[0].path, k=4)
-    return View(rows, evaluate(model, pairs).ranks.tolist(), [hit.path.name for hit in hits])
-
-
-def assert_alike(one, other):
-    torch.testing.assert_close(one.rows, other.rows, rtol=0, atol=1e-6)
-    assert one[1:] == other[1:]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import sys
 
 import torch
 from accelerate import Accelerator
+from steps import flat_gradient  # beside this file
 
 from sbirlib import Config, PairFolder
 from sbirlib.config.config import DataConfig
@@ -13,9 +14,9 @@ from sbirlib.methods import build
 from sbirlib.training.steps import backward
 
 
-def main(config_file: str, chunk: str, out: str) -> None:
+def main(accelerator: Accelerator, config_file: str, chunk: str, out: str) -> None:
     """Takes the first 16 sketches, an equal part in each process."""
-    config, accelerator = Config.from_yaml(config_file), Accelerator(cpu=True)
+    config = Config.from_yaml(config_file)
     torch.manual_seed(0)
     model = accelerator.prepare(build(config)).train()
     data = load_split(
@@ -26,10 +27,12 @@ def main(config_file: str, chunk: str, out: str) -> None:
     rows = torch.arange(16).chunk(accelerator.num_processes)[accelerator.process_index]
     terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, (0, 0), int(chunk))
     if accelerator.is_main_process:
-        gradient = torch.cat([weights.grad.flatten() for weights in model.parameters()])
-        torch.save({"terms": terms, "gradient": gradient}, out)
-    accelerator.end_training()
+        torch.save({"terms": terms, "gradient": flat_gradient(model)}, out)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    # For each step a configuration, the size of a chunk, and a file to write.
+    everyone, words = Accelerator(cpu=True), iter(sys.argv[1:])
+    for step in zip(words, words, words, strict=True):
+        main(everyone, *step)
+    everyone.end_training()

@@ -18,16 +18,24 @@ from sbirlib.training.steps import backward
 EXACT = {"mstr.dropout": 0.0, "run.precision": "fp32"}
 
 
-def gradients(config, pairs, rows, chunk, *, seed=0):
+def gradients(config, pairs, rows, chunk, *, seed=0, stage=""):
     """Loss terms and the gradient of every parameter, flattened, in one process; `seed` is dropout's."""
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
-    model = accelerator.prepare(build(config)).train()
+    model = build(config)
+    model.stage = stage
+    model = accelerator.prepare(model).train()
     data = load_split(pairs.split("train"), DataConfig(root=str(pairs.root)), config.model.image_size)
     terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, (seed, 0), chunk)
-    flat = torch.cat([weights.grad.flatten() for weights in model.parameters()])
-    return terms, flat
+    return terms, flat_gradient(model)
+
+
+def flat_gradient(model):
+    """The gradient of every parameter in one row; 0 for those that have none."""
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
+    )
 
 
 def launch(processes, *words):
