@@ -1,4 +1,4 @@
-"""Accuracy and loss as curves, bars and histograms."""
+"""Accuracy and loss as curves and intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -80,18 +80,3 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
     axes.set_title("; ".join(title), fontsize=10, loc="left")
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
     return finish(axes, whole="x", grid="y", percent=True, xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
-
-
-def histograms(values: Mapping[str, ArrayLike], *, mark: float, mark_name: str, **labels: str) -> Figure:
-    """How often values came, in steps of 1, by name, and one to compare with; `labels`: xlabel and ylabel."""
-    axes = new_axes(9.0, 3.4)
-    found = floats(*values.values())
-    every = np.concatenate(found)
-    edges = np.arange(math.floor(every.min()), math.ceil(every.max()) + 1.5, 1.0) - 0.5
-    for k, (name, value) in enumerate(zip(values, found, strict=True)):
-        look = dict(facecolor=(*PALETTE[k], 0.25), edgecolor=PALETTE[k], linewidth=1.8)
-        look |= dict(linestyle=("-", "--", ":")[k % 3], label=f"{name}: mean {value.mean():.1f}")
-        axes.hist(value, bins=edges, histtype="stepfilled", **look)
-    axes.axvline(mark, color="0.2", linestyle="-.", label=f"{mark_name}: {mark:.1f}")
-    axes.legend(fontsize=9, frameon=False)
-    return finish(axes, **labels)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import rc_context
 
 from sbirlib.errors import InputError
-from sbirlib.figures.curves import accuracy_by_epoch, histograms, interval_plot
+from sbirlib.figures.curves import accuracy_by_epoch, interval_plot
 from sbirlib.figures.photos import image_grid
 from sbirlib.figures.style import save_figure
 from sbirlib.figures.tokens import discard_curves
@@ -108,21 +108,3 @@ def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
             save_figure(figure, tmp_path / f"a.{ending}")
             if ending == "svg":
                 assert all(f">{name}</text>" in (tmp_path / "a.svg").read_text() for name in names)
-
-
-def test_histograms_hold_every_repetition_on_common_bins():
-    scores = {"reported": np.array([75.0, 76.0, 76.2]), "fresh": np.array([70.0, 71.0, 70.1])}
-    labels = dict(xlabel="Acc@1 (% of queries)", ylabel="repetitions")
-    figure = histograms(scores, mark=75.4, mark_name="in the paper", **labels)
-    figure.canvas.draw()
-    (axes,) = figure.axes
-    steps = [patch.get_path().vertices for patch in axes.patches]
-    assert [max(step[:, 1]) for step in steps] == [2, 2]
-    assert {tuple(np.unique(step[:, 0])) for step in steps} == {tuple(np.arange(69.5, 77.6))}
-    assert axes.lines[0].get_xdata()[0] == 75.4
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "reported: mean 75.7",
-        "fresh: mean 70.4",
-        "in the paper: 75.4",
-    ]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Acc@1 (% of queries)", "repetitions")
