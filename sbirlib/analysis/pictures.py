@@ -44,11 +44,14 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
     if not worst:
         found = f"{(ranks == 1).sum()} of {len(ranks)} sketches found their photo first"
         raise InputError(f"no failure beyond the first {query}: {found}")
-    before = [order[row][order[row] != truth[row]][: min(shown, ranks[row] - 1)] for row in worst]
-    sketches, photos = _shown(data.sketches, worst), _shown(data.photos, truth[worst])
-    confused = [_shown(data.photos, found) for found in before]
+    found, titles = [], []
+    for row in worst:
+        before = order[row][order[row] != truth[row]][: min(shown, ranks[row] - 1)]
+        found.append(_shown(data.photos, [truth[row], *before]))
+        titles.append([f"rank {ranks[row]}", *(str(k + 1) for k in range(len(before)))])
     captions = [data.split.sketches[row].path.stem for row in worst]
-    return figures.failure_gallery(sketches, photos, confused, ranks[worst].tolist(), captions=captions)
+    sketches, places = _shown(data.sketches, worst), [0] * len(worst)
+    return figures.retrieval_strip(sketches, found, places, captions=captions, titles=titles)
 
 
 @torch.no_grad()

@@ -140,8 +140,9 @@ def search_command(
         from sbirlib.figures.photos import retrieval_strip
         from sbirlib.figures.style import save_figure
 
-        pictures, found = [np.asarray(read_image(hit.path)) for hit in hits], [hit.similarity for hit in hits]
-        save_figure(retrieval_strip([query], [pictures], similarities=[found]), figure)
+        pictures = [np.asarray(read_image(hit.path)) for hit in hits]
+        titles = [f"{hit.rank}: {hit.similarity:.2f}" for hit in hits]
+        save_figure(retrieval_strip([query], [pictures], titles=[titles]), figure)
     return 0
 
 

@@ -3,13 +3,13 @@
 from sbirlib.figures.curves import accuracy_by_epoch, interval_plot, training_curves
 from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.loss import info_nce_example
-from sbirlib.figures.photos import failure_gallery, image_grid, retrieval_card, retrieval_strip
+from sbirlib.figures.photos import image_grid, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
 from sbirlib.figures.tokens import discard_card, discard_curves, distance_by_layer, heatmaps, token_overlay
 
 __all__ = [
     "accuracy_by_epoch", "discard_card", "discard_curves", "distance_by_layer", "embedding_map",
-    "failure_gallery", "heatmaps", "image_grid", "info_nce_example", "interval_plot", "message",
-    "png_bytes", "project", "retrieval_card", "retrieval_strip", "save_figure", "token_overlay",
+    "heatmaps", "image_grid", "info_nce_example", "interval_plot", "message", "png_bytes",
+    "project", "retrieval_card", "retrieval_strip", "save_figure", "token_overlay",
     "training_curves",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures in rows: grids, strips, cards, failures."""
+"""Pictures in rows: grids, strips, cards."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from sbirlib.errors import InputError
-from sbirlib.figures.style import GUIDE_COLOUR, TRUE_COLOUR, message, new_figure
+from sbirlib.figures.style import TRUE_COLOUR, new_figure
 
 Frame = tuple[Any, float]  # colour, and width in points
 PLAIN_FRAME, QUERY_FRAME, TRUE_FRAME = ("0.8", 0.8), ("0.2", 1.5), (TRUE_COLOUR, 4)
@@ -63,26 +62,26 @@ def image_grid(
 
 
 def retrieval_strip(
-    sketches: Sequence[np.ndarray], results: Sequence[Sequence[np.ndarray]],
+    sketches: Sequence[ArrayLike], results: Sequence[Sequence[ArrayLike]],
     true_place: Sequence[int | None] = (), *, captions: Sequence[str] = (),
-    similarities: Sequence[Sequence[float]] = (), side: float = 1.15,
+    titles: Sequence[Sequence[str]] = (), side: float = 1.15,
 ) -> Figure:  # fmt: skip
     """A row for each query: the sketch, then its results from best to worst, the true photo framed.
 
     `true_place[i]` is the 0-based place of query i's photo among `results[i]`, None if it is not
-    there or not known; `similarities[i]` are scores. Source: the paper's figure 3.1 in kind.
+    there or not known; `titles[i]` stand over its results, whose ranks do unless given. Source: the
+    paper's figure 3.1 in kind.
     """
     gap, head, columns = 0.1, 0.27, 1 + max(len(row) for row in results)
     figure, axes = new_page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)
     for i, (sketch, row) in enumerate(zip(sketches, results, strict=True)):
-        titles, y = [str(k) for k in range(1 + len(row))], head + i * (side + head)
-        if len(similarities):
-            titles[1:] = [f"{k}: {value:.2f}" for k, value in enumerate(similarities[i][: len(row)], start=1)]
-        titles[0], frames = captions[i] if len(captions) else "sketch", {0: QUERY_FRAME}
+        above = list(titles[i]) if len(titles) else [str(k + 1) for k in range(len(row))]
+        caption, frames = captions[i] if len(captions) else "sketch", {0: QUERY_FRAME}
         if len(true_place) and true_place[i] in range(len(row)):
-            titles[true_place[i] + 1] += " true"
+            above[true_place[i]] += " true"
             frames[true_place[i] + 1] = TRUE_FRAME
-        place_pictures(axes, [sketch, *row], titles, gap, y, side, gap=gap, frames=frames)
+        y = head + i * (side + head)
+        place_pictures(axes, [sketch, *row], [caption, *above], gap, y, side, gap=gap, frames=frames)
     return figure
 
 
@@ -103,38 +102,4 @@ def retrieval_card(
     place_pictures(axes, [sketch], [title], gap, top + head, large, gap=gap, frames={0: QUERY_FRAME})
     grid = dict(gap=gap, head=head, columns=columns, frames={true_place: TRUE_FRAME})
     place_pictures(axes, results, titles, large + 2 * gap, top + head, side, **grid)
-    return figure
-
-
-def failure_gallery(
-    sketches: Sequence[ArrayLike], true_photos: Sequence[ArrayLike],
-    confused: Sequence[Sequence[ArrayLike]], ranks: Sequence[int], *, captions: Sequence[str] = (),
-) -> Figure:  # fmt: skip
-    """A row for each query that failed: the sketch, its true photo framed, then what was found before it.
-
-    `confused[i]` are photos found before query i's, best first, at most `ranks[i]` - 1 of them; pictures
-    (h, w, 3). Raises InputError where more stand before a photo than its rank allows.
-    """
-    if not len(sketches):
-        return message("no failures: every sketch found its photo first")
-    for row, (found, rank) in enumerate(zip(confused, ranks, strict=True)):
-        if len(found) > rank - 1:
-            words = f"row {row}: {len(found)} photos cannot stand before one of rank {rank}"
-            raise InputError(words + "; leave out the true photo and what came after it")
-    gap, head, top, apart, more, side = 0.1, 0.27, 0.32, 0.35, 0.75, 1.2
-    start = 2 * (side + gap) + gap + apart
-    wide = max(map(len, confused)) * (side + gap)
-    figure, axes = new_page(start + wide + more, top + len(sketches) * (side + head) + gap)
-    axes.text(start, 0.08, "found before it, best first", ha="left", va="top", fontsize=11)
-    middle, bottom = start - apart / 2 - gap / 2, axes.get_ylim()[0] - gap
-    axes.plot((middle, middle), (0.1, bottom), color=GUIDE_COLOUR, linewidth=0.8)
-    rows, frames = zip(sketches, true_photos, confused, ranks, strict=True), {0: QUERY_FRAME, 1: TRUE_FRAME}
-    for row, (sketch, photo, found, rank) in enumerate(rows):
-        y = top + head + row * (side + head)
-        pair = [captions[row] if len(captions) else "sketch", f"true photo: rank {rank}"]
-        place_pictures(axes, [sketch, photo], pair, gap, y, side, gap=gap, frames=frames)
-        place_pictures(axes, found, [str(k + 1) for k in range(len(found))], start, y, side, gap=gap)
-        if left_out := rank - 1 - len(found):
-            x = start + len(found) * (side + gap)
-            axes.text(x, y + side / 2, f"and {left_out}\nmore", va="center", fontsize=10)
     return figure

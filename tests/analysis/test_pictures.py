@@ -60,6 +60,8 @@ def test_failures_are_the_worst_ranks_and_can_be_leafed_through(model, data):
     assert data.split.sketches[worst[2]].path.stem not in shown
     assert data.split.sketches[worst[2]].path.stem in texts(pictures.failures(model, data, 2, rows=1))
     missed = int((ranks > 1).sum())
+    framed = shown.split("\n").index(f"rank {ranks[worst[0]]} true")
+    assert shown.split("\n")[framed - 1] == data.split.sketches[worst[0]].path.stem
     with pytest.raises(InputError, match=f"no failure beyond the first {missed}: {16 - missed} of 16"):
         pictures.failures(model, data, missed)
 
