@@ -100,7 +100,7 @@ def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     shares = [100 * part[0].cpu().numpy() for part in inside.recycling_shares(encoder, images)]
     titles = [f"scale {s}: {part.sum():.0f} %" for s, part in zip(encoder.mstr.scales, shares, strict=True)]
     words = {"heading": "what each cell brings to the recycled feature", "label": "share (% of all cells)"}
-    return figures.token_overlay(shown, shares, titles, signed=True, common=False, side=2.1, **words)
+    return figures.token_overlay(shown, shares, titles, **words)
 
 
 def discarding(

@@ -5,11 +5,11 @@ from sbirlib.figures.embedding import embedding_map, project
 from sbirlib.figures.loss import info_nce_example
 from sbirlib.figures.photos import image_grid, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
-from sbirlib.figures.tokens import discard_card, discard_curves, distance_by_layer, heatmaps, token_overlay
+from sbirlib.figures.tokens import discard_curves, distance_by_layer, heatmaps, token_overlay, without_patches
 
 __all__ = [
-    "accuracy_by_epoch", "discard_card", "discard_curves", "distance_by_layer", "embedding_map",
+    "accuracy_by_epoch", "discard_curves", "distance_by_layer", "embedding_map",
     "heatmaps", "image_grid", "info_nce_example", "interval_plot", "message", "png_bytes",
     "project", "retrieval_card", "retrieval_strip", "save_figure", "token_overlay",
-    "training_curves",
+    "training_curves", "without_patches",
 ]  # fmt: skip

@@ -88,14 +88,12 @@ def retrieval_strip(
 def retrieval_card(
     sketch: ArrayLike, results: Sequence[ArrayLike], titles: Sequence[str], *,
     true_place: int | None = None, heading: str = "", columns: int = 5, title: str = "query sketch",
-    large: float = 2.2, side: float = 1.35,
 ) -> Figure:  # fmt: skip
     """One query: the sketch, large, beside its results in rows of `columns`, the true photo framed.
 
-    `true_place` is the 0-based place of the true photo among `results`, None if it is not there;
-    `large` and `side` are the sides of sketch and results in inches.
+    `true_place` is the 0-based place of the true photo among `results`, None if it is not there.
     """
-    gap, head, top = 0.12, 0.27, 0.35
+    gap, head, top, large, side = 0.12, 0.27, 0.35, 2.3, 1.35
     high = max(math.ceil(len(results) / columns) * (side + head), large + head)
     figure, axes = new_page(large + columns * (side + gap) + 3 * gap, top + high + gap)
     axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)

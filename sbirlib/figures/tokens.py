@@ -1,7 +1,4 @@
-"""What a model does with patch tokens: where it looks, how alike they are, which it can do without.
-
-What a slider redraws (`token_overlay`, `discard_card`) is drawn on one page, in a fraction of a second.
-"""
+"""What a model does with patch tokens: where it looks, how alike they are, which it can do without."""
 
 import math
 import textwrap
@@ -9,153 +6,117 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch, Rectangle
-from matplotlib.path import Path as Outline
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from sbirlib.errors import InputError
-from sbirlib.figures.photos import new_page, place_pictures, retrieval_card
 from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_axes, new_figure, whole_ticks
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
 CELL_ALPHA = 0.62
+MOST_COLUMNS = 6
+GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look
 # Mean distance between two points of a square of side 1: how far attention reaches if it is spread evenly.
 EVEN_REACH = 0.5214
 
 
 def token_overlay(
-    image: ArrayLike, maps: Sequence[ArrayLike], titles: Sequence[str], *, signed: bool = False,
-    query: tuple[int, int] | None = None, columns: int = 6, heading: str = "", label: str = "",
-    common: bool = True, side: float = 1.65,
+    image: ArrayLike, maps: Sequence[ArrayLike], titles: Sequence[str], *,
+    query: tuple[int, int] | None = None, heading: str = "", label: str = "attention (share of 1)",
 ) -> Figure:  # fmt: skip
     """A picture (h, w, 3), then each map (rows, columns) of its patches as cells over the grey picture.
 
-    One colour scale serves all maps, or each its own where `common` is False; it begins at 0 unless a
-    value is below, and is centred on 0 where values are `signed`. `label` names the values and their
-    unit; `query` (row, column) of the first map's grid is framed in the picture; `side` in inches; NaN
-    leaves a cell empty. Raises InputError for maps that are not 2-D or a query outside the grid.
+    One colour scale serves all maps; it begins at 0, or is centred on 0 where a value is below. `label`
+    names the values and their unit; `query` (row, column) of the first map's grid is framed in the picture.
+    Raises InputError for maps that are not 2-D or a query outside the grid.
     """
-    maps = floats(*maps)
+    image, maps = np.asarray(image), floats(*maps)
     if not maps or len(maps) != len(titles) or any(values.ndim != 2 for values in maps):
         shapes = ", ".join(f"shape {values.shape}" for values in maps) or "none"
         many = f"{len(maps)} maps and {len(titles)} titles"
         raise InputError(f"{many}: give one title for each map (rows, columns), not {shapes}")
     if query is not None and not all(0 <= at < size for at, size in zip(query, maps[0].shape, strict=True)):
         raise InputError(f"query patch {query} lies outside the grid {maps[0].shape} of the first map")
-    label = label or ("signed weight (no unit)" if signed else "attention (share of 1)")
-    shown, grey = _shrunk(image, side)
-    gap, head, top, bar = 0.12, 0.28, (0.35 if heading else 0.05), (0.55 if common else 0.3)
-    below = 0.0 if common else bar
-    rows, wide = math.ceil((1 + len(maps)) / columns), min(columns, 1 + len(maps))
-    width, height = wide * (side + gap) + gap, top + rows * (side + head + below) + gap + bar
-    figure, axes = new_page(width, height)
-    axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
-    titles = ["input" if query is None else "query patch framed", *titles]
-    grid = dict(gap=gap, head=head + below, columns=columns)
-    place_pictures(axes, [shown] + [grey] * len(maps), titles, gap, top + head, side, **grid)
+    columns, rows = min(MOST_COLUMNS, 1 + len(maps)), math.ceil((1 + len(maps)) / MOST_COLUMNS)
+    width, height = max(5.5, 1.75 * columns), 2.0 * rows + 0.9
+    # Fixed margins: a panel redraws it in half the time that a layout worked out anew would take.
+    figure = new_figure(width, height, layout=None)
+    figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
+    figure.subplots_adjust(0.01, 0.7 / height, 0.99, 1 - 0.55 / height, wspace=0.06, hspace=0.18)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    high, wide = image.shape[:2]
+    panels[0].imshow(image)
+    panels[0].set_title("input" if query is None else "query patch framed", fontsize=9)
     if query is not None:
-        _frame_patch(axes, query, maps[0].shape)
-    together = _scale(maps, signed)
-    for values, ground in zip(maps, axes.images[1:], strict=True):
-        scale = together if common else _scale([values], signed)
-        extent = left, right, bottom, upper = ground.get_extent()
-        axes.imshow(values, extent=extent, interpolation="nearest", **scale)
-        if not common:
-            _colour_bar(axes, scale, (left + right - side) / 2, (bottom + upper + side) / 2 + 0.06, side)
-    if common:
-        long = min(3.0, width - 0.6)
-        _colour_bar(axes, together, (width - long) / 2, height - bar, long)
-    axes.text(width / 2, height - 0.06, label, ha="center", va="bottom", fontsize=9.5)
+        down, across = high / maps[0].shape[0], wide / maps[0].shape[1]
+        corner = (query[1] * across - 0.5, query[0] * down - 0.5)
+        for colour, thick in (("white", 4.5), ("black", 2)):  # black in white is seen on any ground
+            frame = dict(fill=False, edgecolor=colour, linewidth=thick)
+            panels[0].add_patch(Rectangle(corner, across, down, **frame))
+    low, most = min(map(np.min, maps)), max(np.abs(values).max() for values in maps) or 1.0
+    look = dict(vmin=-most, cmap=SIGNED) if low < 0 else dict(vmin=0, cmap=AMOUNT)
+    look |= dict(vmax=most, alpha=CELL_ALPHA, extent=(-0.5, wide - 0.5, high - 0.5, -0.5))
+    for axes, values, title in zip(panels[1:], maps, titles, strict=False):
+        axes.imshow(image @ np.array(GREY), cmap="gray")
+        shown = axes.imshow(values, **look)
+        axes.set_title(title, fontsize=9)
+    bar = figure.add_axes((0.5 - 1.5 / width, 0.52 / height, 3 / width, 0.11 / height))
+    figure.colorbar(shown, cax=bar, orientation="horizontal", label=label)
     return figure
 
 
-def _scale(maps: Sequence[np.ndarray], signed: bool) -> dict[str, Any]:
-    """Translucent colours for all these values, 0 first or in the middle, as keywords of `Axes.imshow`."""
-    low, high = min(map(np.nanmin, maps)), max(map(np.nanmax, maps))
-    reach, start = max(abs(low), abs(high)) or 1.0, min(0.0, low)
-    norm = Normalize(-reach, reach) if signed else Normalize(start, high if high > start else low + 1)
-    return dict(norm=norm, cmap=SIGNED if signed else AMOUNT, alpha=CELL_ALPHA, aspect="auto")
-
-
-def _shrunk(image: ArrayLike, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, uint8 or float in [0, 1], in colour and grey: (h, w, 3) uint8, `side` inches at 200 dpi."""
-    image = np.asarray(image)
-    if np.issubdtype(image.dtype, np.floating):
-        image = (np.clip(image, 0, 1) * 255).round()
-    small = Image.fromarray(image.astype(np.uint8))
-    small.thumbnail((round(200 * side),) * 2)
-    return np.asarray(small.convert("RGB")), np.asarray(small.convert("L").convert("RGB"))
-
-
-def _frame_patch(axes: Axes, patch: tuple[int, int], grid: tuple[int, int]) -> None:
-    """Frames a patch of the first picture, black in white, so that it is seen on any ground."""
-    left, right, bottom, top = axes.images[0].get_extent()
-    wide, high = (right - left) / grid[1], (bottom - top) / grid[0]
-    corner = (left + patch[1] * wide, top + patch[0] * high)
-    for colour, width in (("white", 4.5), ("black", 2)):
-        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=colour, linewidth=width))
-
-
-def _colour_bar(axes: Axes, scale: dict[str, Any], x: float, y: float, width: float) -> None:
-    """A horizontal colour bar with its numbers below, on the page itself: one Axes for each would be slow."""
-    norm, thick = scale["norm"], 0.11
-    colours = np.linspace(norm.vmin, norm.vmax, 64)[None]
-    axes.imshow(colours, extent=(x, x + width, y + thick, y), **scale)
-    for tick in MaxNLocator(2 if width < 2.2 else 5).tick_values(norm.vmin, norm.vmax):
-        part = (tick - norm.vmin) / (norm.vmax - norm.vmin)
-        # The last tick may pass the end of the scale by a rounding error.
-        if -1e-9 < part < 1 + 1e-9:
-            axes.text(x + width * part, y + thick + 0.03, f"{tick:.4g}", ha="center", va="top", fontsize=9)
+def without_patches(image: ArrayLike, kept: ArrayLike) -> np.ndarray:
+    """A picture (h, w, 3) uint8, grey in the patches that `kept` (rows, columns) bool leaves out."""
+    image, kept = np.asarray(image), np.asarray(kept, dtype=bool)
+    rows, columns = (
+        np.arange(size) * count // size for size, count in zip(image.shape, kept.shape, strict=False)
+    )
+    return np.where(kept[rows][:, columns, None], image, np.uint8(0.2 * image + 0.8 * 180))
 
 
 def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Figure:
     """How far attention reaches in each layer: a dot for each head, their mean and their variance.
 
     `distances[name]` (layers, heads) are mean distances in pixels between a query patch and what it
-    attends to; `pixels` is the side of the picture. Raises InputError for arrays that are not 2-D.
-    Source: the paper's figure 3.3 in kind.
+    attends to; `pixels` is the side of the picture. Source: the paper's figure 3.3 in kind.
     """
+    tables = {
+        name: pd.DataFrame(values).stack().rename_axis(["layer", "head"])
+        for name, values in distances.items()
+    }
+    heads = pd.concat(tables, names=["encoder"]).rename("px").reset_index()
+    heads["layer"] += 1
     figure = new_figure(10.5, 4.0)
     left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
-    apart = 0.5 / len(distances)
-    for k, name in enumerate(distances):
-        (values,) = floats(distances[name])
-        if values.ndim != 2:
-            raise InputError(f"{name}: distances of shape {values.shape}; (layers, heads) is needed")
-        layers = np.arange(1, len(values) + 1)
-        style = line_style(k)
-        places = layers + (k - (len(distances) - 1) / 2) * apart
-        dots = style | dict(linestyle="none", markersize=5, alpha=0.55, markeredgewidth=0)
-        left.plot(np.repeat(places, values.shape[1]), values.ravel(), **dots)
-        means = style | dict(markersize=7, markeredgecolor="black", label=f"{name}: mean of heads")
-        left.plot(places, values.mean(axis=1), **means)
-        right.plot(layers, values.var(axis=1), markersize=6, **style)
+    look = dict(data=heads, x="layer", y="px", hue="encoder", style="encoder", palette="colorblind")
+    means = dict(markers=True, markersize=7, errorbar=None)
+    sns.scatterplot(**look, alpha=0.55, legend=False, ax=left)
+    sns.lineplot(**look, **means, ax=left)
+    sns.lineplot(**look, **means, estimator=lambda values: values.var(ddof=0), legend=False, ax=right)
     left.axhline(EVEN_REACH * pixels, color=GUIDE_COLOUR, linestyle=":", label="attention spread evenly")
-    left.set_title(f"each small dot a head; picture {pixels} × {pixels} px", fontsize=10, loc="left")
+    left.legend(frameon=False)
+    left.set_title(
+        f"each small dot a head, lines their mean; picture {pixels} × {pixels} px", fontsize=10, loc="left"
+    )
     right.set_title("how much the heads differ", fontsize=10, loc="left")
-    deepest = max(map(len, distances.values()))
     for axes, label in ((left, "mean attention distance (px)"), (right, "variance over heads (px²)")):
-        finish(axes, whole="x", xlabel="layer", xlim=(0.5, deepest + 0.5), ylabel=label, ylim=(0, None))
-    figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
+        finish(axes, whole="x", xlabel="layer", ylabel=label, ylim=(0, None))
     return figure
 
 
 def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str, columns: int = 3) -> Figure:
     """Square matrices by title, in rows of `columns`, on one colour scale.
 
-    `label` names the values and their unit, `side` what rows and columns are. Raises InputError for a matrix
-    that is not square. Source: the paper's figure 1.1.2 in kind.
+    `label` names the values and their unit, `side` what rows and columns are. Source: the paper's figure
+    1.1.2 in kind.
     """
     values = floats(*matrices.values())
-    for name, matrix in zip(matrices, values, strict=True):
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise InputError(f"{name}: a matrix of shape {matrix.shape} is not square")
     wide, rows = min(columns, len(values)), math.ceil(len(values) / columns)
     figure = new_figure(3.9 * wide + 1.0, 4.3 * rows)
     panels = figure.subplots(rows, wide, squeeze=False).ravel()
@@ -169,49 +130,18 @@ def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str, column
     return figure
 
 
-def discard_card(
-    image: ArrayLike, kept: ArrayLike, results: Sequence[ArrayLike], titles: Sequence[str], **card: Any
-) -> Figure:
-    """A sketch (h, w, 3) whose discarded patch tokens are hatched out, beside what it still finds.
-
-    `kept` (rows, columns) bool is False where the token is discarded; `card` is what else
-    `retrieval_card` takes: true_place, heading, columns. Raises InputError if `kept` is not 2-D.
-    """
-    kept = np.asarray(kept, dtype=bool)
-    if kept.ndim != 2:
-        raise InputError(f"kept has shape {kept.shape}; the grid (rows, columns) of patch tokens is needed")
-    sketch, title = _shrunk(image, 2.85)[0], f"query sketch: {kept.sum()} of {kept.size} patch tokens kept"
-    figure = retrieval_card(sketch, results, titles, title=title, large=2.85, side=1.3, **card)
-    axes = figure.axes[0]
-    left, right, bottom, top = axes.images[0].get_extent()
-    high, wide = (bottom - top) / kept.shape[0], (right - left) / kept.shape[1]
-    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    squares = (left, top) + (np.argwhere(~kept)[:, None, ::-1] + corners) * (wide, high)
-    look = dict(facecolor=(0.82, 0.82, 0.82, 0.85), edgecolor="0.5", hatch="///", linewidth=0.6)
-    # One path: many would be slow.
-    axes.add_patch(PathPatch(Outline.make_compound_path_from_polys(squares), **look))
-    return figure
-
-
 def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: Sequence[str] = ()) -> Figure:
     """Acc@1 against how many patch tokens are kept, a line with its 95 % interval for each name.
 
-    `kept` (f,) in percent of the patch tokens; `curves[name]` f accuracies as `retrieval.accuracy_of`
-    makes them; `notes` stand above. Raises InputError where their numbers differ or `kept` looks like
-    fractions.
+    `kept` (f,) in percent of the patch tokens, rising; `curves[name]` f accuracies as
+    `retrieval.accuracy_of` makes them; `notes` stand above.
     """
-    (kept,) = floats(kept)
-    if kept.max() <= 1:
-        raise InputError(f"kept is {kept.max():g} at most: give percent of the tokens, such as 25 or 100")
     axes = new_axes(9.5, 4.2)
-    order = np.argsort(kept)
     for place, (name, points) in enumerate(curves.items()):
-        if len(points) != len(kept):
-            raise InputError(f"{name}: {len(points)} accuracies for {len(kept)} values of kept")
-        percent, low, high = np.array([(points[i].percent, points[i].low, points[i].high) for i in order]).T
         style = line_style(place)
-        axes.fill_between(kept[order], low, high, color=style["color"], alpha=0.15, linewidth=0)
-        axes.plot(kept[order], percent, markersize=6, label=name, **style)
+        low, high = [point.low for point in points], [point.high for point in points]
+        axes.fill_between(kept, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.plot(kept, [point.percent for point in points], markersize=6, label=name, **style)
     title = [textwrap.fill(note, 120) for note in (*notes, "bands: 95 % intervals")]
     axes.set_title("\n".join(title), fontsize=10, loc="left")
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sbirlib.analysis import attention, discard
 from sbirlib.data import LoadedSplit, as_picture, to_float
 from sbirlib.errors import InputError
-from sbirlib.figures import discard_card, message, token_overlay
+from sbirlib.figures import message, retrieval_card, token_overlay, without_patches
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import BORDER, Panel, checkbox, dropdown, slider
 from sbirlib.retrieval import embed, true_ranks
@@ -120,7 +120,7 @@ class TokenDiscardExplorer(Panel):
 
     @torch.inference_mode()
     def figure(self) -> Figure:
-        """The query with its discarded tokens hatched, and the photos that the rest of it finds."""
+        """The query with its discarded tokens greyed out, and the photos that the rest of it finds."""
         row, recycle = self.query.value, self.recycle.value
         image = to_float(self.data.sketches[row][None], self.device)
         try:
@@ -141,4 +141,5 @@ class TokenDiscardExplorer(Panel):
         sketch, *photos = map(as_picture, (self.data.sketches[row], *self.data.photos[found]))
         titles = [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)]
         place = found.index(true) if true in found else None
-        return discard_card(sketch, kept, photos, titles, true_place=place, heading=heading)
+        seen, title = without_patches(sketch, kept), f"query sketch: {kept.sum()} of {kept.size} patch tokens"
+        return retrieval_card(seen, photos, titles, true_place=place, heading=heading, title=title)
