@@ -30,7 +30,7 @@ def embeddings(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
     hits = true_ranks(score_all(model.score, *rows).numpy(), truth) == 1
     chosen = [(query + step * count // 6) % count for step in range(min(6, count))]
     thumbnails = {i: (as_picture(data.sketches[i]), as_picture(data.photos[truth[i]])) for i in chosen}
-    return figures.embedding_map(figures.project(*rows), truth, hits, thumbnails)
+    return figures.embedding_map(*figures.project(*rows), truth, hits, thumbnails)
 
 
 def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4, shown: int = 4) -> Figure:

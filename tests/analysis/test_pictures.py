@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 
 from sbirlib import ARNet, Config
@@ -47,8 +48,7 @@ def test_the_map_counts_hits_and_shows_six_pairs(model, data):
     hits = int((score_split(model, data).ranks == 1).sum())
     assert f"photo found first ({hits})" in texts(figure)
     assert f"photo not found first ({16 - hits})" in texts(figure)
-    assert all(f"{letter} sketch" in texts(figure) for letter in "ABCDEF")
-    assert "G sketch" not in texts(figure)
+    assert sum(isinstance(artist, AnnotationBbox) for artist in figure.axes[0].artists) == 6
 
 
 def test_failures_are_the_worst_ranks_and_can_be_leafed_through(model, data):
