@@ -1,11 +1,10 @@
 """Look inside a trained model: attention, how alike its patch tokens are, and what recycling makes of each.
 
-Attention is read off any plain ViT while it runs as always: queries and keys are copied on their way
-through each block, fused or not, and the hooks that do so are gone afterwards.
+Attention is read off any plain ViT while it runs; the hooks that do so are gone afterwards.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,40 +41,30 @@ class Recycling(NamedTuple):
     after: Any
 
 
-@contextmanager
-def recording(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """While open, every pass of a timm ViT adds a (b, heads, t, t) map a layer to the list it gives.
+@torch.no_grad()
+def attention_maps(backbone: Backbone, images: Tensor) -> AttentionMaps:
+    """Attention to all tokens for images (b, 3, s, s) in [0, 1].
 
-    `backbone` is a timm model, or a `Backbone` around one. Its output is the same to the last bit, inside and
-    afterwards. Raises InputError for a model without attention of this kind, such as a CNN.
+    Raises InputError for a model without attention of this kind, such as a CNN.
     """
-    vit = backbone.encoder if isinstance(backbone, Backbone) else backbone
+    vit, maps = backbone.encoder, []
     layers = [getattr(block, "attn", None) for block in getattr(vit, "blocks", ())]
     if not isinstance(vit, VisionTransformer) or not all(type(layer) is Attention for layer in layers):
         reason = f"{type(vit).__name__} is not a plain ViT, whose every block lets all tokens see one another"
         others = "a CNN has no attention, Swin has windows"
         raise InputError(f"no attention here: {reason} ({others}); choose sbir_mini or vit_*")
-    maps, queries = [], []
 
-    def add_map(_layer: nn.Module, _inputs: tuple, key: Tensor) -> None:
-        query, key = queries.pop().detach().float(), key.detach().float()
-        scores = einsum(query, key, "b head i d, b head j d -> b head i j") * query.shape[-1] ** -0.5
-        maps.append(scores.softmax(dim=-1))
+    def keep(_drop: nn.Module, inputs: tuple[Tensor]) -> None:
+        maps.append(inputs[0].float())
 
-    with ExitStack() as hooks:
+    with ExitStack() as afterwards:
         for layer in layers:
-            # Both are there in every attention layer, if only as an identity, and are called query first.
-            hooks.enter_context(layer.q_norm.register_forward_hook(lambda *seen: queries.append(seen[-1])))
-            hooks.enter_context(layer.k_norm.register_forward_hook(add_map))
-        yield maps
-
-
-@torch.no_grad()
-def attention_maps(backbone: Backbone, images: Tensor) -> AttentionMaps:
-    """Attention to all tokens for images (b, 3, s, s) in [0, 1]. Raises InputError as `recording`."""
-    with recording(backbone) as maps:
+            # The fused kernel never has the whole map: for this pass the layer computes it step by step.
+            afterwards.callback(setattr, layer, "fused_attn", layer.fused_attn)
+            layer.fused_attn = False
+            afterwards.enter_context(layer.attn_drop.register_forward_pre_hook(keep))
         backbone(images)
-    return AttentionMaps(torch.stack(maps), backbone.encoder.num_prefix_tokens, backbone.grid)
+    return AttentionMaps(torch.stack(maps), vit.num_prefix_tokens, backbone.grid)
 
 
 def patch_attention(attention: AttentionMaps, query: int) -> Tensor:

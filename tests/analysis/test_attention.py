@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-import timm
 import torch
 from einops import rearrange
 
@@ -13,7 +12,6 @@ from sbirlib.analysis.attention import (
     attention_maps,
     global_attention,
     patch_attention,
-    recording,
     recycled_tokens,
     recycling_shares,
     recycling_variance,
@@ -102,41 +100,38 @@ def test_attention_equals_that_computed_by_hand(name, size):
             torch.testing.assert_close(maps[:, head], by_hand, atol=1e-5, rtol=0)
 
 
-def test_attention_with_normalised_queries_is_what_the_unfused_layer_computes():
-    torch.manual_seed(0)
-    vit = timm.create_model("vit_tiny_patch16_224", depth=2, qk_norm=True, num_classes=0).eval()
-    images, seen = torch.rand(1, 3, 224, 224), []
-    with torch.no_grad(), recording(vit) as maps:
-        vit(images)
-    for block in vit.blocks:
-        block.attn.fused_attn = False
-        block.attn.attn_drop.register_forward_hook(lambda _layer, given, _out: seen.append(given[0]))
-    with torch.no_grad():
-        vit(images)
-    torch.testing.assert_close(torch.stack(maps), torch.stack(seen), atol=1e-5, rtol=0)
-
-
-def test_the_model_is_undisturbed_inside_and_afterwards():
+def test_attention_counts_normalised_queries_and_leaves_the_model_as_it_was():
     torch.manual_seed(0)
     backbone = Backbone("sbir_mini", image_size=96).eval()
-    images = torch.rand(2, 3, 96, 96)
-    before = backbone(images)
-    with recording(backbone) as maps:
-        inside = backbone(images)
-    after = backbone(images)
-    for one, two, three in zip(before, inside, after, strict=True):
-        assert torch.equal(one, two)
-        assert torch.equal(one, three)
-    assert len(maps) == 2  # the pass after the context left none
-    with pytest.raises(ZeroDivisionError), recording(backbone):
-        _ = 1 / 0
-    assert not any(module._forward_hooks for module in backbone.modules())
+    for block in backbone.encoder.blocks:
+        block.attn.q_norm = torch.nn.LayerNorm(block.attn.head_dim)
+    images, seen = torch.rand(2, 3, 96, 96), []
+    before, fused = backbone(images), [block.attn.fused_attn for block in backbone.encoder.blocks]
+    found = attention_maps(backbone, images)
+    assert [block.attn.fused_attn for block in backbone.encoder.blocks] == fused
+    assert not any(module._forward_pre_hooks for module in backbone.modules())
+    assert all(torch.equal(one, two) for one, two in zip(before, backbone(images), strict=True))
+    layer = backbone.encoder.blocks[0].attn
+    layer.q_norm.register_forward_hook(lambda *inside: seen.append(inside[-1]))
+    layer.k_norm.register_forward_hook(lambda *inside: seen.append(inside[-1]))
+    with torch.no_grad():
+        backbone(images)
+    query, key = seen
+    by_hand = (query @ key.transpose(-2, -1) * layer.scale).softmax(dim=-1)
+    torch.testing.assert_close(found.maps[0], by_hand, atol=1e-5, rtol=0)
+
+
+def test_an_error_on_the_way_leaves_no_hook():
+    backbone = Backbone("sbir_mini", image_size=96).eval()
+    with pytest.raises(RuntimeError):
+        attention_maps(backbone, torch.rand(1, 5, 96, 96))
+    assert not any(module._forward_pre_hooks for module in backbone.modules())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
 def test_a_model_without_such_attention_is_refused(name):
-    with pytest.raises(InputError, match="no attention here.*not a plain ViT"), recording(Backbone(name)):
-        raise AssertionError("not reached")
+    with pytest.raises(InputError, match="no attention here.*not a plain ViT"):
+        attention_maps(Backbone(name), torch.rand(1, 3, 224, 224))
 
 
 def made_up(layers=2, batch=3, heads=2, grid=(2, 3), prefix=1):
