@@ -11,7 +11,7 @@ from torch import Tensor
 from sbirlib import figures
 from sbirlib.analysis import attention as inside
 from sbirlib.analysis import discard
-from sbirlib.analysis.discard import FRACTIONS, Rule, Where, check_vectors, discard_curve, earliest_place
+from sbirlib.analysis.discard import FRACTIONS, Rule, check_vectors, discard_curve, earliest_place
 from sbirlib.data import LoadedSplit, as_picture
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Encoder, Method
@@ -104,18 +104,16 @@ def recycling(model: Method, data: LoadedSplit, query: int = 0) -> Figure:
 
 
 def discarding(
-    model: Method, data: LoadedSplit, query: int = 0, *, where: Where | None = None,
-    rules: Sequence[Rule] | None = None, fractions: Sequence[float] = FRACTIONS,
-) -> Figure:  # fmt: skip
+    model: Method, data: LoadedSplit, query: int = 0, *, fractions: Sequence[float] = FRACTIONS
+) -> Figure:
     """Acc@1 against the patch tokens that queries, from `query` on, keep: a curve for each rule.
 
-    They are discarded at the input, for backbones that can go without patches there, unless `where` says.
-    `rules` are all, but for those that this model does not allow, which the title names with the reason.
-    Raises InputError as `discard_curve`.
+    They are discarded at the input, for backbones that can go without patches there. The title names the
+    rules that this model does not allow, with the reason. Raises InputError as `discard_curve`.
     """
     encoder, left_out = model.eval().sketch_encoder, []
-    allowed, where = list(rules or ORDER), where or earliest_place(encoder)
-    for rule in () if rules else ORDER:
+    allowed, where = list(ORDER), earliest_place(encoder)
+    for rule in ORDER:
         try:
             discard.token_scores(encoder, *inside.batches(model, data.sketches[:1], 1), rule)
         except InputError as error:

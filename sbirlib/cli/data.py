@@ -25,12 +25,6 @@ class Demo:
     sketches: tuple[int, int] = (925, 275)
     """Sketches of both; each photo has one to seven."""
 
-    def run(self) -> int:
-        """Draws; exit code 0."""
-        folder = draw_miniclothes(self.out, seed=self.seed, photos=self.photos, sketches=self.sketches)
-        print(f"MiniClothes is in {folder}")
-        return 0
-
 
 @dataclass(frozen=True)
 class Check:
@@ -38,12 +32,6 @@ class Check:
 
     folder: Positional[Path]
     """Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos)."""
-
-    def run(self) -> int:
-        """Prints the report; exit code 1 if any file would be left out."""
-        report = PairFolder(self.folder).report()
-        print(report)
-        return 1 if report.left_out or report.empty else 0
 
 
 @dataclass(frozen=True)
@@ -59,11 +47,6 @@ class Import:
     category: Category | None = None
     """With qmulv1: which part of it."""
 
-    def run(self) -> int:
-        """Prints the report; exit code 0, even where counts differ."""
-        print(import_dataset(self.source, self.archive, self.out, self.category))
-        return 0
-
 
 def data_command(
     command: Annotated[Demo, subcommand("demo")]
@@ -71,9 +54,18 @@ def data_command(
     | Annotated[Import, subcommand("import")],
 ) -> int:
     """Draw the embedded data set, check a folder of your own, or bring in a public data set."""
+    if isinstance(command, Check):
+        report = PairFolder(command.folder).report()
+        print(report)
+        return 1 if report.left_out or report.empty else 0
     try:
-        return command.run()
+        if isinstance(command, Demo):
+            photos, sketches = command.photos, command.sketches
+            folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
+            print(f"MiniClothes is in {folder}")
+        else:
+            print(import_dataset(command.source, command.archive, command.out, command.category))
     except KeyboardInterrupt:
-        out = "" if isinstance(command, Check) else f" to {command.out}"
-        print(f"stopped; nothing was written{out}", file=sys.stderr)
+        print(f"stopped; nothing was written to {command.out}", file=sys.stderr)
         return 130
+    return 0

@@ -15,7 +15,6 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from sbirlib.errors import InputError
@@ -53,23 +52,18 @@ def new_axes(width: float, height: float) -> Axes:
 def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **options: Any) -> Figure:
     """Sets `options` of axes, such as xlabel, and takes the box off them; returns their figure.
 
-    `whole` and `grid` name the sides ("x", "y" or "xy") that get whole numbers or faint lines. `percent`
+    `whole` and `grid` name the side ("x", "y" or "both") that gets whole numbers or faint lines. `percent`
     lets y go from 0 to 100 %, with room for a marker at the top.
     """
     axes.set(**options)
-    whole_ticks(axes, whole)
+    if whole:
+        axes.locator_params(axis=whole, integer=True)
     if grid:
         axes.grid(axis=grid, color="0.9")
     if percent:
         axes.set_ylim(0, 101)
     sns.despine(ax=axes)
     return axes.figure
-
-
-def whole_ticks(axes: Axes, sides: str, most: int = 10) -> None:
-    """Whole numbers, about `most`, along `sides`: "x", "y" or "xy"."""
-    for side in sides:
-        getattr(axes, f"{side}axis").set_major_locator(MaxNLocator(most, integer=True))
 
 
 def line_style(place: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from sbirlib.errors import InputError
-from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_axes, new_figure, whole_ticks
+from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_axes, new_figure
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
@@ -110,14 +110,14 @@ def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Fig
     return figure
 
 
-def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str, columns: int = 3) -> Figure:
-    """Square matrices by title, in rows of `columns`, on one colour scale.
+def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str) -> Figure:
+    """Square matrices by title, in rows of three, on one colour scale.
 
     `label` names the values and their unit, `side` what rows and columns are. Source: the paper's figure
     1.1.2 in kind.
     """
     values = floats(*matrices.values())
-    wide, rows = min(columns, len(values)), math.ceil(len(values) / columns)
+    wide, rows = min(3, len(values)), math.ceil(len(values) / 3)
     figure = new_figure(3.9 * wide + 1.0, 4.3 * rows)
     panels = figure.subplots(rows, wide, squeeze=False).ravel()
     look = dict(vmin=min(map(np.min, values)), vmax=max(map(np.max, values)), cmap="viridis")
@@ -125,7 +125,7 @@ def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str, column
         shown = axes.imshow(matrix, interpolation="nearest", **look)
         axes.set_title(name, fontsize=11)
         axes.set(xlabel=side, ylabel=side)
-        whole_ticks(axes, "xy", 5)
+        axes.locator_params(nbins=5, integer=True)
     figure.colorbar(shown, ax=panels, label=label, shrink=0.85)
     return figure
 

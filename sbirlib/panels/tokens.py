@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 from einops import reduce
-from ipycanvas import Canvas, hold_canvas
+from ipycanvas import Canvas
 from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
@@ -57,16 +57,9 @@ class AttentionExplorer(Panel):
     def refresh(self, change: object = None) -> None:
         """Draws both pictures again: the one to click and the maps."""
         super().refresh(change)
-        height, width = self.backbones[self.domain.value].grid
         pixels = as_picture(self.pixels[self.domain.value][self.image.value])
         places = (np.arange(SIDE) * len(pixels)) // SIDE
-        with hold_canvas(self.canvas):
-            self.canvas.put_image_data(np.ascontiguousarray(pixels[places][:, places]), 0, 0)
-            if self.query.value:
-                row, column = divmod(self.query.value - 1, width)
-                down, across = SIDE / height, SIDE / width
-                self.canvas.stroke_style, self.canvas.line_width = "#d55e00", 3
-                self.canvas.stroke_rect(column * across, row * down, across, down)
+        self.canvas.put_image_data(np.ascontiguousarray(pixels[places][:, places]), 0, 0)
 
     def figure(self) -> Figure:
         """The picture, and over it a map for each head that is asked for."""

@@ -93,7 +93,7 @@ def test_a_cnn_has_the_curves_of_the_other_rules(data):
     assert "left out: attention (no attention here: ResNet" in title
     assert "left out: recycling (this model does not recycle tokens" in title
     with pytest.raises(InputError, match="no attention here"):
-        pictures.discarding(cnn, data, rules=("norm", "attention"), fractions=(1,))
+        discard_curve(cnn, data, rule="attention", fractions=(1,))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_rules_are_those_that_the_method_allows(siamese, data):
     assert {"random", "attention", "norm"} <= set(shown)
     assert "recycling" not in shown
     with pytest.raises(InputError, match="does not recycle tokens"):
-        pictures.discarding(siamese, data, rules=("norm", "recycling"), fractions=(1,))
+        discard_curve(siamese, data, rule="recycling", fractions=(1,))
     # With all of its tokens every rule finds what the method itself finds.
     expected = score_split(siamese, data).ranks.tolist()
     for rule in ("norm", "attention", "random"):
