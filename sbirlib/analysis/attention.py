@@ -5,7 +5,6 @@ Attention is read off any plain ViT while it runs; the hooks that do so are gone
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +13,7 @@ from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.config import DataConfig
-from sbirlib.data import LoadedSplit, PairFolder, load_split, to_float
+from sbirlib.data import LoadedSplit, to_float
 from sbirlib.errors import InputError
 from sbirlib.layers import MSTR, Backbone
 from sbirlib.methods.base import Encoder, Method
@@ -168,14 +166,13 @@ def recycled_tokens(encoder: Encoder, images: Tensor) -> Recycling:
     return Recycling(tokens.patches, levels[mstr.scales.index(1)])
 
 
-def recycling_variance(model: Method, data: str | Path, split: str = "test") -> dict[str, Recycling]:
+def recycling_variance(model: Method, data: LoadedSplit) -> dict[str, Recycling]:
     """Variance of patch-token similarities before and after MSTR, mean of "sketch" and "photo" of a split.
 
-    Raises InputError as `recycled_tokens`, PairError as `evaluate`.
+    Raises InputError as `recycled_tokens`.
     """
-    config, result = DataConfig(root=str(data), fit=model.fit), {}
-    loaded = load_split(PairFolder(data).split(split), config, model.image_size)
-    for name, (encoder, pixels) in domains(model, loaded).items():
+    result = {}
+    for name, (encoder, pixels) in domains(model, data).items():
         tokens = (recycled_tokens(encoder, images) for images in batches(model, pixels, 64))
         sides = zip(*(map(similarity_variance, part) for part in tokens), strict=True)
         result[name] = Recycling(*(torch.cat(side).mean().item() for side in sides))

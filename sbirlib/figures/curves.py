@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -13,23 +14,21 @@ from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, finish, floats, line_st
 
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss by term and validation Acc@K by epoch, from the columns of history.csv."""
+    table = pd.DataFrame(history).set_index("epoch")
+    losses = table.filter(like="loss_").drop(columns="loss_total")
+    # A term that is 0 throughout belongs to a part that the model does not have.
+    losses = losses.loc[:, losses.any()].rename(columns=lambda name: name.replace("loss_", "L_"))
+    found = table.filter(like="val_acc@").dropna().rename(columns=lambda name: name.replace("val_acc", "Acc"))
     figure = new_figure(9.5, 3.4)
     left, right = figure.subplots(1, 2)
-    epochs = np.asarray(history["epoch"])
-    # A term that is 0 throughout belongs to a part that the model does not have.
-    terms = [name for name in history if name.startswith("loss_") and any(history[name])]
-    terms = [name for name in terms if name != "loss_total"]
-    for name, colour, marker in zip(terms, PALETTE, "osD^v<>", strict=False):
-        label = "L_" + name.removeprefix("loss_")
-        left.plot(epochs, history[name], color=colour, marker=marker, markersize=3, label=label)
-    unit = "InfoNCE (nats)" + ("; recyc: mean square" if any("recyc" in name for name in terms) else "")
+    for axes, columns in ((left, losses), (right, found)):
+        for place, name in enumerate(columns):
+            axes.plot(columns[name], label=name, markersize=3, **line_style(place))
+    if table["best"].any():
+        chosen = table.index[table["best"] == 1][-1]
+        right.axvline(chosen, color=GUIDE_COLOUR, linestyle=":", label="kept as best")
+    unit = "InfoNCE (nats)" + ("; recyc: mean square" if any("recyc" in name for name in losses) else "")
     left.set(title="training loss by term", xlabel="epoch", ylabel=unit, ylim=(0, None))
-    for k, colour, marker in zip((1, 5, 10), PALETTE, "osD", strict=False):
-        (values,) = floats(history[f"val_acc@{k}"])
-        seen, style = np.isfinite(values), dict(color=colour, marker=marker, markersize=3, label=f"Acc@{k}")
-        right.plot(epochs[seen], values[seen], **style)
-    if chosen := [epoch for epoch, best in zip(epochs, history["best"], strict=True) if best]:
-        right.axvline(chosen[-1], color=GUIDE_COLOUR, linestyle=":", label="kept as best")
     right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)")
     for axes in (left, right):
         axes.legend(fontsize=8, frameon=False)

@@ -52,9 +52,10 @@ def test_before_and_after_are_of_the_same_tokens(pairs):
     torch.manual_seed(0)
     changes = {"model.image_size": 48, "mstr.scales": (2, 1)}
     model = ARNet.from_config(Config.preset("mini_full").updated(changes))
-    found = recycling_variance(model, pairs.root)
+    data = load_split(pairs.split("test"), Config().data, 48)
+    found = recycling_variance(model, data)
     assert list(found) == ["sketch", "photo"]
-    photos = to_float(load_split(pairs.split("test"), Config().data, 48).photos, "cpu")
+    photos = to_float(data.photos, "cpu")
     with torch.no_grad():
         encoder = model.photo_encoder
         encoded = encoder.recycle(encoder.backbone(photos))
@@ -70,7 +71,7 @@ def test_before_and_after_are_of_the_same_tokens(pairs):
 
 def test_a_model_without_recycling_is_refused(run, pairs):
     with pytest.raises(InputError, match="does not recycle tokens"):
-        recycling_variance(load_run(run), pairs.root)
+        recycling_variance(load_run(run), load_split(pairs.split("test"), Config().data, 48))
 
 
 @pytest.mark.parametrize(
