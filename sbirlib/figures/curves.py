@@ -54,17 +54,16 @@ def interval_plot(
 def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *, k: int = 1) -> Figure:
     """Acc@k in percent by epoch of several runs, the epoch that each kept marked with a star.
 
-    `histories[name]` holds columns of history.csv: "epoch", "val_acc@k" (NaN where not measured), and
-    "best" (1 where the epoch was kept) where known. Raises InputError for a column that is not there.
-    Source: the paper's figure 1.1.1 in kind.
+    `histories[name]` holds columns of history.csv: "epoch", "val_acc@k" (NaN where not measured), "best" (1
+    where the epoch was kept) and "selected_on". Raises InputError for a column that is not there. Source: the
+    paper's figure 1.1.1 in kind.
     """
     axes = new_axes(9.5, 4.2)
     column = f"val_acc@{k}"
     for place, (name, history) in enumerate(histories.items()):
-        if column not in history or "epoch" not in history:
-            lacks = f"no column 'epoch' or no column {column!r} in its history"
-            raise InputError(f"{name}: {lacks}; there are: {', '.join(history)}")
-        epochs, percent, best = floats(history["epoch"], history[column], history.get("best", ()))
+        if missing := {"epoch", column, "best", "selected_on"} - history.keys():
+            raise InputError(f"{name}: no {', '.join(sorted(missing))}; there are: {', '.join(history)}")
+        epochs, percent, best = floats(history["epoch"], history[column], history["best"])
         seen, kept = np.isfinite(percent), np.flatnonzero(best)
         kept = kept[seen[kept]][-1:]  # an epoch without a search has no place for a star
         label = f"{name}: kept epoch {epochs[kept[0]]:.0f}, {percent[kept[0]]:.1f} %" if len(kept) else name
@@ -73,9 +72,7 @@ def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *,
         if len(kept):
             star = dict(color=style["color"], markeredgecolor="black", markersize=17, zorder=4)
             axes.plot(epochs[kept], percent[kept], "*", **star)
-    measured_on = sorted({str(run["selected_on"][0]) for run in histories.values() if "selected_on" in run})
-    title = [f"measured on {', '.join(measured_on)}"] if measured_on else []
-    title += ["star: kept epoch"] if any(any(run.get("best", ())) for run in histories.values()) else []
-    axes.set_title("; ".join(title), fontsize=10, loc="left")
+    measured_on = ", ".join(sorted({run["selected_on"][0] for run in histories.values()}))
+    axes.set_title(f"measured on {measured_on}; star: kept epoch", fontsize=10, loc="left")
     axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
     return finish(axes, whole="x", grid="y", percent=True, xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")

@@ -40,29 +40,27 @@ RUBBER = 24.0  # px, the width of the eraser
 
 
 class Sheet(NamedTuple):
-    """What is on the canvas: a picture (size, size, 3) as paper, None for white, and the strokes on it."""
+    """What is on the canvas: a picture (SIZE, SIZE, 3) as paper, None for white, and the strokes on it."""
 
     paper: np.ndarray | None = None
     strokes: tuple[Stroke, ...] = ()
 
-    def page(self, size: int = SIZE) -> np.ndarray:
-        """The canvas (size, size, 3) as it looks."""
-        drawn = render_strokes(self.strokes, size)
+    def page(self) -> np.ndarray:
+        """The canvas (SIZE, SIZE, 3) as it looks."""
+        drawn = render_strokes(self.strokes)
         return drawn if self.paper is None else np.minimum(drawn, self.paper)
 
-    def without(self, rubber: Stroke, size: int = SIZE) -> Sheet:
+    def without(self, rubber: Stroke) -> Sheet:
         """The sheet once a rubber has passed over its strokes and its paper."""
         paper = self.paper
         if paper is not None:
-            paper = np.where(render_strokes([rubber], size) < 128, np.uint8(255), paper)
+            paper = np.where(render_strokes([rubber]) < 128, np.uint8(255), paper)
         return Sheet(paper, tuple(pen.erase_strokes(self.strokes, rubber)))
 
-    def query(self, size: int = SIZE) -> np.ndarray:
-        """What is searched with, (size, size, 3): the strokes framed, unless a picture lies under them."""
+    def query(self) -> np.ndarray:
+        """What is searched with, (SIZE, SIZE, 3): the strokes framed, unless a picture lies under them."""
         # A picture was framed when it was loaded: strokes must stay where they were drawn on it.
-        if self.paper is not None:
-            return self.page(size)
-        return render_strokes(frame_strokes(self.strokes, size), size)
+        return render_strokes(frame_strokes(self.strokes)) if self.paper is None else self.page()
 
 
 BLANK = Sheet()
@@ -78,24 +76,23 @@ class DrawPanel(Panel):
 
     `sample` is a picture file that is on the canvas from the start. A picture, be it the sample or an
     uploaded one, lies on the canvas like paper: strokes go on top of it, Clear takes it away. Undo
-    takes back the last step, whether that was a stroke, a picture or Clear. `size` is in px. Without `frame`
-    drawings are searched as they are, neither centred nor enlarged. Until there is a gallery, which
-    `search_in` gives it, one can draw, but nothing is found.
+    takes back the last step, whether that was a stroke, a picture or Clear. Without `frame` drawings are
+    searched as they are, neither centred nor enlarged. Until there is a gallery, which `search_in` gives it,
+    one can draw, but nothing is found.
     """
 
     def __init__(
-        self, gallery: Gallery | None, *, k: int = 10, sample: str | Path | None = None, size: int = SIZE,
-        frame: bool = True,
-    ) -> None:  # fmt: skip
-        self.gallery, self.k, self.size, self.frame = gallery, k, size, frame
+        self, gallery: Gallery | None, *, k: int = 10, sample: str | Path | None = None, frame: bool = True
+    ) -> None:
+        self.gallery, self.k, self.frame = gallery, k, frame
         self.hits: list[Hit] = []
-        self.query = render_strokes([], size)
+        self.query = render_strokes([])
         self._sheets = [BLANK]
         self._pen: list[tuple[float, float]] = []
         self._lock = threading.RLock()  # a gallery may come while somebody draws
-        self.canvas, self._other = Canvas(width=size, height=size), Canvas(width=1, height=1)
+        self.canvas, self._other = Canvas(width=SIZE, height=SIZE), Canvas(width=1, height=1)
         self.status, self.found = Status(), HitGrid(HINT)
-        self.seen, self.saved = Image(format="png", width=size // 4).add_class("sbir-seen"), HTML()
+        self.seen, self.saved = Image(format="png", width=SIZE // 4).add_class("sbir-seen"), HTML()
         look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width="100%")}
         self.pen_width = FloatSlider(pen.WIDTH, min=1, max=10, step=0.5, **look)
         self.undo_button = self._button("Undo", "takes back the last step", self.undo)
@@ -143,19 +140,19 @@ class DrawPanel(Panel):
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not np.isfinite(points).all():
             raise InputError(f"a stroke is one or more points (n, 2), not an array of shape {points.shape}")
-        stroke = Stroke(points.clip(0, self.size), self.pen_width.value if width is None else width)
+        stroke = Stroke(points.clip(0, SIZE), self.pen_width.value if width is None else width)
         sheet = self._sheets[-1]
         self._turn_to([*self._sheets, sheet._replace(strokes=(*sheet.strokes, stroke))])
 
     def erase(self, points: ArrayLike, width: float = RUBBER) -> None:
         """Rubs out what lies under a movement of the eraser; Undo brings it back."""
         rubber = Stroke(np.asarray(points, dtype=float), width)
-        self._turn_to([*self._sheets, self._sheets[-1].without(rubber, self.size)])
+        self._turn_to([*self._sheets, self._sheets[-1].without(rubber)])
 
     def load(self, path: str | Path, name: str | None = None) -> None:
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
         picture = read_image(path)
-        paper = (pen.frame_picture if self.frame else pen.centre_picture)(picture, self.size)
+        paper = (pen.frame_picture if self.frame else pen.centre_picture)(picture)
         self._turn_to([*self._sheets, Sheet(paper)])
         if self.frame and not pen.has_drawing(picture):
             self.status.say(NOT_FRAMED.format(name or path), alert=True)
@@ -172,7 +169,7 @@ class DrawPanel(Panel):
     def drawing(self) -> str:
         """The strokes as JSON: the canvas's size, and for each stroke its points in px."""
         strokes = [np.round(stroke.points, 1).tolist() for stroke in self.strokes]
-        return json.dumps({"size": [self.size, self.size], "strokes": strokes})
+        return json.dumps({"size": [SIZE, SIZE], "strokes": strokes})
 
     def figure(self) -> Figure:
         """The query picture beside its photos."""
@@ -198,7 +195,7 @@ class DrawPanel(Panel):
     def _turn_to(self, sheets: list[Sheet]) -> None:
         """Searches with the last of these sheets, and shows it."""
         sheet = sheets[-1]
-        query = sheet.query(self.size) if self.frame else sheet.page(self.size)
+        query = sheet.query() if self.frame else sheet.page()
         blank = self.gallery is None or (sheet.paper is None and not sheet.strokes)
         found = [] if blank else search_picture(self.gallery, query, self.k)
         self._sheets, self.query, self.hits = sheets, query, found
@@ -208,7 +205,7 @@ class DrawPanel(Panel):
     def _paint(self) -> None:
         """Shows the present sheet on the canvas, and small the query picture made of it."""
         # With four channels ipycanvas sends PNG; with three it would be a blurred JPEG.
-        page = np.pad(self._sheets[-1].page(self.size), ((0, 0), (0, 0), (0, 1)), constant_values=255)
+        page = np.pad(self._sheets[-1].page(), ((0, 0), (0, 0), (0, 1)), constant_values=255)
         self.canvas.put_image_data(page)
         buffer = io.BytesIO()
         PIL.Image.fromarray(self.query).save(buffer, "png")

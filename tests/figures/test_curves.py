@@ -18,15 +18,15 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def history(percent, kept=None, k=1):
+    """Columns of history.csv; the epoch `kept` became best."""
+    epochs = list(range(1, len(percent) + 1))
+    best, where = [int(epoch == kept) for epoch in epochs], ["held-out photos"] * len(epochs)
+    return {"epoch": epochs, f"val_acc@{k}": percent, "best": best, "selected_on": where}
+
+
 def test_runs_are_drawn_where_they_were_measured_and_the_kept_epoch_is_marked():
-    nan = float("nan")
-    one = {
-        "epoch": [1, 2, 3, 4],
-        "val_acc@1": [10.0, nan, 30.0, 20.0],
-        "best": [1, 0, 1, 0],
-        "selected_on": ["held-out photos"] * 4,
-    }
-    two = {"epoch": [1, 2], "val_acc@1": [5.0, 7.5], "val_acc@5": [20.0, 40.0]}
+    one, two = history([10.0, float("nan"), 30.0, 20.0], kept=3), history([5.0, 7.5])
     figure = accuracy_by_epoch({"with": one, "without": two})
     assert legend(figure) == ["with: kept epoch 3, 30.0 %", "without"]
     (axes,) = figure.axes
@@ -49,16 +49,16 @@ def test_runs_are_drawn_where_they_were_measured_and_the_kept_epoch_is_marked():
 
 
 def test_another_k_reads_another_column_or_says_which_there_are():
-    history = {"epoch": [1, 2], "val_acc@5": [20.0, 40.0]}
-    (axes,) = accuracy_by_epoch({"run": history}, k=5).axes
+    run = history([20.0, 40.0], k=5)
+    (axes,) = accuracy_by_epoch({"run": run}, k=5).axes
     assert axes.lines[0].get_ydata().tolist() == [20, 40]
     assert axes.get_ylabel().startswith("Acc@5")
-    with pytest.raises(InputError, match="run: .*val_acc@1.*there are: epoch, val_acc@5"):
-        accuracy_by_epoch({"run": history})
+    with pytest.raises(InputError, match="run: no val_acc@1; there are: epoch, val_acc@5"):
+        accuracy_by_epoch({"run": run})
 
 
 def test_a_long_run_does_not_drown_in_markers():
-    (axes,) = accuracy_by_epoch({"run": {"epoch": range(500), "val_acc@1": np.linspace(0, 80, 500)}}).axes
+    (axes,) = accuracy_by_epoch({"run": history(np.linspace(0, 80, 500))}).axes
     assert 500 / axes.lines[0].get_markevery() <= 30
 
 
@@ -89,11 +89,10 @@ def test_a_row_holds_its_value_its_interval_and_single_points():
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
     names, percent = [r"a$\frac$b", "$x^2$"], [10.0, 20.0]
-    history = {"epoch": [1], "val_acc@1": [5.0], "selected_on": ["held-out photos"]}
     figures = [
         image_grid(np.zeros((2, 9, 9, 3)), names),
         interval_plot(names, percent, percent, percent),
-        accuracy_by_epoch(dict.fromkeys(names, history)),
+        accuracy_by_epoch(dict.fromkeys(names, history([5.0]))),
     ]
     with rc_context({"svg.fonttype": "none"}):  # text as text
         for figure in figures:
