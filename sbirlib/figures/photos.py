@@ -64,7 +64,7 @@ def image_grid(
 def retrieval_strip(
     sketches: Sequence[ArrayLike], results: Sequence[Sequence[ArrayLike]],
     true_place: Sequence[int | None] = (), *, captions: Sequence[str] = (),
-    titles: Sequence[Sequence[str]] = (), side: float = 1.15,
+    titles: Sequence[Sequence[str]] = (),
 ) -> Figure:  # fmt: skip
     """A row for each query: the sketch, then its results from best to worst, the true photo framed.
 
@@ -72,7 +72,7 @@ def retrieval_strip(
     there or not known; `titles[i]` stand over its results, whose ranks do unless given. Source: the
     paper's figure 3.1 in kind.
     """
-    gap, head, columns = 0.1, 0.27, 1 + max(len(row) for row in results)
+    gap, head, side, columns = 0.1, 0.27, 1.15, 1 + max(len(row) for row in results)
     figure, axes = new_page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)
     for i, (sketch, row) in enumerate(zip(sketches, results, strict=True)):
         above = list(titles[i]) if len(titles) else [str(k + 1) for k in range(len(row))]

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from sbirlib.errors import InputError
 from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_axes, new_figure
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
@@ -28,19 +27,12 @@ def token_overlay(
     image: ArrayLike, maps: Sequence[ArrayLike], titles: Sequence[str], *,
     query: tuple[int, int] | None = None, heading: str = "", label: str = "attention (share of 1)",
 ) -> Figure:  # fmt: skip
-    """A picture (h, w, 3), then each map (rows, columns) of its patches as cells over the grey picture.
+    """A picture (h, w, 3) uint8, then each map (rows, columns) of its patches as cells over the grey picture.
 
     One colour scale serves all maps; it begins at 0, or is centred on 0 where a value is below. `label`
     names the values and their unit; `query` (row, column) of the first map's grid is framed in the picture.
-    Raises InputError for maps that are not 2-D or a query outside the grid.
     """
     image, maps = np.asarray(image), floats(*maps)
-    if not maps or len(maps) != len(titles) or any(values.ndim != 2 for values in maps):
-        shapes = ", ".join(f"shape {values.shape}" for values in maps) or "none"
-        many = f"{len(maps)} maps and {len(titles)} titles"
-        raise InputError(f"{many}: give one title for each map (rows, columns), not {shapes}")
-    if query is not None and not all(0 <= at < size for at, size in zip(query, maps[0].shape, strict=True)):
-        raise InputError(f"query patch {query} lies outside the grid {maps[0].shape} of the first map")
     columns, rows = min(MOST_COLUMNS, 1 + len(maps)), math.ceil((1 + len(maps)) / MOST_COLUMNS)
     width, height = max(5.5, 1.75 * columns), 2.0 * rows + 0.9
     # Fixed margins: a panel redraws it in half the time that a layout worked out anew would take.
@@ -63,7 +55,7 @@ def token_overlay(
     look = dict(vmin=-most, cmap=SIGNED) if low < 0 else dict(vmin=0, cmap=AMOUNT)
     look |= dict(vmax=most, alpha=CELL_ALPHA, extent=(-0.5, wide - 0.5, high - 0.5, -0.5))
     for axes, values, title in zip(panels[1:], maps, titles, strict=False):
-        axes.imshow(image @ np.array(GREY), cmap="gray")
+        axes.imshow(image @ np.array(GREY), cmap="gray", vmin=0, vmax=255)
         shown = axes.imshow(values, **look)
         axes.set_title(title, fontsize=9)
     bar = figure.add_axes((0.5 - 1.5 / width, 0.52 / height, 3 / width, 0.11 / height))
@@ -74,9 +66,7 @@ def token_overlay(
 def without_patches(image: ArrayLike, kept: ArrayLike) -> np.ndarray:
     """A picture (h, w, 3) uint8, grey in the patches that `kept` (rows, columns) bool leaves out."""
     image, kept = np.asarray(image), np.asarray(kept, dtype=bool)
-    rows, columns = (
-        np.arange(size) * count // size for size, count in zip(image.shape, kept.shape, strict=False)
-    )
+    rows, columns = (np.arange(n) * cells // n for n, cells in zip(image.shape, kept.shape, strict=False))
     return np.where(kept[rows][:, columns, None], image, np.uint8(0.2 * image + 0.8 * 180))
 
 
