@@ -1,7 +1,6 @@
 """Filling a folder so that it holds either all that was meant to be written, or what it held before."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +32,10 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """A new folder to write into; at the end, all that is in it takes the place of all that `folder` holds.
+    """A new folder to write into; at the end, all that is in it is moved to `folder`.
 
-    `folder` itself stays, if it is there: it may be a mounted volume, over which nothing can be renamed.
-    After an error it holds what it held, or is still absent. Raises OSError.
+    That is absent or empty. An empty one stays itself: it may be a mounted volume, over which nothing can be
+    renamed. After an error it is as it was. Raises OSError.
     """
     there = folder.is_dir()
     if not there:
@@ -44,21 +43,18 @@ def filling(folder: Path) -> Iterator[Path]:
     # Hidden, and on the same disk, so that what is complete can be renamed into place.
     place, prefix = folder if there else folder.parent, f".{folder.name}-"
     with TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as fresh:
-        new, old = Path(fresh, "new"), Path(fresh, "old")
+        new = Path(fresh, "new")
         new.mkdir()
         yield new
         if not there:
             new.rename(folder)
             return
-        old.mkdir()
-        before = [path for path in content(folder) if path != Path(fresh)]
-        moves = [(path, old / path.name) for path in before]
-        moves += [(path, folder / path.name) for path in content(new)]
+        names = [path.name for path in new.iterdir()]
         try:
-            for source, target in moves:
-                source.rename(target)
+            for name in names:
+                (new / name).rename(folder / name)
         except BaseException:
-            for source, target in reversed(moves):
-                if os.path.lexists(target) and not os.path.lexists(source):
-                    target.rename(source)
+            for name in names:
+                if not (new / name).exists():
+                    (folder / name).rename(new / name)
             raise

@@ -60,25 +60,24 @@ class Listing(NamedTuple):
 
 
 @contextmanager
-def open_archive(path: str | Path, *, without: Path | None = None) -> Iterator[Listing]:
+def open_archive(path: str | Path) -> Iterator[Listing]:
     """Lists a .zip, .tar or .tar.gz, or a folder in which such archives may lie.
 
-    A file is told by its content, not its name. `without` is a folder below that is left out. Raises
-    ArchiveError for anything else, and for an archive that is damaged or encrypted, that holds links,
-    devices, absolute paths or `..`, more than MAX_FILES files or MAX_TOTAL bytes, or that grows more than
-    MAX_RATIO times. Entries can be read until the context ends.
+    A file is told by its content, not its name. Raises ArchiveError for anything else, and for an archive
+    that is damaged or encrypted, that holds links, devices, absolute paths or `..`, more than MAX_FILES files
+    or MAX_TOTAL bytes, or that grows more than MAX_RATIO times. Entries can be read until the context ends.
     """
     path = Path(path)
     with ExitStack() as stack:
         if path.is_dir():
-            yield _list_folder(path, without, stack)
+            yield _list_folder(path, stack)
         elif path.is_file():
             yield Listing(_list_file(path, stack), [])
         else:
             raise ArchiveError(f"{path}: no such file or folder")
 
 
-def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
+def _list_folder(root: Path, stack: ExitStack) -> Listing:
     entries, faults, folders = [], [], [root]
     while folders:
         for path in list_visible(folders.pop()):
@@ -86,8 +85,7 @@ def _list_folder(root: Path, without: Path | None, stack: ExitStack) -> Listing:
             if path.is_symlink():
                 faults.append(Fault(path, "not followed", "is a link; import the folder that it leads to"))
             elif path.is_dir():
-                if not (without and without.exists() and path.samefile(without)):
-                    folders.append(path)
+                folders.append(path)
             elif not path.is_file():
                 faults.append(Fault(path, "not read", "is a pipe or device, not a file"))
             elif path.name.lower().endswith(SUFFIXES):

@@ -1,7 +1,6 @@
 """Bring in the public data sets from what people download: Clothes-V1, and QMUL's V1 and V2."""
 
 import errno
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -9,10 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import RECORD, content, filling, record_of
+from sbirlib.data.folders import RECORD, content, filling
 from sbirlib.data.images import Fault, inspect_image, read_all
 from sbirlib.data.pairs import EDGE_MAPS, SPLITS, PairFolder
-from sbirlib.data.splits import NO_PHOTO
 from sbirlib.errors import InputError, printable
 from sbirlib.sources.archives import ArchiveError, open_archive
 from sbirlib.sources.layouts import Layout, SourceError, arrange
@@ -43,8 +41,8 @@ class Published(NamedTuple):
 class ImportReport(NamedTuple):
     """What `import_dataset` found; `str()` is the report.
 
-    `counts` maps "train photos" and the like to the files written; `left_out` says which pictures were not
-    and why; `notes` say the rest.
+    `counts` maps "train photos" and the like to the files written; `left_out` says which pictures were not,
+    and why.
     """
 
     published: Published
@@ -52,7 +50,6 @@ class ImportReport(NamedTuple):
     out: Path
     counts: dict[str, int]
     left_out: tuple[Fault, ...]
-    notes: tuple[str, ...]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -61,9 +58,7 @@ class ImportReport(NamedTuple):
         for what, known in self.published.counts.items():
             if (found := self.counts[what]) not in known:
                 sources = "; ".join(f"{count} ({where})" for count, where in known.items())
-                near = min(known, key=lambda count: abs(count - found))
-                gap = f"{near - found} fewer" if found < near else f"{found - near} more"
-                lines.append(f"{what}: found {found}, {gap} than published: {sources}")
+                lines.append(f"{what}: found {found}, published are {sources}")
         return tuple(lines)
 
     def __str__(self) -> str:
@@ -72,7 +67,8 @@ class ImportReport(NamedTuple):
         for what, found in self.counts.items():
             known = " or ".join(map(str, self.published.counts.get(what, ()))) or "not stated"
             lines.append(f"{what:<16}{found:>8}  {known}")
-        lines += [f"warning: {text}" for text in self.warnings] + [f"note: {text}" for text in self.notes]
+        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [f"note: {EDGE_MAPS}"] if self.published.edge_maps else []
         lines += [f"left out: {fault.path}: {fault.detail}" for fault in self.left_out[:SHOWN]]
         if len(self.left_out) > SHOWN:
             lines.append(f"left out: {len(self.left_out) - SHOWN} more; {self.out / RECORD} names all")
@@ -96,11 +92,11 @@ def import_dataset(
     `archive` is a .zip, .tar or .tar.gz, or a folder, in one of the shapes of `layouts.arrange`, or for
     "qmulv1" and one `category` of it of `matrices.arrange_matrices`; nothing is downloaded. Picture files
     keep their names and bytes; each is decoded once, and left out if that fails. Counts are compared with
-    the manifest: another number is a warning. `out` appears only when it is complete; an earlier import of
-    the same data set is replaced, any other content is left alone.
+    the manifest: another number is a warning. `out`, a new or empty folder, is filled only when all is
+    complete.
 
-    Raises InputError for a category that is missing or too much; SourceError for an `out` in use, for
-    content that is in no known shape or without a usable pair, and if `out` cannot be written; ArchiveError
+    Raises InputError for a category that is missing or too much; SourceError for an `out` that holds
+    something or cannot be written, and for content in no known shape or without a usable pair; ArchiveError
     as `open_archive` does.
     """
     in_parts, parts = source == "qmulv1", ", ".join(get_args(Category))
@@ -110,16 +106,17 @@ def import_dataset(
         raise InputError(f"--category {category} goes with qmulv1; {source} has no categories: leave it out")
     name = f"{source}-{category}" if category else source
     known, archive, out = published(name), Path(archive), Path(out)
-    _check_free(out, name, archive)
-    with open_archive(archive, without=out) as listing:
+    if out.exists() and (not out.is_dir() or content(out)):
+        ways = "choose a new one with --out, or move this away. Nothing in it was touched"
+        raise SourceError(f"{out}: is not an empty folder; {ways}")
+    with open_archive(archive) as listing:
         layout = (arrange_matrices if in_parts else arrange)(listing, known.word, archive)
         try:
             with filling(out) as new:
                 report = _report(known, archive, out, _write(layout, archive, new), new)
                 record = {
                     "source": name, "name": known.name, "from": str(archive), "terms": known.terms,
-                    "edge_maps": known.edge_maps, "counts": report.counts, "sha256": _hashes(new),
-                    "warnings": report.warnings,
+                    "edge_maps": known.edge_maps, "counts": report.counts, "warnings": report.warnings,
                     "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
                 }  # fmt: skip
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -129,49 +126,11 @@ def import_dataset(
     return report
 
 
-def _check_free(out: Path, source: str, archive: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise SourceError(f"{out}: is a file; choose a new folder with --out")
-    if archive.resolve().is_relative_to(out.resolve()):
-        raise SourceError(f"{out}: holds {archive}, which is to be imported; choose another --out")
-    if not content(out):
-        return
-    record = record_of(out)
-    instead = "move it away, or choose a new folder with --out. Nothing in it was touched"
-    if record.get("source") != source:
-        raise SourceError(f"{out}: is not empty, and not an earlier import of {source}; {instead}")
-    if not isinstance(before := record.get("sha256"), dict):
-        reason = "was imported by an older version, which did not note what the files held"
-        raise SourceError(f"{out}: {reason}, so nobody can tell whether they were changed; {instead}")
-    now = _hashes(out)
-    if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-        kinds = {(True, False): "gone", (True, True): "changed", (False, True): "new"}  # by before and now
-        some = [f"{name} is {kinds[name in before, name in now]}" for name in changed[:SHOWN]]
-        more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
-        raise SourceError(f"{out}: was changed since it was imported ({', '.join(some + more)}); {instead}")
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file of an import but the record, hidden ones too; "" for links and devices."""
-    result, folders = {}, [folder]
-    while folders:
-        for path in content(folders.pop()):
-            if path.is_dir() and not path.is_symlink():
-                folders.append(path)
-            elif path != folder / RECORD:
-                plain = path.is_file() and not path.is_symlink()
-                name = path.relative_to(folder).as_posix()
-                result[name] = hashlib.sha256(path.read_bytes()).hexdigest() if plain else ""
-    return result
-
-
-def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
-    """Writes all pictures, removes those that cannot be decoded, and adds what is left out to the layout."""
+def _write(layout: Layout, archive: Path, folder: Path) -> list[Fault]:
+    """Writes all pictures, removes those that cannot be decoded, and returns what is left out."""
     for place in {target.parent for _, target in layout.files}:
         (folder / place).mkdir(parents=True)
-    written, origins, faults, copies = {}, {}, [], 0
+    written, origins, faults = {}, {}, []
     for entry, target in tqdm(layout.files, desc="reading", unit="file", disable=None, leave=False):
         origin, path, key = archive / entry.path, folder / target, str(target).casefold()
         try:
@@ -180,9 +139,7 @@ def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
             if not (first := written.get(key)):
                 path.write_bytes(data)
                 written[key], origins[path] = path, origin
-            elif first.name == path.name and first.read_bytes() == data:
-                copies += 1
-            else:
+            elif first.name != path.name or first.read_bytes() != data:
                 reason = f"another file is called {first.name}; rename one"
                 faults.append(Fault(origin, "two files of one name", reason))
         except ArchiveError as error:
@@ -194,24 +151,16 @@ def _write(layout: Layout, archive: Path, folder: Path) -> Layout:
     for fault in read_all(inspect_image, origins, "checking")[1]:
         fault.path.unlink()
         faults.append(fault._replace(path=origins[fault.path]))
-    note = [f"files that were there twice, byte for byte: {copies}"] if copies else []
-    return Layout(layout.files, faults + layout.left_out, layout.notes + note)
+    return faults + layout.left_out
 
 
-def _report(known: Published, archive: Path, out: Path, layout: Layout, folder: Path) -> ImportReport:
+def _report(known: Published, archive: Path, out: Path, left_out: list[Fault], folder: Path) -> ImportReport:
     splits = PairFolder(folder).splits.values()
     if not any(split.sketches for split in splits):
         reason = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
-        raise SourceError(f"{archive}: {reason}. {len(layout.left_out)} files were left out")
+        raise SourceError(f"{archive}: {reason}. {len(left_out)} files were left out")
     sides = {"photos": "B", "sketches": "A"}
     parts = {f"{split} {what}": folder / f"{split}{side}" for split in SPLITS for what, side in sides.items()}
     counts = {what: len(content(part)) if part.is_dir() else 0 for what, part in parts.items()}
     counts |= {f"all {what}": sum(counts[f"{split} {what}"] for split in SPLITS) for what in sides}
-    notes = layout.notes + [EDGE_MAPS] * known.edge_maps
-    both = set.intersection(*({photo.id for photo in split.photos} for split in splits))
-    if both and len(splits) == 2:
-        count = f"{len(both)}, such as {min(both)}"
-        notes.append(f"photos in both splits: {count}; a test on them proves nothing")
-    if lonely := [fault for split in splits for fault in split.faults if fault.kind == NO_PHOTO]:
-        notes.append(f"sketches without a photo: {len(lonely)}; data check names them")
-    return ImportReport(known, archive, out, counts, tuple(layout.left_out), tuple(notes))
+    return ImportReport(known, archive, out, counts, tuple(left_out))

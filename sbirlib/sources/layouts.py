@@ -26,11 +26,10 @@ class SourceError(InputError):
 
 
 class Layout(NamedTuple):
-    """Which file goes where, as (entry, `trainA/00001_01.png`) in reading order; what is left out; notes."""
+    """Which file goes where, as (entry, `trainA/00001_01.png`) in reading order; what is left out."""
 
     files: list[tuple[Entry, PurePosixPath]]
     left_out: list[Fault]
-    notes: list[str]
 
 
 class _Placed(NamedTuple):
@@ -46,8 +45,8 @@ class _Placed(NamedTuple):
         return self.entry.path.suffix.lower() in EXTENSIONS
 
 
-# The split lists: {("photo", "train"): {"2429245009": "2429245009.png", ...}, ...}.
-_Lists = dict[tuple[str, str], dict[str, str]]
+# The split lists: {("photo", "train"): {"2429245009", ...}, ...}.
+_Lists = dict[tuple[str, str], set[str]]
 
 
 def arrange(listing: Listing, word: str, archive: Path) -> Layout:
@@ -69,7 +68,7 @@ def arrange(listing: Listing, word: str, archive: Path) -> Layout:
     files = [found for found in placed if found.root == root]
     paired = [found for found in files if _SPLIT_AND_SIDE.fullmatch(_bare(found.entry.path.parent.name))]
     lists = _lists(listing.entries, root, archive)
-    layout = Layout([], [*listing.faults], [])
+    layout = Layout([], [*listing.faults])
     if not paired:
         files = _one_folder_a_side(files, archive)
         if lists:
@@ -197,19 +196,19 @@ def _lists(entries: Iterable[Entry], root: PurePosixPath, archive: Path) -> _Lis
         except UnicodeDecodeError:
             raise SourceError(f"{where}: is not text; it needs one file name a line") from None
         names = [line.strip().replace("\\", "/").rpartition("/")[2] for line in lines]
-        result[match[1], match[2]] = {_EXTENSION.sub("", name): name for name in names if name}
+        result[match[1], match[2]] = {_EXTENSION.sub("", name) for name in names if name}
     return result
 
 
 def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, layout: Layout) -> list[_Placed]:
-    """Puts every file into the split whose list names it, or its photo, or a sketch of it."""
+    """Puts every file into the split whose list names it, or its photo, or a sketch of it.
+
+    What is in both lists goes to test.
+    """
     split_of, listed = {}, []
     for kind, side in _SIDE_OF.items():
-        train, test = (lists.get((kind, split), {}) for split in SPLITS)
+        train, test = (lists.get((kind, split), ()) for split in SPLITS)
         split_of[side] = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
-        if twice := train.keys() & test.keys():
-            found = f"{len(twice)}, such as {min(twice)}; they went to test"
-            layout.notes.append(f"names in both {kind}_train.txt and {kind}_test.txt: {found}")
     if not split_of["B"]:
         split_of["B"] = {photo: split for stem, split in split_of["A"].items() for photo in _photos_of(stem)}
     for found in files:
@@ -219,11 +218,6 @@ def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, layout: La
             listed.append(found._replace(split=split))
         else:
             layout.left_out.append(Fault(archive / found.entry.path, "in no list", "no list names it"))
-    there = {(found.side, found.entry.path.stem) for found in files}
-    for (kind, split), names in lists.items():
-        if missing := sorted(stem for stem in names if (_SIDE_OF[kind], stem) not in there):
-            found = f"{len(missing)} of {len(names)}, such as {names[missing[0]]}"
-            layout.notes.append(f"files that {kind}_{split}.txt names but that are missing: {found}")
     return listed
 
 

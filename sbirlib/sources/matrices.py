@@ -41,7 +41,7 @@ def arrange_matrices(listing: Listing, category: str, archive: Path) -> Layout:
         there = sorted(entry.path.name for entry in listing.entries if entry.path.suffix == ".mat")
         held = f"it holds {', '.join(there[:8]) or 'no MAT-file'}"
         raise SourceError(f"{archive}: needs {both}; {held}{unread(listing.faults)}")
-    layout = Layout([], [*listing.faults], [])
+    layout = Layout([], [*listing.faults])
     for split in SPLITS:
         files = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
         pictures = {side: _read(entry) for side, entry in files.items()}

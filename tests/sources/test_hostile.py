@@ -314,7 +314,7 @@ CASES = [
             str(bench.data("thesis.tex")),
         ],
         2,
-        "data: is not empty, .*was touched",
+        "data: is not an empty folder; .* was touched",
     ),
     config("YAML: billion laughs", laughs(8), "config.yaml: "),
     config(

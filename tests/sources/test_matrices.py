@@ -72,13 +72,11 @@ def test_rows_become_pairs_at_any_depth(place, tmp_path):
             )
             assert (pixels(sketch.path) == FILES[f"chairs_sketch_db_{name}"][i]).all()
             assert (pixels(photo.path) == FILES[f"chairs_edge_db_{name}"][i]).all()
-    assert report.warnings[0].startswith(
-        "train photos: found 8, 192 fewer than published: 200 (chairs_edge_db"
-    )
+    assert report.warnings[0].startswith("train photos: found 8, published are 200 (chairs_edge_db")
     assert (pairs.report().left_out, report.left_out) == (0, ())
     assert pairs.edge_maps
     record = json.loads((tmp_path / "out" / RECORD).read_text())
-    assert (record["source"], record["edge_maps"], len(record["sha256"])) == ("qmulv1-chairs", True, 22)
+    assert (record["source"], record["edge_maps"]) == ("qmulv1-chairs", True)
 
 
 def test_light_lines_on_black_are_turned_into_dark_ones_on_white(tmp_path):
@@ -105,19 +103,6 @@ def test_an_archive_of_the_repository(tmp_path):
     }
     import_dataset("qmulv1", zipped(tmp_path / "a.zip", files), tmp_path / "out", "chairs")
     assert len(list((tmp_path / "out").glob("*/*.png"))) == 22
-
-
-def test_an_earlier_import_of_the_same_category_is_replaced(chairs, tmp_path):
-    archive, out = write(tmp_path / "a"), tmp_path / "out"
-    shoes = {name.replace("chairs", "shoes"): pictures for name, pictures in FILES.items()}
-    import_dataset("qmulv1", archive, out, "chairs")
-    import_dataset("qmulv1", archive, out, "chairs")
-    with pytest.raises(SourceError, match="is not empty, and not an earlier import of qmulv1-shoes"):
-        import_dataset("qmulv1", write(archive, shoes), out, "shoes")
-    assert (
-        json.loads((out / RECORD).read_text())["sha256"]
-        == json.loads((chairs / RECORD).read_text())["sha256"]
-    )
 
 
 def whole(folder):
