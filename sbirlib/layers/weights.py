@@ -120,4 +120,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise BackboneError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # reading a damaged pickle can raise almost anything
         needed = "needed is a .safetensors file, or a checkpoint (.pth) that holds tensors only"
-        raise BackboneError(f"{path}: is not a file of weights ({first_line(error)}); {needed}") from None
+        reason = f"is damaged, or not a file of weights ({first_line(error)})"
+        raise BackboneError(f"{path}: {reason}; {needed}") from None

@@ -4,13 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sbirlib.config.config import Config, ModelConfig, released_options
-from sbirlib.errors import ConfigError, first_line
+from sbirlib.errors import ConfigError
 from sbirlib.layers.chance import drawing
-from sbirlib.layers.weights import pretrained_config
+from sbirlib.layers.weights import BackboneError, pretrained_config
+from sbirlib.layers.weights import read_weights as read_tensors
 from sbirlib.methods import Encoder, Method, build
 from sbirlib.runs.atomic import RunError, replacing
 
@@ -63,12 +64,9 @@ def write_weights(path: Path, model: nn.Module, config: Config, **notes: str) ->
 def read_weights(path: Path, model: nn.Module) -> None:
     """Puts what `write_weights` wrote into `model`. Raises RunError if it is damaged or of another model."""
     try:
-        path.open("rb").close()  # safetensors calls a file missing that may not be read
-        found = load_file(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
-        raise RunError(f"{path} cannot be loaded ({first_line(error)}); it is damaged") from error
+        found = read_tensors(path)
+    except BackboneError as error:
+        raise RunError(str(error)) from error
     for _, names in _weights(model):
         for present in found.keys() & names:
             found |= dict.fromkeys(names, found[present])

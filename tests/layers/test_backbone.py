@@ -171,10 +171,10 @@ def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
         ("index.pth", b"s"),
     ):
         (folder / name).write_bytes(content)
-        with pytest.raises(BackboneError, match=rf"{name}: is not a file of weights"):
+        with pytest.raises(BackboneError, match=rf"{name}: is damaged, or not a file of weights"):
             Backbone("resnet18", weights=folder / name)
     torch.save({}, folder / "none.pth")
-    with pytest.raises(BackboneError, match=r"none\.pth: is not a file of weights \(it is empty"):
+    with pytest.raises(BackboneError, match=r"none\.pth: is damaged, or not a file of weights \(it is empty"):
         Backbone("resnet18", weights=folder / "none.pth")
     with pytest.raises(BackboneError, match=r"nowhere\.pth: cannot be read \(No such file"):
         Backbone("resnet18", weights=folder / "nowhere.pth")

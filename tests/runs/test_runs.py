@@ -142,6 +142,6 @@ def test_weights_that_cannot_be_read_are_not_called_damaged(run, monkeypatch):
     def refused(*args, **options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("sbirlib.runs.model.load_file", refused)
-    with pytest.raises(RunError, match=r"model\.safetensors cannot be read \(Permission denied\)"):
+    monkeypatch.setattr("sbirlib.layers.weights.load_state_dict", refused)
+    with pytest.raises(RunError, match=r"model\.safetensors: cannot be read \(Permission denied\)"):
         load_model_folder(run / "best")

@@ -349,30 +349,30 @@ CASES = [
     config(
         "YAML: of another model",
         "model: {backbone: resnet18, pretrained: false}",
-        "model.safetensors cannot be",
+        "model.safetensors cannot be loaded; config.yaml beside it is of another model",
     ),
     weights(
         "weights: not a safetensors file",
         lambda path: path.write_bytes(b"hello"),
-        "model.safetensors cannot be",
+        "model.safetensors: is damaged",
     ),
-    weights("weights: cut short", cut, "model.safetensors cannot be loaded .*; it is damaged"),
+    weights("weights: cut short", cut, "model.safetensors: is damaged"),
     weights(
         "weights: header of 2^60 bytes",
         lambda path: safetensors(path, {}, length=2**60),
-        "model.safetensors cannot be loaded",
+        "model.safetensors: is damaged",
     ),
     weights(
         "weights: tensors that overlap",
         lambda path: safetensors(
             path, {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}, bytes(4)
         ),
-        "model.safetensors cannot be",
+        "model.safetensors: is damaged",
     ),
     weights(
         "weights: a pickle",
         lambda path: evil_pickle(path, path.parents[2] / "owned"),
-        "model.safetensors cannot be loaded",
+        "model.safetensors: is damaged",
     ),
     weights(
         "weights: not a number",
@@ -385,7 +385,7 @@ CASES = [
     checkpoint("checkpoint: malicious torch file", evil_checkpoint, f"model.pth: .*{UNREAD}"),
     checkpoint("checkpoint: other content", lambda path, mark: torch.save({"epoch": 1}, path), "found epoch"),
     checkpoint(
-        "checkpoint: empty", lambda path, mark: path.write_bytes(b""), "model.pth: is not a checkpoint"
+        "checkpoint: empty", lambda path, mark: path.write_bytes(b""), "model.pth: is damaged, or not a file"
     ),
     resume("state of a run: malicious pickle", evil_pickle, f"run cannot be resumed: .*{UNREAD}"),
     resume("state of a run: malicious torch file", evil_checkpoint, f"run cannot be resumed: .*{UNREAD}"),

@@ -324,7 +324,7 @@ def test_what_is_not_a_run_is_refused(run, tmp_path):
     weights = tmp_path / "run" / "best" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match="model.safetensors cannot be loaded"):
+    with pytest.raises(RunError, match="model.safetensors: is damaged"):
         load_run(tmp_path / "run")
     save_file({"other": torch.ones(1)}, weights)
     with pytest.raises(RunError, match="of another model"):
