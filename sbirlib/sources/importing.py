@@ -23,29 +23,14 @@ Source = Literal["clothesv1", "chairv2", "shoev2", "qmulv1"]
 Category = Literal["chairs", "shoes", "handbags"]  # the parts of QMUL-V1
 
 
-class Published(NamedTuple):
-    """What the manifest says of one data set.
-
-    `word` occurs in the names of its folders or files; `counts` maps "train photos" and the like to the
-    published numbers of files, each with the place where it was read; `edge_maps`: what its photos are.
-    """
-
-    name: str
-    word: str
-    home: str
-    terms: str
-    counts: dict[str, dict[int, str]]
-    edge_maps: bool = False
-
-
 class ImportReport(NamedTuple):
     """What `import_dataset` found; `str()` is the report.
 
-    `counts` maps "train photos" and the like to the files written; `left_out` says which pictures were not,
-    and why.
+    `published` is what the manifest says of the data set; `counts` maps "train photos" and the like to the
+    files written; `left_out` says which pictures were not, and why.
     """
 
-    published: Published
+    published: dict[str, Any]
     archive: Path
     out: Path
     counts: dict[str, int]
@@ -55,33 +40,33 @@ class ImportReport(NamedTuple):
     def warnings(self) -> tuple[str, ...]:
         """One line for every count that no source gives."""
         lines = []
-        for what, known in self.published.counts.items():
+        for what, known in self.published["counts"].items():
             if (found := self.counts[what]) not in known:
                 sources = "; ".join(f"{count} ({where})" for count, where in known.items())
                 lines.append(f"{what}: found {found}, published are {sources}")
         return tuple(lines)
 
     def __str__(self) -> str:
-        heading = f"{self.published.name}, imported from {self.archive} to {self.out}"
+        heading = f"{self.published['name']}, imported from {self.archive} to {self.out}"
         lines = [heading, f"{'':<16}{'found':>8}  published"]
         for what, found in self.counts.items():
-            known = " or ".join(map(str, self.published.counts.get(what, ()))) or "not stated"
+            known = " or ".join(map(str, self.published["counts"].get(what, ()))) or "not stated"
             lines.append(f"{what:<16}{found:>8}  {known}")
         lines += [f"warning: {text}" for text in self.warnings]
-        lines += [f"note: {EDGE_MAPS}"] if self.published.edge_maps else []
+        lines += [f"note: {EDGE_MAPS}"] if self.published["edge_maps"] else []
         lines += [f"left out: {fault.path}: {fault.detail}" for fault in self.left_out[:SHOWN]]
         if len(self.left_out) > SHOWN:
             lines.append(f"left out: {len(self.left_out) - SHOWN} more; {self.out / RECORD} names all")
-        lines += [f"terms: {self.published.terms}", f"next: python -m sbirlib data check {self.out}"]
+        lines += [f"terms: {self.published['terms']}", f"next: python -m sbirlib data check {self.out}"]
         return "\n".join(map(printable, lines))
 
 
-def published(source: str) -> Published:
-    """What is published about a data set. Raises InputError for an unknown one."""
+def published(source: str) -> dict[str, Any]:
+    """What `manifest.yaml` says of a data set. Raises InputError for an unknown one."""
     manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
     if source not in manifest:
         raise InputError(f"unknown data set {source!r}; known: {', '.join(manifest)}")
-    return Published(**manifest[source])
+    return {"edge_maps": False, **manifest[source]}
 
 
 def import_dataset(
@@ -110,13 +95,13 @@ def import_dataset(
         ways = "choose a new one with --out, or move this away. Nothing in it was touched"
         raise SourceError(f"{out}: is not an empty folder; {ways}")
     with open_archive(archive) as listing:
-        layout = (arrange_matrices if in_parts else arrange)(listing, known.word, archive)
+        layout = (arrange_matrices if in_parts else arrange)(listing, known["word"], archive)
         try:
             with filling(out) as new:
                 report = _report(known, archive, out, _write(layout, archive, new), new)
                 record = {
-                    "source": name, "name": known.name, "from": str(archive), "terms": known.terms,
-                    "edge_maps": known.edge_maps, "counts": report.counts, "warnings": report.warnings,
+                    "source": name, "name": known["name"], "from": str(archive), "terms": known["terms"],
+                    "edge_maps": known["edge_maps"], "counts": report.counts, "warnings": report.warnings,
                     "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
                 }  # fmt: skip
                 (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -154,7 +139,9 @@ def _write(layout: Layout, archive: Path, folder: Path) -> list[Fault]:
     return faults + layout.left_out
 
 
-def _report(known: Published, archive: Path, out: Path, left_out: list[Fault], folder: Path) -> ImportReport:
+def _report(
+    known: dict[str, Any], archive: Path, out: Path, left_out: list[Fault], folder: Path
+) -> ImportReport:
     splits = PairFolder(folder).splits.values()
     if not any(split.sketches for split in splits):
         reason = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"

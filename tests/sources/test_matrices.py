@@ -221,11 +221,11 @@ def test_the_published_numbers_of_every_category():
         "handbags": (400, 168),
     }.items():
         known = published(f"qmulv1-{category}")
-        assert (known.word, known.edge_maps) == (category, True)
-        counts = {what: list(numbers) for what, numbers in known.counts.items()}
+        assert (known["word"], known["edge_maps"]) == (category, True)
+        counts = {what: list(numbers) for what, numbers in known["counts"].items()}
         both = {"train photos": [training], "test photos": [test]}
         assert counts == both | {what.replace("photos", "sketches"): n for what, n in both.items()}
-    assert not published("chairv2").edge_maps
+    assert not published("chairv2")["edge_maps"]
 
 
 def test_from_the_files_to_a_trained_model(tiny, chairs, tmp_path, capsys):

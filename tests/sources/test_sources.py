@@ -242,7 +242,7 @@ def test_counts_are_compared_with_the_manifest(tmp_path, monkeypatch):
     )
     assert "next: python -m sbirlib data check" in str(report)
     known = {"train photos": {3: "here"}, "train sketches": {5: "there", 9: "elsewhere"}}
-    monkeypatch.setattr(sources, "published", lambda source: published(source)._replace(counts=known))
+    monkeypatch.setattr(sources, "published", lambda source: published(source) | {"counts": known})
     report = import_dataset("clothesv1", tmp_path / "a.zip", tmp_path / "again")
     assert report.warnings == ("train sketches: found 6, published are 5 (there); 9 (elsewhere)",)
 
@@ -250,15 +250,15 @@ def test_counts_are_compared_with_the_manifest(tmp_path, monkeypatch):
 def test_the_manifest_names_a_source_for_every_count():
     for source in ("clothesv1", "chairv2", "shoev2"):
         known = published(source)
-        assert {"train photos", "train sketches", "test photos", "test sketches"} <= set(known.counts)
+        assert {"train photos", "train sketches", "test photos", "test sketches"} <= set(known["counts"])
         assert all(
             isinstance(count, int) and len(where) > 10
-            for counts in known.counts.values()
+            for counts in known["counts"].values()
             for count, where in counts.items()
         )
-    assert list(published("clothesv1").counts["train sketches"]) == [925]
-    assert 323 in published("chairv2").counts["test sketches"]
-    assert set(published("shoev2").counts["all sketches"]) == {6648, 6730}
+    assert list(published("clothesv1")["counts"]["train sketches"]) == [925]
+    assert 323 in published("chairv2")["counts"]["test sketches"]
+    assert set(published("shoev2")["counts"]["all sketches"]) == {6648, 6730}
 
 
 def test_an_import_goes_into_a_new_or_empty_folder_only(tmp_path):
