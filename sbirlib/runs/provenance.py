@@ -89,10 +89,8 @@ def read_beginning(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         reason = "it is not a run, or one of an older version; train again"
         raise RunError(f"{path.parent} has no {path.name}: {reason}") from None
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         raise RunError(str(error)) from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error})") from None
     if not isinstance(start, dict):
         raise RunError(f"{path} does not hold what a run began from")
     return start

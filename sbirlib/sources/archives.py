@@ -53,7 +53,7 @@ class Entry(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """All files, in the order in which they are best read, and what is not followed: links and devices."""
+    """All files, in the order in which they are best read, and what is left out, such as links."""
 
     entries: list[Entry]
     faults: list[Fault]

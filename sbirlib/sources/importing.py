@@ -13,7 +13,7 @@ from sbirlib.data.images import Fault, inspect_image, read_all
 from sbirlib.data.pairs import EDGE_MAPS, SPLITS, PairFolder
 from sbirlib.errors import InputError, printable
 from sbirlib.sources.archives import ArchiveError, open_archive
-from sbirlib.sources.layouts import Layout, SourceError, arrange
+from sbirlib.sources.layouts import Files, SourceError, arrange
 from sbirlib.sources.matrices import arrange_matrices
 
 MANIFEST = Path(__file__).resolve().parent / "manifest.yaml"
@@ -95,10 +95,11 @@ def import_dataset(
         ways = "choose a new one with --out, or move this away. Nothing in it was touched"
         raise SourceError(f"{out}: is not an empty folder; {ways}")
     with open_archive(archive) as listing:
-        layout = (arrange_matrices if in_parts else arrange)(listing, known["word"], archive)
+        files = (arrange_matrices if in_parts else arrange)(listing, known["word"], archive)
         try:
             with filling(out) as new:
-                report = _report(known, archive, out, _write(layout, archive, new), new)
+                left_out = _write(files, archive, new) + listing.faults
+                report = _report(known, archive, out, left_out, new)
                 record = {
                     "source": name, "name": known["name"], "from": str(archive), "terms": known["terms"],
                     "edge_maps": known["edge_maps"], "counts": report.counts, "warnings": report.warnings,
@@ -111,12 +112,12 @@ def import_dataset(
     return report
 
 
-def _write(layout: Layout, archive: Path, folder: Path) -> list[Fault]:
-    """Writes all pictures, removes those that cannot be decoded, and returns what is left out."""
-    for place in {target.parent for _, target in layout.files}:
+def _write(files: Files, archive: Path, folder: Path) -> list[Fault]:
+    """Writes all pictures, removes those that cannot be decoded, and returns what cannot be used."""
+    for place in {target.parent for _, target in files}:
         (folder / place).mkdir(parents=True)
     written, origins, faults = {}, {}, []
-    for entry, target in tqdm(layout.files, desc="reading", unit="file", disable=None, leave=False):
+    for entry, target in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
         origin, path, key = archive / entry.path, folder / target, str(target).casefold()
         try:
             data = entry.read()
@@ -136,7 +137,7 @@ def _write(layout: Layout, archive: Path, folder: Path) -> list[Fault]:
     for fault in read_all(inspect_image, origins, "checking")[1]:
         fault.path.unlink()
         faults.append(fault._replace(path=origins[fault.path]))
-    return faults + layout.left_out
+    return faults
 
 
 def _report(

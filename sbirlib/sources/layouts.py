@@ -25,11 +25,8 @@ class SourceError(InputError):
     """A data set that cannot be imported; the message names it and says what to do."""
 
 
-class Layout(NamedTuple):
-    """Which file goes where, as (entry, `trainA/00001_01.png`) in reading order; what is left out."""
-
-    files: list[tuple[Entry, PurePosixPath]]
-    left_out: list[Fault]
+# Which file goes where, as (entry, `trainA/00001_01.png`), in reading order.
+Files = list[tuple[Entry, PurePosixPath]]
 
 
 class _Placed(NamedTuple):
@@ -49,7 +46,7 @@ class _Placed(NamedTuple):
 _Lists = dict[tuple[str, str], set[str]]
 
 
-def arrange(listing: Listing, word: str, archive: Path) -> Layout:
+def arrange(listing: Listing, word: str, archive: Path) -> Files:
     """Finds the data set in a listing, at any depth; of several, the one below a folder named `word`.
 
     Known shapes, upper or lower case, with or without a folder around them:
@@ -61,33 +58,34 @@ def arrange(listing: Listing, word: str, archive: Path) -> Layout:
     3. photo/train, photo/test, sketch/train, sketch/test, or train/photo and so on: seen in the wild.
     Source: the READMEs of ARNet, DLI-Net and TCNet, and loaders of Shoe-V2 on GitHub.
 
-    A pickle (ChairV2_Coordinate) is never opened. Raises SourceError if none, half or more than one fits.
+    Pictures that go nowhere join the listing's faults. A pickle (ChairV2_Coordinate) is never opened. Raises
+    SourceError if none, half or more than one fits.
     """
     placed = [found for entry in listing.entries if (found := _place(entry))]
     root = _root(listing, placed, word, archive)
     files = [found for found in placed if found.root == root]
     paired = [found for found in files if _SPLIT_AND_SIDE.fullmatch(_bare(found.entry.path.parent.name))]
     lists = _lists(listing.entries, root, archive)
-    layout = Layout([], [*listing.faults])
     if not paired:
         files = _one_folder_a_side(files, archive)
         if lists:
-            files = _by_lists(files, lists, archive, layout)
+            files = _by_lists(files, lists, archive, listing.faults)
         elif not all(found.split for found in files):
             raise SourceError(
                 f"{archive}: has photos and sketches, but nothing that divides them into train and test: put "
                 "the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or name the "
                 f"folders trainA, trainB, testA, testB{_pickles(listing)}"
             )
+    result: Files = []
     for found in paired or files:
         path = found.entry.path
         if path.name.isprintable() and found.readable:
-            layout.files.append((found.entry, PurePosixPath(f"{found.split}{found.side}") / path.name))
+            result.append((found.entry, PurePosixPath(f"{found.split}{found.side}") / path.name))
         elif not path.name.isprintable() or path.suffix.lower() in OTHER_EXTENSIONS:
             reason = SAVE_AS if path.name.isprintable() else "its name cannot be printed; rename it"
-            layout.left_out.append(Fault(archive / path, "cannot be read", reason))
-    _check_sides(layout, archive)
-    return layout
+            listing.faults.append(Fault(archive / path, "cannot be read", reason))
+    _check_sides(result, listing.faults, archive)
+    return result
 
 
 def _place(entry: Entry) -> _Placed | None:
@@ -200,7 +198,7 @@ def _lists(entries: Iterable[Entry], root: PurePosixPath, archive: Path) -> _Lis
     return result
 
 
-def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, layout: Layout) -> list[_Placed]:
+def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, faults: list[Fault]) -> list[_Placed]:
     """Puts every file into the split whose list names it, or its photo, or a sketch of it.
 
     What is in both lists goes to test.
@@ -217,7 +215,7 @@ def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, layout: La
         if split := next(filter(None, map((own or split_of["B"]).get, names)), None):
             listed.append(found._replace(split=split))
         else:
-            layout.left_out.append(Fault(archive / found.entry.path, "in no list", "no list names it"))
+            faults.append(Fault(archive / found.entry.path, "in no list", "no list names it"))
     return listed
 
 
@@ -227,12 +225,12 @@ def _photos_of(sketch: str) -> tuple[str, ...]:
     return (sketch, head) if head and digits.isdigit() else (sketch,)
 
 
-def _check_sides(layout: Layout, archive: Path) -> None:
-    if not layout.files:
+def _check_sides(files: Files, faults: Sequence[Fault], archive: Path) -> None:
+    if not files:
         raise SourceError(f"{archive}: holds no picture that can be read ({', '.join(EXTENSIONS)})")
     for split in SPLITS:
-        sides = {target.parts[0][-1] for _, target in layout.files if target.parts[0].startswith(split)}
+        sides = {target.parts[0][-1] for _, target in files if target.parts[0].startswith(split)}
         if len(sides) == 1:
             have, lack = ("A", "B") if "A" in sides else ("B", "A")
             half = f"the {split} split has {_CONTENT[have]} but no {_CONTENT[lack]} ({split}{lack})"
-            raise SourceError(f"{archive}: {half}; import both{unread(layout.left_out)}")
+            raise SourceError(f"{archive}: {half}; import both{unread(faults)}")

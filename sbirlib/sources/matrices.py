@@ -12,7 +12,7 @@ from PIL import Image
 
 from sbirlib.data.pairs import SPLITS
 from sbirlib.sources.archives import ArchiveError, Entry, Listing
-from sbirlib.sources.layouts import Layout, SourceError, unread
+from sbirlib.sources.layouts import Files, SourceError, unread
 
 SIDE = 256  # px
 MOST = 4096  # pictures of one file; the largest of QMUL-V1 holds 400
@@ -20,7 +20,7 @@ _SIDE_OF, _ENDING = {"sketch": "A", "edge": "B"}, {"sketch": "_1", "edge": ""}
 _COMPRESSED = 15  # the type of a compressed element
 
 
-def arrange_matrices(listing: Listing, category: str, archive: Path) -> Layout:
+def arrange_matrices(listing: Listing, category: str, archive: Path) -> Files:
     """Finds `<category>_sketch_db_<split>.mat` and `<category>_edge_db_<split>.mat`, at any depth.
 
     Each holds one uint8 array `data` (n, 256, 256); row i of one file belongs to row i of the other. Row i of
@@ -41,7 +41,7 @@ def arrange_matrices(listing: Listing, category: str, archive: Path) -> Layout:
         there = sorted(entry.path.name for entry in listing.entries if entry.path.suffix == ".mat")
         held = f"it holds {', '.join(there[:8]) or 'no MAT-file'}"
         raise SourceError(f"{archive}: needs {both}; {held}{unread(listing.faults)}")
-    layout = Layout([], [*listing.faults])
+    result: Files = []
     for split in SPLITS:
         files = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
         pictures = {side: _read(entry) for side, entry in files.items()}
@@ -53,8 +53,8 @@ def arrange_matrices(listing: Listing, category: str, archive: Path) -> Layout:
             for i, row in enumerate(rows, 1):
                 target = PurePosixPath(f"{split}{_SIDE_OF[side]}", f"{split}{i:03d}{_ENDING[side]}.png")
                 entry = Entry(files[side].path / f"row {i}", row.size, files[side].where, partial(_png, row))
-                layout.files.append((entry, target))
-    return layout
+                result.append((entry, target))
+    return result
 
 
 def _read(entry: Entry) -> np.ndarray:
