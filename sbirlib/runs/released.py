@@ -6,18 +6,18 @@ from typing import Any, Literal
 import torch
 
 from sbirlib.config.config import RELEASED
-from sbirlib.layers.mstr import MSTR
 from sbirlib.layers.weights import read_weights
 from sbirlib.methods.arnet import ARNet
 from sbirlib.runs.atomic import RunError
 
+_TRANSFORMERS = "recycle_model.transformer_models."
 # Names in the released layout and here; the classifier of the pretrained ViT is saved there, but unused.
 _RELEASED_NAMES = {
     "encoder.head.": None,
     "encoder.": "backbone.encoder.",
     "mlp_head.0.": "embed.",
     "recycle_model.fc.": "mstr.mix.",
-    "recycle_model.transformer_models.": "mstr.transformers.",
+    _TRANSFORMERS: "mstr.transformers.",
 }
 _RELEASED_MSTR = {name[5:]: value for name, value in RELEASED.items() if name.startswith("mstr.")}
 
@@ -28,20 +28,21 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
     ViT-B/16 at 224 px with e = 512, fed as released: images in [0, 1] without normalisation, stretched to the
     square. A checkpoint of the full model lacks the MSTR transformers, which were never saved: that is an
     error, unless `transformers="random"` draws new ones from torch's generator, as the released evaluation
-    silently does. Raises RunError that names the tensors it lacks; BackboneError if the file cannot be read.
+    silently does. Raises RunError that names what it lacks; BackboneError if the file cannot be read.
     Source: released code.
     """
     path = Path(path)
     states = _read_released(path)
-    is_full = any(name.startswith("recycle_model.") for state in states.values() for name in state)
-    lacking = _lacking_transformers(states) if is_full else []
-    if lacking and transformers == "refuse":
+    names = [name for state in states.values() for name in state]
+    is_full = any(name.startswith("recycle_model.") for name in names)
+    is_lacking = is_full and not any(name.startswith(_TRANSFORMERS) for name in names)
+    if is_lacking and transformers == "refuse":
         raise RunError(
-            f"{path} is a full model, but lacks {len(lacking)} tensors, the MSTR transformers ({lacking[0]} "
-            f"... {lacking[-1]}): the released code never saves them. It draws random ones at each start, so "
-            "that its score changes every time; for the same, --released-transformers random"
+            f"{path} is a full model, but lacks the MSTR transformers ({_TRANSFORMERS}*): the released code "
+            "never saves them. It draws random ones at each start, so that its score changes every time; for "
+            "the same, --released-transformers random"
         )
-    mstr = _RELEASED_MSTR | {"registered": not lacking} if is_full else None
+    mstr = _RELEASED_MSTR | {"registered": not is_lacking} if is_full else None
     model = ARNet("vit_base_patch16_224", fit="stretch", normalise=False, mstr=mstr)
     for side, encoder in (("skt_model", model.sketch_encoder), ("img_model", model.photo_encoder)):
         try:
@@ -51,7 +52,7 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
             reason = f"is no ViT-B/16 with e = 512 in the released layout ({what})"
             raise RunError(f"{path}: {side} {reason}") from None
     full = "; MSTR as released, attention over the batch" if is_full else ""
-    drawn = ", transformers random and dropout on" if lacking else ""
+    drawn = ", transformers random and dropout on" if is_lacking else ""
     model.origin = f"released checkpoint {path.name}{full}{drawn}"
     return model.eval()
 
@@ -68,14 +69,6 @@ def _read_released(path: Path) -> dict[str, dict[str, torch.Tensor]]:
         if not all(isinstance(name, str) and torch.is_tensor(value) for name, value in content):
             raise RunError(f"{path}: {side} holds something else than named tensors")
     return {side: checkpoint[side] for side in sides}
-
-
-def _lacking_transformers(states: dict[str, dict[str, torch.Tensor]]) -> list[str]:
-    """The tensors of the MSTR transformers that either side of a full checkpoint lacks."""
-    with torch.device("meta"):  # names only, no memory
-        parts = [name.partition("transformers.") for name in MSTR(768, (14, 14)).state_dict()]
-    names = [f"recycle_model.transformer_models.{name}" for head, cut, name in parts if cut and not head]
-    return [f"{side}.{name}" for side, state in states.items() for name in names if name not in state]
 
 
 def _our_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
