@@ -32,7 +32,7 @@ class Owner:
             self._lock.acquire(blocking=False)
             since = datetime.now().astimezone().isoformat(" ", "seconds")
             write_text(self._name, f"process {os.getpid()} on {platform.node()}, since {since}")
-            self._place = self._where()
+            self._place = folder.stat()
         except Timeout:
             ways = "stop that or wait for its end, or choose another folder"
             raise RunError(f"{folder} is being written by {self._holder()}; {ways}") from None
@@ -46,13 +46,9 @@ class Owner:
         except OSError:
             return "another process"  # which has just begun
 
-    def _where(self) -> tuple[int, int]:
-        place = self.folder.stat()
-        return place.st_dev, place.st_ino
-
     def check(self) -> None:
         """Raises RunError if the folder is no longer where it was."""
-        if not self.folder.is_dir() or self._where() != self._place:
+        if not self.folder.is_dir() or not os.path.samestat(self.folder.stat(), self._place):
             gone = f"{self.folder} was moved, renamed or removed while it was written. The run ends here"
             way = "where the folder is now, --resume goes on from its newest checkpoint"
             raise RunError(f"{gone}; {way}")
