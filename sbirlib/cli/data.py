@@ -41,7 +41,7 @@ class Import:
     source: Positional[Source]
     """Which data set."""
     archive: Positional[Path]
-    """What was downloaded: a .zip, .tar or .tar.gz, or a folder."""
+    """What was downloaded: a .zip, or a folder; unpack other archives yourself."""
     out: Path
     """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
     category: Category | None = None

@@ -1,21 +1,20 @@
 """List and read downloaded archives and folders; nothing is unpacked, executed or followed."""
 
-import gzip
 import re
 import stat
-import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sbirlib.data.images import Fault, list_visible
 from sbirlib.errors import InputError
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+# How archives are called; of these a .zip is read.
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 PICKLES = ("_Coordinate", ".pkl", ".pickle")
 A_PICKLE = "a Python pickle; opening one can run any program, so it was not opened"
 MAX_FILES = 200_000
@@ -61,7 +60,7 @@ class Listing(NamedTuple):
 
 @contextmanager
 def open_archive(path: str | Path) -> Iterator[Listing]:
-    """Lists a .zip, .tar or .tar.gz, or a folder in which such archives may lie.
+    """Lists a .zip, or a folder in which such archives may lie.
 
     A file is told by its content, not its name. Raises ArchiveError for anything else, and for an archive
     that is damaged or encrypted, that holds links, devices, absolute paths or `..`, more than MAX_FILES files
@@ -103,10 +102,7 @@ def _list_folder(root: Path, stack: ExitStack) -> Listing:
 
 def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
     with path.open("rb") as file:
-        start = file.read(262)
-    gzipped = start[:2] == b"\x1f\x8b"
-    if gzipped or start[257:] == b"ustar":
-        return _safely(path, lambda: _list_members(path, _tar_members(path, gzipped, stack)))
+        start = file.read(2)
     if _safely(path, lambda: zipfile.is_zipfile(path)):
         return _safely(path, lambda: _list_members(path, _zip_members(path, stack)))
     if start[:1] == b"\x80" or path.name.endswith(PICKLES):
@@ -116,7 +112,7 @@ def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
     elif start[:2] == b"PK":
         reason = "is damaged or incomplete; download it again"
     else:
-        reason = "is not a .zip, .tar or .tar.gz archive; unpack it yourself and import the folder"
+        reason = "is not a .zip archive; unpack it yourself and import the folder"
     raise ArchiveError(f"{path}: {reason}")
 
 
@@ -151,17 +147,6 @@ def _zip_members(path: Path, stack: ExitStack) -> _Members:
         yield info.filename, kind if plain else "other", info.file_size, partial(archive.read, info)
 
 
-def _tar_members(path: Path, gzipped: bool, stack: ExitStack) -> _Members:
-    file = stack.enter_context(gzip.GzipFile(path) if gzipped else path.open("rb"))
-    archive = stack.enter_context(tarfile.TarFile(fileobj=_Limited(file, path)))
-    for member in archive:
-        if member.size < 0:
-            raise ArchiveError(f"{path}: is damaged ({member.name} has a negative length); download it again")
-        kind = "file" if member.isfile() else "folder" if member.isdir() else "other"
-        kind = "other" if member.issparse() else kind
-        yield member.name, kind, member.size, lambda member=member: archive.extractfile(member).read()
-
-
 def _safely(where: object, work: Callable[[], Any]) -> Any:
     try:
         return work()
@@ -189,24 +174,3 @@ def _bomb(path: Path) -> ArchiveError:
 
 def _too_many(path: Path) -> ArchiveError:
     return ArchiveError(f"{path}: holds more than {MAX_FILES} files; import the folder of the data set alone")
-
-
-class _Limited:
-    """A file for tarfile that stops a bomb: it never reads much at once, nor far."""
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self.file, self.path, self.end = file, path, _most(path) + MAX_FILE
-        self.tell = file.tell
-
-    def read(self, size: int) -> bytes:
-        """Raises ArchiveError for a size that no header and no picture has."""
-        # tarfile reads a long name at once, as long as it claims to be, and backwards for a negative length.
-        if not 0 <= size <= MAX_FILE or self.file.tell() + size > self.end:
-            raise _bomb(self.path)
-        return self.file.read(size)
-
-    def seek(self, position: int) -> int:
-        """Raises ArchiveError for a place behind everything that may be unpacked."""
-        if position > self.end:
-            raise _bomb(self.path)
-        return self.file.seek(position)

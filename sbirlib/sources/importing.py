@@ -74,7 +74,7 @@ def import_dataset(
 ) -> ImportReport:
     """Writes the pictures of a public data set to `out` as trainA, trainB, testA and testB.
 
-    `archive` is a .zip, .tar or .tar.gz, or a folder, in one of the shapes of `layouts.arrange`, or for
+    `archive` is a .zip or a folder, in one of the shapes of `layouts.arrange`, or for
     "qmulv1" and one `category` of it of `matrices.arrange_matrices`; nothing is downloaded. Picture files
     keep their names and bytes; each is decoded once, and left out if that fails. Counts are compared with
     the manifest: another number is a warning. `out`, a new or empty folder, is filled only when all is

@@ -1,16 +1,14 @@
 """What is read from archives and folders, and everything that is refused."""
 
-import gzip
 import os
 import stat
-import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools.hostile_files import tarred, zipped
+from tools.hostile_files import zipped
 
 from sbirlib.sources import archives
 from sbirlib.sources.archives import ArchiveError, open_archive
@@ -30,10 +28,7 @@ def contents(path):
         return {str(entry.path): entry.read() for entry in listing.entries}
 
 
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [(zipped, "a.zip"), (zipped, "a.dat"), (tarred, "a.tar"), (tarred, "a.tar.gz"), (tarred, "a.tgz")],
-)
+@pytest.mark.parametrize(("make", "name"), [(zipped, "a.zip"), (zipped, "a.dat")])
 def test_files_come_back_whatever_the_archive_is_called(make, name, tmp_path):
     assert contents(make(tmp_path / name, FILES)) == FILES
 
@@ -86,22 +81,12 @@ def test_a_broken_archive_in_a_folder_does_not_hide_the_rest(tmp_path):
         "\\\\server\\evil.png",
     ],
 )
-@pytest.mark.parametrize("make", [zipped, tarred])
-def test_paths_that_lead_out_are_refused(make, name, tmp_path):
-    path = make(tmp_path / "archive", {"fine.png": b"1", name: b"evil"})
+def test_paths_that_lead_out_are_refused(name, tmp_path):
+    path = zipped(tmp_path / "archive", {"fine.png": b"1", name: b"evil"})
     with pytest.raises(ArchiveError, match=r"archive: holds .*evil.png, a path that leads out") as error:
         contents(path)
     assert "Nothing was unpacked" in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == ["archive"]
-
-
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
-def test_links_and_devices_in_a_tar_are_refused(kind, tmp_path):
-    path = tarred(tmp_path / "a.tar", {"x.png": b""}, type=kind, linkname="/etc/passwd")
-    with pytest.raises(ArchiveError, match=r"a.tar: holds x.png, which is a link or device"):
-        contents(path)
 
 
 def test_links_in_a_zip_are_refused(tmp_path):
@@ -113,30 +98,18 @@ def test_links_in_a_zip_are_refused(tmp_path):
         contents(tmp_path / "a.zip")
 
 
-@pytest.mark.parametrize(("make", "name"), [(zipped, "bomb.zip"), (tarred, "bomb.tar.gz")])
-def test_what_grows_too_much_is_refused_before_it_does(make, name, tmp_path, monkeypatch):
+def test_what_grows_too_much_is_refused_before_it_does(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "SMALL", 2**20)
-    path = make(tmp_path / name, {"zeros.bmp": bytes(4 * 2**20)})
+    path = zipped(tmp_path / "bomb.zip", {"zeros.bmp": bytes(4 * 2**20)})
     with pytest.raises(ArchiveError, match="unpacks to more than 1 MiB .* as a decompression bomb does"):
         contents(path)
     monkeypatch.setattr(archives, "MAX_RATIO", 2000)
     assert len(contents(path)["zeros.bmp"]) == 4 * 2**20
 
 
-@pytest.mark.parametrize("claimed", [2**40, -512])
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])
-def test_a_header_that_lies_about_its_length_costs_nothing(kind, claimed, tmp_path):
-    member = tarfile.TarInfo("x")
-    member.type, member.size = kind, claimed
-    header = member.tobuf(tarfile.GNU_FORMAT)
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header + bytes(2**20)))
-    with pytest.raises(ArchiveError):
-        contents(tmp_path / "a.tar.gz")
-
-
 def test_too_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILES", 2)
-    for path in (zipped(tmp_path / "a.zip", FILES), tarred(tmp_path / "a.tar", FILES)):
+    for path in (zipped(tmp_path / "a.zip", FILES),):
         with pytest.raises(ArchiveError, match="holds more than 2 files"):
             contents(path)
 
@@ -168,7 +141,7 @@ def test_one_damaged_file_spoils_nothing_else(tmp_path):
         (b"Rar!\x1a\x07", "is not a .zip"),
         (b"\xfd7zXZ\0", "is not a .zip"),
         (b"PK\x03\x04", "is damaged or incomplete; download it again"),
-        (b"\x1f\x8b\x08", "is damaged or incomplete"),
+        (b"\x1f\x8b\x08", "is not a .zip archive; unpack it yourself"),
         (b"\x80\x04\x95", "is a Python pickle; opening one can run any program, so it was not opened"),
     ],
 )
@@ -201,9 +174,9 @@ def attempt(work):
 
 
 @relaxed
-@given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True), make=st.sampled_from([zipped, tarred]))
-def test_any_name_stays_inside_or_is_refused(names, make, tmp_path):
-    path = make(tmp_path / "archive", {name: b"x" for name in names})
+@given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
+def test_any_name_stays_inside_or_is_refused(names, tmp_path):
+    path = zipped(tmp_path / "archive", {name: b"x" for name in names})
     found, message = attempt(lambda: contents(path))
     assert (found is None) == (message != "")
     for name in found or ():
@@ -214,9 +187,9 @@ def test_any_name_stays_inside_or_is_refused(names, make, tmp_path):
 
 
 @relaxed
-@given(make=st.sampled_from([(zipped, "a.zip"), (tarred, "a.tar"), (tarred, "a.tar.gz")]), data=st.data())
-def test_any_damage_is_survived(make, data, tmp_path):
-    path: Path = make[0](tmp_path / make[1], FILES)
+@given(data=st.data())
+def test_any_damage_is_survived(data, tmp_path):
+    path: Path = zipped(tmp_path / "a.zip", FILES)
     whole = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
