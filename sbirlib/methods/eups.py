@@ -101,12 +101,12 @@ class EUPS(Method):
         The second view of a sketch is another sketch of its photo, where there is one; that of a photo has
         grown. Photos without a sketch come behind those with one, in the student's stage in one view.
         """
-        grow, numbers = self.options.grow, batch.numbers
+        grow, numbers = self.options.grow, batch.numbers[:, 2]
         self.has_unlabelled = len(batch.unlabelled) > 0
         photos = [batch.photo, batch.unlabelled] if self.has_unlabelled else [batch.photo]
-        second = grown(batch.photo_second, grow, numbers[:, 2])
+        second = grown(batch.photo_second, grow, numbers)
         if self.stage == "teacher":
-            more = [grown(batch.unlabelled_second, grow, numbers[:, 3])] if self.has_unlabelled else []
+            more = [grown(batch.unlabelled_second, grow, numbers)] if self.has_unlabelled else []
             return {"photo": _in_one(self.teacher, *photos, second, *more)}
         with torch.no_grad():
             taught = _in_one(self.teacher, *photos)
@@ -133,8 +133,7 @@ class EUPS(Method):
     def _teach(self, rows: dict[str, Tensor], ids: Tensor, numbers: Tensor) -> dict[str, Tensor]:
         """L_ph of photos with and without a sketch, each other's negatives."""
         photos, second = rearrange(rows["photo"], "b (view kind) e -> view (kind b) e", view=2)
-        own = rearrange(numbers[:, [1, 4]], "b kind -> (kind b)")
-        negatives, there = other_photos(ids[: len(photos)], own[: len(photos)])
+        negatives, there = other_photos(ids[: len(photos)], numbers[:, 1].repeat(2)[: len(photos)])
         return {"intra_photo": self._triplet(photos, second, photos[negatives], there)}
 
     def _learn(self, rows: dict[str, Tensor], ids: Tensor, numbers: Tensor) -> dict[str, Tensor]:

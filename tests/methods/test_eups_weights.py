@@ -1,13 +1,15 @@
-"""EUPS: its three sets of weights: what they share, how they are averaged, what a teacher is kept from."""
+"""EUPS: its three sets of weights: what goes through them, what they share, how they are averaged."""
 
 import pytest
 import torch
+from tools.batches import batch_of, images
 
 from sbirlib.config import Config
 from sbirlib.config.methods import EUPSConfig
 from sbirlib.errors import ConfigError
 from sbirlib.methods import EUPS, build
 from sbirlib.methods.base import fingerprint
+from sbirlib.methods.eups import grown
 from sbirlib.training.setup import check_exactness
 
 
@@ -88,3 +90,36 @@ def test_several_processes_are_refused():
     with pytest.raises(ConfigError, match="method eups trains different weights in turn: use one process"):
         check_exactness(build(config), config, 2)
     check_exactness(build(config), config.updated({"optim.chunk": 4}), 1)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_rows_are_functions_of_single_pictures(extra):
+    model = made().eval()
+    batch = batch_of(images(4, 3, 3, 48, 48))
+    if extra:
+        batch = batch._replace(
+            unlabelled=images(3, 3, 48, 48, seed=5), unlabelled_second=images(3, 3, 48, 48, seed=6)
+        )
+    second, more = (
+        grown(view, 3, batch.numbers[:, 2])
+        for view in (batch.photo_second, batch.unlabelled_second if extra else batch.photo_second)
+    )
+    photos = [batch.photo, batch.unlabelled] if extra else [batch.photo]
+    sketches, learner, teacher = model.sketch_learner.both, model.photo_learner.both, model.teacher
+    expected = {
+        "sketch": [sketches(batch.sketch), sketches(batch.sketch_second)],
+        "photo": [learner(second), *map(learner, photos)],
+        "taught": [*map(teacher, photos)],
+    }
+    rows = model.encode(batch)
+    assert rows.keys() == expected.keys()
+    for name, views in expected.items():
+        torch.testing.assert_close(rows[name], torch.stack(views, dim=1), atol=1e-5, rtol=0)
+    assert not rows["taught"].requires_grad
+    torch.testing.assert_close(learner(batch.photo)[:, 0], model.photo_learner(batch.photo))
+    assert model.passes == pytest.approx(0.4 * (4 if extra else 2) + 0.6 * (7 if extra else 5))
+    model.stage = "teacher"
+    views = [*photos, second, more] if extra else [*photos, second]
+    torch.testing.assert_close(
+        model.encode(batch)["photo"], torch.stack([teacher(view) for view in views], 1), atol=1e-5, rtol=0
+    )
