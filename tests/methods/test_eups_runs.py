@@ -129,7 +129,7 @@ def test_a_run_without_unlabelled_photos_says_so(config, pairs, tmp_path):
     with pytest.warns(UserWarning, match="method eups wants photos without a sketch: .* are left out"):
         [row] = ablate(alone, [Variant("alone", {})], (0,), out=tmp_path)
     assert row.score["unlabelled"] == 0
-    assert summary(tmp_path).startswith("alone (no unlabelled): 1 runs")
+    assert "\nalone (no unlabelled) " in summary(tmp_path)
     assert "without_sketch: 0\n" in describe(tmp_path / "runs" / "alone@0")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
