@@ -87,8 +87,8 @@ class TripletSNConfig:
     """Margin of the triplet loss, between squared Euclidean distances of unit vectors (0 to 4)."""
     hidden: int = knob(512, ge=1, le=65536)
     """Width of the layer before the embedding."""
-    dropout: float = knob(0.5, ge=0, lt=1, unit="probability")
-    """Dropout after that layer; the rate is our own default."""
+    dropout: float = knob(0.0, ge=0, lt=1, unit="probability")
+    """Dropout after that layer; none in the authors' code, and from scratch 0.5 keeps it from learning."""
     flip: float = knob(0.5, ge=0, le=1, unit="probability")
     """Sketch and photo are flipped left-right together."""
     ten_crops: bool = knob(False)
@@ -103,10 +103,12 @@ class DSSAConfig:
     """Margin of the triplet loss, between learned second-order distances."""
     hidden: int = knob(512, ge=1, le=65536)
     """Width of the layer before the coarse feature."""
-    dropout: float = knob(0.5, ge=0, lt=1, unit="probability")
-    """Dropout after that layer; the rate is our own default."""
+    dropout: float = knob(0.0, ge=0, lt=1, unit="probability")
+    """Dropout after that layer; none in the authors' code, and from scratch 0.5 keeps it from learning."""
     regularise: float = knob(5e-4, ge=0, le=10)
     """Weight lambda of what keeps the learned distance near Euclid's."""
+    noise: float = knob(0.0, ge=0, le=1)
+    """How far from Euclid's it begins, in each element of W; our own default, TCNet's code has 0.05."""
     flip: float = knob(0.5, ge=0, le=1, unit="probability")
     """Sketch and photo are flipped left-right together."""
     ten_crops: bool = knob(False)

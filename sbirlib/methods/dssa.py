@@ -47,7 +47,7 @@ class DSSA(Method):
 
         def encoder(trunk: Backbone) -> AttendingEncoder:
             head = fully_connected(trunk.dim, own.hidden, embed_dim, own.dropout)
-            return AttendingEncoder(trunk, head, embed_dim)
+            return AttendingEncoder(trunk, head, HOLEF(embed_dim + trunk.width, own.noise))
 
         super().__init__(encoder, backbone, **options)
         self.options = own
@@ -100,14 +100,14 @@ class AttendingEncoder(Encoder):
     feature (b, e) of them, pooled as the backbone pools its own; the fine one (b, d) is their mean.
     """
 
-    def __init__(self, backbone: Backbone, embed: nn.Module, embed_dim: int) -> None:
+    def __init__(self, backbone: Backbone, embed: nn.Module, distance: "HOLEF") -> None:
         super().__init__(backbone, embed)
         width = backbone.width
         # The last layer has no bias, which the softmax would not see.
         self.attention = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1, bias=False), nn.Softmax(dim=1)
         )
-        self.distance = HOLEF(embed_dim + width)
+        self.distance = distance
 
     def embedding(self, tokens: Tokens) -> Tensor:
         """Tokens of the backbone -> descriptors (b, e + d), float32."""
@@ -121,13 +121,14 @@ class AttendingEncoder(Encoder):
 class HOLEF(nn.Module):
     """The higher-order learnable energy D_W(x, y) = sum_ij (x_i - y_j)^2 W_ij, as a product of two rows.
 
-    D_W = (x*x).(W 1) + (y*y).(W^T 1) - 2 x^T W y. W begins near I, where D_W is Euclid's squared distance.
+    D_W = (x*x).(W 1) + (y*y).(W^T 1) - 2 x^T W y. With W = I it is Euclid's squared distance. W begins there,
+    but for normal `noise` in each element: training takes hundreds of steps to get rid of 0.05.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, noise: float = 0.0) -> None:
         super().__init__()
         # W - I, not W: weight decay, too, then draws it to Euclid's distance.
-        self.departure = nn.Parameter(0.05 * torch.randn(size, size))
+        self.departure = nn.Parameter(noise * torch.randn(size, size))
 
     @property
     def weights(self) -> Tensor:

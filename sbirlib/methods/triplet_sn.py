@@ -34,7 +34,7 @@ class TripletSN(Method):
         "Yu, Liu, Song, Xiang, Hospedales, Loy",
         "CVPR 2016",
         "https://doi.org/10.1109/CVPR.2016.93",
-        "github.com/yuqian1023/Deep_SBIR_tf; it has no dropout",
+        "github.com/yuqian1023/Deep_SBIR_tf",
     )
     needs = Needs(edges=True)
 

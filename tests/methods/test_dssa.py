@@ -15,7 +15,7 @@ from sbirlib.methods.dssa import HOLEF
 def small(backbone="sbir_mini", **options):
     torch.manual_seed(0)
     options = {"image_size": 48, "embed_dim": 8, "pool": "mean", "share_encoders": True} | options
-    return DSSA(backbone, **{"dssa": DSSAConfig(hidden=16)} | options).eval()
+    return DSSA(backbone, **{"dssa": DSSAConfig(hidden=16, noise=0.05)} | options).eval()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model():
 @pytest.fixture
 def holef():
     torch.manual_seed(1)
-    return HOLEF(6)
+    return HOLEF(6, noise=0.05)
 
 
 def loops(x, y, weights):
@@ -48,6 +48,7 @@ def test_the_distance_is_a_dot_product_of_rows(holef):
 
 
 def test_with_the_identity_it_is_euclids_squared_distance_and_costs_nothing(holef):
+    assert torch.equal(HOLEF(6).weights, torch.eye(6))
     torch.nn.init.zeros_(holef.departure)
     x, y = images(3, 6, seed=2), images(4, 6, seed=3)
     found = -holef.sketch_rows(x) @ holef.photo_rows(y).T
@@ -116,7 +117,11 @@ def test_the_loss_is_a_loop_over_rows_and_two_norms(model):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"share_encoders": False, "photo_edges": True}, {"backbone": "sketch_a_net", "image_size": 129}],
+    [
+        {"dssa": DSSAConfig()},
+        {"share_encoders": False, "photo_edges": True},
+        {"backbone": "sketch_a_net", "image_size": 129},
+    ],
 )
 def test_every_parameter_learns_and_two_encoders_have_one_distance(options):
     model = small(**options)
