@@ -61,8 +61,7 @@ class EUPS(Method):
         # Copied together: the learners share what the two encoders share.
         self.sketch_learner, self.photo_learner = copy.deepcopy((sketch, photo))
         self.teacher = Encoder(*copy.deepcopy((photo.backbone, photo.embed)))
-        for averaged in (sketch, photo):
-            averaged.requires_grad_(False)
+        nn.ModuleList([sketch, photo]).requires_grad_(False)
 
     def stages(self) -> list[Stage]:
         """First the teacher, then the student."""
@@ -98,21 +97,19 @@ class EUPS(Method):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Rows of two views (b, view, ...): embeddings of the teacher, or the learner's pairs of features.
 
-        The second view of a sketch is another sketch of its photo, where there is one; that of a photo has
-        grown. Photos without a sketch come behind those with one, in the student's stage in one view.
+        A photo's second view has grown; photos without a sketch come last, to the student in one view only.
         """
-        grow, numbers = self.options.grow, batch.numbers[:, 2]
-        self.has_unlabelled = len(batch.unlabelled) > 0
-        photos = [batch.photo, batch.unlabelled] if self.has_unlabelled else [batch.photo]
-        second = grown(batch.photo_second, grow, numbers)
+        photos = [view for view in (batch.photo, batch.unlabelled) if len(view)]
+        second = [view for view in (batch.photo_second, batch.unlabelled_second) if len(view)]
+        second = [grown(view, self.options.grow, batch.numbers[:, 2]) for view in second]
+        self.has_unlabelled = len(photos) > 1
         if self.stage == "teacher":
-            more = [grown(batch.unlabelled_second, grow, numbers)] if self.has_unlabelled else []
-            return {"photo": _in_one(self.teacher, *photos, second, *more)}
+            return {"photo": _in_one(self.teacher, *photos, *second)}
         with torch.no_grad():
             taught = _in_one(self.teacher, *photos)
         return {
             "sketch": _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second),
-            "photo": _in_one(self.photo_learner.both, second, *photos),
+            "photo": _in_one(self.photo_learner.both, second[0], *photos),
             "taught": taught,
         }
 
