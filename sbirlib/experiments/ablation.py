@@ -63,18 +63,12 @@ def ablate(
     variant with another configuration, and what `train` does. A training that diverges is passed over, and
     named in a TrainingError at the end.
     """
-    places = list(enumerate(variants))
     jobs = [
-        _Job(name, place, seed, base.updated({**changes, "run.seed": seed}), Path(out))
-        for seed in seeds
-        for place, (name, changes, trained) in places
-        if trained
+        _Job(name, place, seed, base.updated(changes | ({"run.seed": seed} if trained else {})), Path(out))
+        for place, (name, changes, trained) in enumerate(variants)
+        for seed in (seeds if trained else [UNTRAINED])
     ]
-    jobs += [
-        _Job(name, place, UNTRAINED, base.updated(changes), Path(out))
-        for place, (name, changes, trained) in places
-        if not trained
-    ]
+    jobs.sort(key=lambda job: job.seed)  # a table of all variants comes early
     _check(jobs, {variant.name: variant.changes for variant in variants})
     diverged = []
     for job in jobs:
@@ -128,7 +122,7 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         if different := differing_settings([found, by_name.get(row.variant, found)]):
             changed = "; ".join(f"{name} {old}, now {new}" for name, (old, new) in different.items())
             raise InputError(f"{path.parent} was trained with another configuration ({changed}); {ways}")
-    models: dict[str, list[Config]] = {}
+    models = {}
     for name, config in by_name.items():
         if unused := changes[name].keys() - config.flat():
             raise ConfigError(f"{name}: method {config.method} has no {', '.join(sorted(unused))}")
@@ -138,13 +132,12 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         pairs = training_folder(config.data.root, config.data.pattern, config.data.sketches)
         pairs.split("test")
         METHODS[config.method].needs.check(config.method, pairs, config)
-        same_model = repr(config.to_dict() | {"data": None, "optim": None, "run": None})
-        models.setdefault(same_model, []).append(config)
-    for configs in models.values():
-        model = build(configs[0], fetch=False)
-        for config in configs:
-            check_exactness(model, config, processes=1)
-            stage_ends(model.stages(), config.run.epochs)
+        used = {"data": None, "optim": config.optim.chunk, "run": config.run.epochs}
+        models[repr(config.to_dict() | used)] = config
+    for config in models.values():
+        model = build(config, fetch=False)
+        check_exactness(model, config, processes=1)
+        stage_ends(model.stages(), config.run.epochs)
 
 
 def _run(job: _Job) -> RunScore:
