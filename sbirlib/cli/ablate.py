@@ -36,7 +36,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
             out: Folder for runs/, results.csv (one row per run) and ablation.png.
             config: Hyper-parameters of every variant.
             preset: Where the defaults of all other flags come from.
-            grid: All methods and two baselines, or variants of ARNet; the first is compared with the others.
+            grid: All methods and two baselines, or variants of ARNet; the others are compared with the first.
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
             frozen: Also a row for this timm backbone as it is, without any training.
