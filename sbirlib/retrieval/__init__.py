@@ -2,7 +2,6 @@
 
 from sbirlib.retrieval.gallery import Gallery, Hit
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.rows import Rows, embed, embed_split
 from sbirlib.retrieval.scores import (
     Accuracy,
     Scores,
@@ -13,7 +12,7 @@ from sbirlib.retrieval.scores import (
     score_split,
     true_ranks,
 )  # fmt: skip
-from sbirlib.retrieval.search import Found, best_matches, score_all
+from sbirlib.retrieval.search import Found, Rows, best_matches, embed, embed_split, score_all
 
 __all__ = [
     "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "best_matches",

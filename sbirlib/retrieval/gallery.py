@@ -20,8 +20,7 @@ from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.rows import embed
-from sbirlib.retrieval.search import best_matches
+from sbirlib.retrieval.search import best_matches, embed
 from sbirlib.runs.atomic import replacing_file
 
 BATCH = 128  # photos that are decoded and embedded at a time

@@ -12,8 +12,7 @@ from sbirlib.data import LoadedSplit, PairFolder, load_split
 from sbirlib.errors import InputError
 from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.rows import embed_split
-from sbirlib.retrieval.search import score_all
+from sbirlib.retrieval.search import embed_split, score_all
 
 KS = (1, 5, 10)
 

@@ -1,16 +1,27 @@
-"""Exact search for the photos that match a sketch best: scores in blocks, and the best of all blocks."""
+"""From pictures to rows, a batch at a time, and exact search for the photos that match a sketch best."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from sbirlib.data.loading import LoadedSplit
+from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
+from sbirlib.methods.base import Method
 
 QUERIES, ROWS = 256, 8192  # in a block: what a method's `score` is given at a time
 
 Score = Callable[[Tensor, Tensor], Tensor]
+
+
+class Rows(NamedTuple):
+    """Rows of sketches (q, ...) and photos (g, ...), float32 on the CPU, as `Method.score` compares them."""
+
+    sketches: Tensor
+    photos: Tensor
 
 
 class Found(NamedTuple):
@@ -18,6 +29,30 @@ class Found(NamedTuple):
 
     scores: Tensor
     rows: Tensor
+
+
+@torch.inference_mode()
+def embed(
+    encode: Callable[[Tensor], Tensor], pixels: Tensor, *, device: torch.device | str = "cpu",
+    batch: int = 128, what: str = "embedding",
+) -> Tensor:  # fmt: skip
+    """(n, 3, s, s) uint8 -> rows (n, ...) float32 on the CPU, `batch` images at a time."""
+    # No progress bar for a single batch: a notebook shows no more than fifty in a cell.
+    starts = tqdm(range(0, len(pixels), batch), desc=what, disable=len(pixels) <= batch or None, leave=False)
+    return torch.cat([encode(to_float(pixels[i : i + batch], device)).float().cpu() for i in starts])
+
+
+def embed_split(
+    model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128
+) -> Rows:
+    """The rows of a loaded split, on `device` or where the model is, which is in eval mode meanwhile."""
+    device = device or next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")
+    sketches = embed(model.embed_sketches, data.sketches, device=device, batch=batch, what="sketches")
+    model.train(was_training)
+    return Rows(sketches, photos)
 
 
 @torch.inference_mode()
