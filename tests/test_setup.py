@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from sbirlib.config.config import markdown_table
+from tools.hyper_parameters import markdown_table
 
 ROOT = Path(__file__).parents[1]
 

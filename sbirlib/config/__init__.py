@@ -9,7 +9,6 @@ from sbirlib.config.config import (
     OptimConfig,
     RunConfig,
     knobs,
-    markdown_table,
     released_options,
 )  # fmt: skip
 from sbirlib.config.fields import Knob
@@ -17,5 +16,5 @@ from sbirlib.config.methods import LossConfig, MSTRConfig
 
 __all__ = [
     "PRESETS", "RELEASED", "Config", "DataConfig", "Knob", "LossConfig", "MSTRConfig", "ModelConfig",
-    "OptimConfig", "RunConfig", "knobs", "markdown_table", "released_options",
+    "OptimConfig", "RunConfig", "knobs", "released_options",
 ]  # fmt: skip

@@ -270,22 +270,3 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
             choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else None
             name, value = f"{head}.{leaf}".lstrip("."), getattr(settings, leaf)
             yield Knob(name, value, kind, unit, low, high, choices, field.description)
-
-
-def markdown_table() -> str:
-    """The table of notebooks/reference/hyper-parameters.md: defaults, ranges and what each field does."""
-    presets = {name: Config.preset(name).flat() for name in ("mini_full", "lite_full")}
-    head = ["field", "default", *presets, "range", "unit", "what it does"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    every: dict[str, Knob] = {}
-    for method in GROUPS:
-        for field in knobs(Config().updated({"method": method})):
-            every.setdefault(field.name, field)
-    for name, field in every.items():
-        default = field.default
-        values = [preset.get(name, default) for preset in presets.values()]
-        own = ["" if value == default else f"`{value}`" for value in values]
-        allowed = field.range.replace("|", "or")
-        row = [f"`{name}`", f"`{default}`", *own, allowed, field.unit, field.help]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)

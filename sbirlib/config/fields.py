@@ -25,17 +25,6 @@ class Knob(NamedTuple):
     choices: tuple[Any, ...] | None
     help: str
 
-    @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        if self.choices:
-            return " | ".join(map(str, self.choices))
-        if self.kind is bool:
-            return "true | false"
-        if isinstance(self.default, tuple):
-            return "whole numbers from 1"
-        return "" if self.low is None else f"{self.low:.7g} to {self.high:.10g}"
-
 
 def knob(default: Any, *, unit: str = "", **limits: Any) -> Any:
     """A field with its default, unit and limits (pydantic's `gt`, `ge`, `lt`, `le`)."""
