@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -30,38 +29,31 @@ def backward(
     if not chunk or chunk >= len(rows):
         batch = plan.batch(rows, accelerator.device)
         with drawing(*key, device=accelerator.device):
-            joint = joint_loss(accelerator, method, model(batch), batch)
-            accelerator.backward(joint.objective)
+            terms = joint_loss(accelerator, method, model(batch), batch)
+            accelerator.backward(accelerator.num_processes * terms["total"])
     else:
-        joint = _cached(accelerator, model, method, plan, rows.split(chunk), key)
-    return torch.stack([joint.terms[name].detach().float() for name in method.terms])
+        terms = _cached(accelerator, model, method, plan, rows.split(chunk), key)
+    return torch.stack([terms[name].detach().float() for name in method.terms])
 
 
-class JointLoss(NamedTuple):
-    """The loss `terms` of all pairs of a step, and the scalar that this process differentiates."""
-
-    terms: dict[str, Tensor]
-    objective: Tensor
-
-
-def joint_loss(accelerator: Accelerator, method: Method, rows: dict[str, Tensor], batch: Batch) -> JointLoss:
-    """The loss of the pairs of all processes, and what each must differentiate so that their mean is right.
+def joint_loss(
+    accelerator: Accelerator, method: Method, rows: dict[str, Tensor], batch: Batch
+) -> dict[str, Tensor]:
+    """The loss terms of the pairs of all processes.
 
     Rows of other processes have no graph: each process finds the derivative by its own rows, and their sum is
-    the whole. Since processes average gradients, the objective is the loss times the number of processes.
+    the whole. Since processes average gradients, each must differentiate the loss times their number.
     """
-    count = accelerator.num_processes
-    if count > 1:
+    if accelerator.num_processes > 1:
         rows = {name: _everyone(accelerator, value) for name, value in rows.items()}
         batch = _labels(*map(gather, (batch.photo_ids, batch.numbers, batch.unlabelled_ids)))
-    terms = method.compare(rows, batch)
-    return JointLoss(terms, terms["total"] if count == 1 else count * terms["total"])
+    return method.compare(rows, batch)
 
 
 def _cached(
     accelerator: Accelerator, model: nn.Module, method: Method, plan: Epoch, parts: Sequence[Tensor],
     key: tuple[int, ...],
-) -> JointLoss:  # fmt: skip
+) -> dict[str, Tensor]:  # fmt: skip
     device, size = accelerator.device, sum(map(len, parts))
     encoded, labels = [], []
     with torch.no_grad():
@@ -78,8 +70,9 @@ def _cached(
         leaves[name] = whole.requires_grad_()
     known = _labels(*(torch.cat(values) for values in zip(*labels, strict=True)))
     with drawing(*key, len(parts), device=device):
-        joint = joint_loss(accelerator, method, leaves, known)
-    found = torch.autograd.grad(joint.objective, list(leaves.values()), allow_unused=True)
+        terms = joint_loss(accelerator, method, leaves, known)
+    total = accelerator.num_processes * terms["total"]
+    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     gradients = {name: value.float() for name, value in zip(leaves, found, strict=True) if value is not None}
     done = 0
     for number, rows in enumerate(parts):
@@ -94,7 +87,7 @@ def _cached(
                 surrogate = surrogate + (again[name].float() * own).sum()
             accelerator.backward(surrogate)
         done += len(rows)
-    return joint
+    return terms
 
 
 def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
