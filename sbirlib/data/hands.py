@@ -31,10 +31,10 @@ def redraw(sketches: Tensor, numbers: Tensor, strength: float) -> Tensor:
         return sketches
     own = rearrange(2 * numbers[:, :_OWN] - 1, "b n -> n b 1 1 1")
     amount = strength * (2 + own[0]) / 3
-    lattice, to_pixels = _lattice(sketches.shape[-1], numbers.device)
     noise = amount * _noise(numbers[:, _OWN:])
     # Three fields over the control points: where x and y are taken from, and how much ink is left.
-    x, y = lattice, lattice[:, None]
+    x = ((torch.arange(_FINE) - 1) * 2 / (_FINE - 3) - 1).to(numbers.device)
+    y, to_pixels = x[:, None], _splines(sketches.shape[-1], _FINE).to(numbers.device)
     lower = torch.sigmoid(6 * (y + 0.3 * own[1]))
     # Rather smaller than larger, since what leaves the picture is lost.
     across, down = (1 + amount * _STRETCH * (one + 0.25) for one in (own[2] + own[3] * lower, own[4]))
@@ -51,13 +51,10 @@ def redraw(sketches: Tensor, numbers: Tensor, strength: float) -> Tensor:
     ink = F.relu(ink * (1 + 0.6 * amount) - amount * _FAINTEST * darkest * own[11].clamp(min=0))
     ink = torch.minimum(ink, darkest)
     kept = ((_GAPS - fields[:, 2:]) * 20).clamp(0, 1)
-    gone = 1 - _sum(ink * kept) / _sum(ink).clamp(min=1e-6)
+    left, all_ink = (reduce(part, "b c h w -> b 1 1 1", "sum") for part in (ink * kept, ink))
+    gone = 1 - left / all_ink.clamp(min=1e-6)
     kept = torch.where(gone > _MOST, 1, kept)
     return 1 - ink * kept * (1 - amount * _PALER * own[12].clamp(min=0))
-
-
-def _sum(images: Tensor) -> Tensor:
-    return reduce(images, "b c h w -> b 1 1 1", "sum")
 
 
 def _widened(ink: Tensor, width: Tensor) -> Tensor:
@@ -94,12 +91,6 @@ def _noise(numbers: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _multiples(numbers: int, count: int) -> Tensor:
     return torch.randint(8, (numbers, count), generator=torch.Generator().manual_seed(0)).float()
-
-
-def _lattice(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where the control points lie, and the splines that lead from them to the pixels."""
-    places = (torch.arange(_FINE) - 1) * 2 / (_FINE - 3) - 1
-    return places.to(device), _splines(size, _FINE).to(device)
 
 
 @lru_cache(maxsize=8)
