@@ -1,6 +1,7 @@
 """The order and the random numbers of an epoch, and the batches they make."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -86,19 +87,16 @@ class Epoch:
         sisters: bool = False,
     ) -> None:  # fmt: skip
         self.data, self.config, self.second_views, count = data, config, second_views, len(data.sketches)
-        self.order = torch.from_numpy(epoch_order(seed, epoch, count))
-        spare = len(data.unlabelled.photos) if data.unlabelled else 0
-        streams = [*range(6), *([_UNLABELLED, _UNLABELLED_SECOND] if spare else [])]
-        self._numbers = {stream: torch.from_numpy(draws(seed, epoch, stream, count)) for stream in streams}
-        drawn = count if config.redraw else 0
-        self._hands = torch.from_numpy(draws(seed, epoch, _REDRAW, drawn, REDRAWS))
-        self._made, drawn = data.made, count if data.made.any() else 0
-        self._dials = torch.from_numpy(draws(seed, epoch, _MADE, drawn, NUMBERS))
-        self._sisters = None
-        if sisters:
-            numbers = torch.from_numpy(draws(seed, epoch, _SISTER, count, 1)[:, 0])
-            self._sisters = find_sisters(data.photo_index, numbers)
+        self.order, self._made = torch.from_numpy(epoch_order(seed, epoch, count)), data.made
+
+        @cache  # a stream that no view asks for is never drawn
+        def numbers(stream: int, size: int = DRAWS) -> Tensor:
+            return torch.from_numpy(draws(seed, epoch, stream, count, size))
+
+        self._numbers = numbers
+        self._sisters = find_sisters(data.photo_index, numbers(_SISTER, 1)[:, 0]) if sisters else None
         # In the order of the steps: a photo is seen again only after all others.
+        spare = len(data.unlabelled.photos) if data.unlabelled else 0
         turns = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)
         self._unlabelled = torch.from_numpy(turns)[self.order.argsort()] if spare else None
 
@@ -112,13 +110,13 @@ class Epoch:
         photos, sketches = to_float(self.data.photos[photo_ids], device), self._sketches(rows, device)
 
         def view(images: Tensor, kind: str, stream: int) -> Tensor:
-            made = make_view(images, kind, self._numbers[stream][rows].to(device), config)
+            made = make_view(images, kind, self._numbers(stream)[rows].to(device), config)
             return made.expand(-1, 3, -1, -1)
 
         # Another hand draws the first view only: the second one, which it is matched with, keeps the details.
         redrawn, others = sketches, sketches
         if config.redraw:
-            redrawn = redraw(sketches, self._hands[rows].to(device), config.redraw)
+            redrawn = redraw(sketches, self._numbers(_REDRAW, REDRAWS)[rows].to(device), config.redraw)
         if self._sisters is not None:
             others = self._sketches(self._sisters[rows], device)
         nothing, second, wanted = sketches.new_empty(0), config.second_view, self.second_views
@@ -134,7 +132,7 @@ class Epoch:
             sketch_second=view(others, second, _SKETCH_SECOND) if wanted else nothing,
             photo_second=view(photos, second, _PHOTO_SECOND) if wanted else nothing,
             photo_ids=photo_ids.to(device),
-            numbers=self._numbers[_ROW][rows].to(device),
+            numbers=self._numbers(_ROW)[rows].to(device),
             unlabelled=unlabelled,
             unlabelled_second=unlabelled_second,
             unlabelled_ids=unlabelled_ids.to(device),
@@ -147,7 +145,7 @@ class Epoch:
         grey = self.data.grey or bool(made.all())
         sketches = to_float(self.data.sketches[rows], device)
         if made.any():
-            dials = self._dials[rows[made]].to(device)
+            dials = self._numbers(_MADE, NUMBERS)[rows[made]].to(device)
             drawn = pseudo_sketches(sketches[made], dials, edge_maps=self.data.edge_maps)
             sketches[made] = drawn.expand(-1, 3, -1, -1)
         return sketches[:, :1] if grey else sketches
