@@ -2,17 +2,8 @@
 
 from sbirlib.retrieval.gallery import Gallery, Hit
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.scores import (
-    Accuracy,
-    Scores,
-    accuracy_at,
-    accuracy_of,
-    evaluate,
-    score,
-    score_split,
-    true_ranks,
-)  # fmt: skip
-from sbirlib.retrieval.search import Found, Rows, best_matches, embed, embed_split, score_all
+from sbirlib.retrieval.scores import Accuracy, Scores, accuracy_at, accuracy_of, evaluate, score, score_split
+from sbirlib.retrieval.search import Found, Rows, best_matches, embed, embed_split, score_all, true_ranks
 
 __all__ = [
     "Accuracy", "Found", "Gallery", "Hit", "Rows", "Scores", "accuracy_at", "accuracy_of", "best_matches",

@@ -9,10 +9,9 @@ import torch
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data import LoadedSplit, PairFolder, load_split
-from sbirlib.errors import InputError
 from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.search import embed_split, score_all
+from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
 KS = (1, 5, 10)
 
@@ -96,18 +95,6 @@ def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
 
     interval = binomtest(hits, queries).proportion_ci(0.95, method="wilson")
     return Accuracy(k, 100 * hits / queries, hits, queries, 100 * interval.low, 100 * interval.high)
-
-
-def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
-    """Rank of each query's photo: (q, g) similarities and (q,) rows -> (q,) int64, 1 = first.
-
-    Ties count against the model: a photo as similar as the true one comes before it. Raises InputError if a
-    similarity is not a number.
-    """
-    if np.isnan(similarity).any():
-        raise InputError("similarities contain NaN: the model is broken (did training diverge?)")
-    true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
-    return (similarity >= true).sum(axis=1)
 
 
 def score(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -83,6 +84,18 @@ def best_matches(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Foun
         parts.append(best)
     keys = torch.cat(parts)
     return Found(_ordered(keys >> 32).int().view(torch.float32), 0xFFFFFFFF - (keys & 0xFFFFFFFF))
+
+
+def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
+    """Rank of each query's photo: (q, g) similarities and (q,) rows -> (q,) int64, 1 = first.
+
+    Ties count against the model: a photo as similar as the true one comes before it. Raises InputError if a
+    similarity is not a number.
+    """
+    if np.isnan(similarity).any():
+        raise InputError("similarities contain NaN: the model is broken (did training diverge?)")
+    true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
+    return (similarity >= true).sum(axis=1)
 
 
 def _keys(scores: Tensor, start: int) -> Tensor:
