@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -226,23 +225,6 @@ class Method(nn.Module):
         if images.numel() and (most := float(images.detach().amax())) > 2:
             raise ValueError(f"expected float images in [0, 1], found values up to {most:g}; divide by 255")
         return fit_square(images, self.image_size, self.fit)
-
-
-def by_blocks(
-    compare: Callable[[Tensor, Tensor], Tensor], sketches: Tensor, photos: Tensor, *,
-    block: tuple[int, int] = (16, 256),
-) -> Tensor:  # fmt: skip
-    """What `compare` finds for every pair of sketch rows (q, ...) and photo rows (g, ...): (q, g).
-
-    For methods that compare pair by pair: `compare` broadcasts (a, 1, ...) and (1, c, ...) to (a, c), and is
-    given a `block` of so many sketches and photos at a time, so that only the result grows with q * g.
-    """
-
-    def strip(some: Tensor) -> Tensor:
-        parts = photos.split(block[1])
-        return torch.cat([compare(some[:, None], others[None]) for others in parts], dim=1)
-
-    return torch.cat([strip(some) for some in sketches.split(block[0])])
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -12,7 +12,7 @@ from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.layers.losses import other_photos
 from sbirlib.layers.weights import BackboneError
-from sbirlib.methods.base import Method, Paper, PatchEncoder, by_blocks
+from sbirlib.methods.base import Method, Paper, PatchEncoder
 
 
 class Match(NamedTuple):
@@ -93,8 +93,13 @@ class PartSBIR(Method):
 
         In fp64, so that equal photos get equal scores wherever they stand.
         """
-        pairs = by_blocks(lambda *rows: self.match(*map(Tensor.double, rows)).distance, sketches, photos)
-        return -pairs.float()
+
+        def apart(sketch: Tensor, photo: Tensor) -> Tensor:
+            return self.match(sketch.double(), photo.double()).distance
+
+        # A block of pairs at a time: only the result grows with q * g.
+        of_photos = torch.vmap(apart, (None, 0), chunk_size=256)
+        return -torch.vmap(of_photos, (0, None), chunk_size=16)(sketches, photos).float()
 
     def match(self, sketches: Tensor, photos: Tensor) -> Match:
         """Regions (..., m, d) of sketches and (..., n, d) of photos, whose first axes broadcast."""
