@@ -227,11 +227,14 @@ class Config:
     def updated(self, changes: dict[str, Any]) -> "Config":
         """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError.
 
-        Another `method` brings its own defaults with it, `DEFAULTS`.
+        Another `method` brings its own defaults with it, `DEFAULTS`, for what has still that of this one: a
+        preset that pools over a grid does so for every method.
         """
         values, method = dataclasses.asdict(self), changes.get("method", self.method)
         if method != self.method and isinstance(method, str):
-            changes = DEFAULTS.get(method, {}) | changes
+            here, before = self.flat(), Config().flat() | DEFAULTS[self.method]
+            own = DEFAULTS.get(method, {}).items()
+            changes = {name: value for name, value in own if here[name] == before[name]} | changes
         for name, value in changes.items():
             head, _, leaf = name.partition(".")
             if name == "method":
