@@ -76,7 +76,9 @@ class Backbone(nn.Module):
         for key, neutral in (("mean", 0.0), ("std", 1.0)):
             value = torch.tensor(cfg[key] if normalise else (neutral,) * 3)
             self.register_buffer(key, value, persistent=False)
-        self.dim, self.grid = self._measure(name, image_size)
+        self.name, (self.dim, self.grid) = name, self._measure(name, image_size)
+        if pool == "grid":
+            self.check_blocks("cells", cells)
 
     @property
     def uses_cls(self) -> bool:
@@ -115,6 +117,14 @@ class Backbone(nn.Module):
         if self.pool != "grid":
             return reduce(patches, "b n d -> b d", "mean")
         return rearrange(block_means(patches, self.cells), "b n d -> b (n d)")
+
+    def check_blocks(self, setting: str, blocks: int) -> None:
+        """Raises BackboneError that names the setting if the map cannot have so many parts on a side."""
+        side = self.grid[0]
+        if not 1 <= blocks <= side:
+            ways = f"choose 1 to {side}, larger images, or a CNN's smaller model.stride"
+            has = f"the map of {self.name!r} has {side} x {side} tokens"
+            raise BackboneError(f"{setting} = {blocks}: {has}; {ways}")
 
     def _tokens(self, features: Tensor, early: Tensor | None) -> Tokens:
         if features.ndim == 3:
@@ -183,8 +193,6 @@ class Backbone(nn.Module):
         if width != expected or side * side != count:
             found = f"{count} tokens of size {width}, not a square grid of size {expected}"
             raise BackboneError(f"backbone {name!r} gives {found}; {CHOOSE}")
-        if self.pool == "grid" and not 1 <= self.cells <= side:
-            raise BackboneError(f"cells = {self.cells}: the map of {name!r} has {side} x {side} tokens")
         return cls.shape[1], (side, side)
 
 

@@ -11,7 +11,6 @@ from sbirlib.config.methods import PartSBIRConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.layers.losses import other_photos
-from sbirlib.layers.weights import BackboneError
 from sbirlib.methods.base import Method, Paper, PatchEncoder
 
 
@@ -52,11 +51,7 @@ class PartSBIR(Method):
         settings = part_sbir or PartSBIRConfig()
 
         def encoder(trunk: Backbone) -> PatchEncoder:
-            side, asked = trunk.grid[0], settings.regions
-            if asked > side:
-                grid = f"the {side} x {side} patch tokens of backbone {backbone!r}"
-                ways = f"at most {side}, larger images, or a CNN's smaller model.stride"
-                raise BackboneError(f"part_sbir.regions = {asked}: finer than {grid}; choose {ways}")
+            trunk.check_blocks("part_sbir.regions", settings.regions)
             return PatchEncoder(trunk, nn.Identity())
 
         super().__init__(encoder, backbone, **options)

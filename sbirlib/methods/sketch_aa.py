@@ -10,7 +10,6 @@ from sbirlib.config.methods import SketchAAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.layers.losses import other_photos
-from sbirlib.layers.weights import BackboneError
 from sbirlib.methods.base import Method, Paper, PatchEncoder
 
 
@@ -39,11 +38,7 @@ class SketchAA(Method):
         settings = sketch_aa or SketchAAConfig()
 
         def encoder(trunk: Backbone) -> PatchEncoder:
-            side, finest = trunk.grid[0], max(settings.levels)
-            if finest > side:
-                grid = f"the {side} x {side} patch tokens of backbone {backbone!r}"
-                ways = f"levels up to {side}, larger images, or a CNN's smaller model.stride"
-                raise BackboneError(f"sketch_aa.levels: {finest} is finer than {grid}; choose {ways}")
+            trunk.check_blocks("sketch_aa.levels", max(settings.levels))
             return PatchEncoder(trunk, Hierarchy(trunk.width, embed_dim, settings))
 
         super().__init__(encoder, backbone, **options)

@@ -160,6 +160,6 @@ def test_regions_without_a_direction_have_a_finite_gradient():
 
 
 def test_regions_finer_than_the_grid_are_refused():
-    words = r"part_sbir\.regions = 5: finer than the 4 x 4 patch tokens of backbone 'sbir_mini'"
+    words = r"part_sbir\.regions = 5: the map of 'sbir_mini' has 4 x 4 tokens; choose 1 to 4"
     with pytest.raises(BackboneError, match=words):
         model_of(regions=5)
