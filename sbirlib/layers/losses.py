@@ -1,4 +1,4 @@
-"""Losses that several methods share: InfoNCE, and the negatives of a triplet."""
+"""Losses that several methods share: InfoNCE, and triplets within a batch."""
 
 import torch
 from einops import rearrange
@@ -42,3 +42,11 @@ def other_photos(photo_ids: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     place = torch.minimum((numbers * counts).long(), counts - 1)
     chosen = others & (others.cumsum(dim=1) == place[:, None] + 1)
     return chosen.int().argmax(dim=1), counts > 0
+
+
+def euclidean_triplet(
+    anchor: Tensor, positive: Tensor, negative: Tensor, there: Tensor, margin: float
+) -> Tensor:
+    """Mean of [margin + |a - p| - |a - n|]+ over rows (b, d), of which those not `there` (b,) count as 0."""
+    loss = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
+    return (loss * there).mean()

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sbirlib.config.methods import EUPSConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers.losses import euclidean_triplet, other_photos
 from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage
 
 
@@ -131,7 +131,8 @@ class EUPS(Method):
         """L_ph of photos with and without a sketch, each other's negatives."""
         photos, second = rearrange(rows["photo"], "b (view kind) e -> view (kind b) e", view=2)
         negatives, there = other_photos(ids[: len(photos)], numbers[:, 1].repeat(2)[: len(photos)])
-        return {"intra_photo": self._triplet(photos, second, photos[negatives], there)}
+        loss = euclidean_triplet(photos, second, photos[negatives], there, self.options.margin)
+        return {"intra_photo": loss}
 
     def _learn(self, rows: dict[str, Tensor], ids: Tensor, numbers: Tensor) -> dict[str, Tensor]:
         """The three triplets, and KL(teacher's q || student's q) of sketches and both kinds of photos.
@@ -140,12 +141,12 @@ class EUPS(Method):
         """
         sketch, sister = rows["sketch"][:, :, 0].unbind(dim=1)
         augmented, photo = rows["photo"][:, :2, 0].unbind(dim=1)
-        count, tau = len(numbers), self.options.temperature
+        count, tau, margin = len(numbers), self.options.temperature, self.options.margin
         negatives, there = other_photos(ids[:count], numbers[:, 1])
         terms = {
-            "cross": self._triplet(sketch, photo, photo[negatives], there),
-            "intra_sketch": self._triplet(sketch, sister, sketch[negatives], there),
-            "intra_photo": self._triplet(photo, augmented, photo[negatives], there),
+            "cross": euclidean_triplet(sketch, photo, photo[negatives], there, margin),
+            "intra_sketch": euclidean_triplet(sketch, sister, sketch[negatives], there, margin),
+            "intra_photo": euclidean_triplet(photo, augmented, photo[negatives], there, margin),
         }
         taught = rearrange(rows["taught"].detach(), "b kind e -> (kind b) e")
         learnt = rearrange(rows["photo"][:, 1:, 1], "b kind e -> (kind b) e")
@@ -157,11 +158,6 @@ class EUPS(Method):
         apart = F.kl_div(found, goal, reduction="none", log_target=True).sum(dim=1).split(count)
         names = ("distil_sketch", "distil_photo", "distil_unlabelled")
         return terms | {name: part.mean() for name, part in zip(names, apart, strict=False)}
-
-    def _triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor, there: Tensor) -> Tensor:
-        margin = self.options.margin
-        loss = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
-        return (loss * there).mean()
 
 
 class TwoHeads(Encoder):

@@ -4,12 +4,11 @@ from typing import Any
 
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sbirlib.config.methods import SketchAAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers.losses import euclidean_triplet, other_photos
 from sbirlib.methods.base import Method, Paper, PatchEncoder
 
 
@@ -48,9 +47,7 @@ class SketchAA(Method):
         """Mean of [margin + |s - p| - |s - n|]+ over rows, n another photo of the batch."""
         negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
         sketch, photo = rows["sketch"].float(), rows["photo"].float()
-        margin = self.options.margin
-        loss = F.triplet_margin_loss(sketch, photo, photo[negatives], margin=margin, reduction="none")
-        return {"total": (loss * there).mean()}
+        return {"total": euclidean_triplet(sketch, photo, photo[negatives], there, self.options.margin)}
 
 
 class Hierarchy(nn.Module):
