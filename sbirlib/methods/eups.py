@@ -2,14 +2,12 @@
 
 import copy
 from collections.abc import Callable
-from itertools import compress
 from typing import Any, Self
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sbirlib.config.methods import EUPSConfig
 from sbirlib.data.batches import Batch
@@ -80,6 +78,7 @@ class EUPS(Method):
             self.teacher.eval()
         return self
 
+    @torch.no_grad()
     def after_step(self) -> None:
         """average = m * average + (1 - m) * learner, for weights and for the statistics of BatchNorm."""
         if self.stage == "teacher":
@@ -87,12 +86,11 @@ class EUPS(Method):
         averaged = nn.ModuleList([self.sketch_encoder, self.photo_encoder])
         learners = nn.ModuleList([self.sketch_learner, self.photo_learner])
         old, new = ([*part.parameters(), *part.buffers()] for part in (averaged, learners))
-        is_real = [mean.is_floating_point() for mean in old]
-        means, values = (list(compress(part, is_real)) for part in (old, new))
-        get_ema_multi_avg_fn(self.options.average)(means, values, 0)
         for mean, value in zip(old, new, strict=True):
-            if not mean.is_floating_point():  # a count has no average
-                mean.copy_(value)
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - self.options.average)
+            else:
+                mean.copy_(value)  # a count has no average
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Rows of two views (b, view, ...): embeddings of the teacher, or the learner's pairs of features.
