@@ -32,8 +32,9 @@ demo: $(READY)
 	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."
 	@echo "For the commands in the README: source $(BIN)/activate"
 
+# Two processes, each with the tests of a file at a time: they share what a file sets up.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # What takes minutes: the paper's five backbones in their real size, every fault many times, the demo's training, two
 # processes that train and resume, and the notebooks headless that the browser runs already.
