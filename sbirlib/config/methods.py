@@ -139,7 +139,7 @@ class PartSBIRConfig:
     """Entropy of the transport plan (Sinkhorn's); our own default."""
     iterations: int = knob(50, ge=1, le=10000)
     """Rounds of Sinkhorn's algorithm; our own default."""
-    adjacency: float = knob(1.0, ge=0, le=100)
+    adjacency: float = knob(0.1, ge=0, le=100)
     """Weight of the triplet on adjacencies of regions; form and default are our own."""
     cost: Literal["distance", "published"] = knob("distance")
     """What the plan makes small: 1 - similarity; published: the similarity, as in the authors' code."""
