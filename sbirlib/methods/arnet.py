@@ -1,4 +1,4 @@
-"""ARNet: two encoders, each seeing two views, aligned within and across the two domains."""
+"""ARNet (Jiang et al., AAAI 2025): two encoders, each seeing two views, aligned within and across domains."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -40,14 +40,7 @@ class ARNet(Method):
     """
 
     name = "arnet"
-    paper = Paper(
-        "ARNet: Self-Supervised FG-SBIR with Unified Sample Feature Alignment and "
-        "Multi-Scale Token Recycling",
-        "Jiang, Tang, Jiang, Yu, Wu",
-        "AAAI 2025",
-        "https://arxiv.org/abs/2406.11551",
-        "the paper, section 3; the mask of rows of the same photo is the kit's own",
-    )
+    paper = Paper.of(name)
     terms = ("total", "multi", "inter", "intra_sketch", "intra_photo", "recyc_sketch", "recyc_photo")
     needs = Needs(second_views=True)
     sketch_encoder: "RecyclingEncoder"

@@ -1,4 +1,4 @@
-"""B-Siamese: one encoder for both domains, photos as they are, and a triplet loss: the plain baseline."""
+"""B-Siamese (Sain et al., BMVC 2020): one encoder for both domains, a triplet loss: the plain baseline."""
 
 from typing import Any
 
@@ -13,19 +13,13 @@ from sbirlib.methods.base import Encoder, Method, Paper
 
 
 class BSiamese(Method):
-    """Global token, unit length, a linear layer to `embed_dim`, unit length (baseline of the paper below).
+    """Global token, unit length, a linear layer to `embed_dim`, unit length (baseline of the paper).
 
     Authors' code: InceptionV3 at 299 px, mean-pooled, 64 dimensions, Adam at 1e-4, batches of 12, 200 epochs.
     """
 
     name = "b_siamese"
-    paper = Paper(
-        "Cross-Modal Hierarchical Modelling for Fine-Grained Sketch Based Image Retrieval",
-        "Sain, Bhunia, Yang, Xiang, Song",
-        "BMVC 2020",
-        "https://arxiv.org/abs/2007.15103",
-        'github.com/aneeshan95/Cross-modal_Hierarchy_FGSBIR, "Few Baselines/B-Siamese"',
-    )
+    paper = Paper.of(name)
 
     def __init__(
         self, backbone: str = "inception_v3", *, embed_dim: int = 64, b_siamese: BSiameseConfig | None = None,

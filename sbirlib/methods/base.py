@@ -11,8 +11,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +23,8 @@ from sbirlib.config.methods import GROUPS
 from sbirlib.data import Batch, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
+
+_PAPERS = yaml.safe_load(Path(__file__).with_name("papers.yaml").read_text(encoding="utf-8"))
 
 
 class Paper(NamedTuple):
@@ -31,6 +35,11 @@ class Paper(NamedTuple):
     venue: str
     link: str
     source: str  # of its formulas
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """The entry of a method in papers.yaml."""
+        return cls(**_PAPERS[name])
 
 
 class Needs(NamedTuple):

@@ -1,4 +1,4 @@
-"""DSSA (Triplet-Att-SN): attention with a shortcut, coarse and fine features, a learned distance."""
+"""DSSA (Song et al., ICCV 2017): attention with a shortcut, coarse and fine features, a learned distance."""
 
 from typing import Any
 
@@ -24,15 +24,7 @@ class DSSA(Method):
     """
 
     name = "dssa"
-    paper = Paper(
-        "Deep Spatial-Semantic Attention for Fine-Grained Sketch-Based Image Retrieval",
-        "Song, Yu, Song, Xiang, Hospedales",
-        "ICCV 2017",
-        "https://openaccess.thecvf.com/content_iccv_2017/html/"
-        "Song_Deep_Spatial-Semantic_Attention_ICCV_2017_paper.html",
-        "github.com/yuqian1023/Deep_SBIR_tf, which lacks D_W; that from github.com/avalonstrel/TCNet, "
-        "models/losses.py",
-    )
+    paper = Paper.of(name)
     terms = ("total", "triplet", "regular")
     needs = Needs(edges=True)
     vectors = False  # not of unit length

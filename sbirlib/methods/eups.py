@@ -1,4 +1,4 @@
-"""EUPS-SBIR: triplets within each domain, and neighbourhoods that a teacher of photos alone has learnt."""
+"""EUPS-SBIR (Sain et al., CVPR 2023): triplets in each domain, and neighbourhoods by a teacher of photos."""
 
 import copy
 from collections.abc import Callable
@@ -31,13 +31,7 @@ class EUPS(Method):
     """
 
     name = "eups"
-    paper = Paper(
-        "Exploiting Unlabelled Photos for Stronger Fine-Grained SBIR",
-        "Sain, Bhunia, Koley, Chowdhury, Chattopadhyay, Xiang, Song",
-        "CVPR 2023",
-        "https://arxiv.org/abs/2303.13779",
-        "abstract, first page and figure of the paper; there is no public code, so details are our own",
-    )
+    paper = Paper.of(name)
     terms = (
         "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Part-SBIR: pictures as sets of regions, matched by optimal transport: a sketch may leave parts out."""
+"""Part-SBIR (Chowdhury et al., CVPR 2022): sets of regions, matched by transport; some may be left out."""
 
 from typing import Any, NamedTuple
 
@@ -34,13 +34,7 @@ class PartSBIR(Method):
     """
 
     name = "part_sbir"
-    paper = Paper(
-        "Partially Does It: Towards Scene-Level FG-SBIR with Partial Input",
-        "Chowdhury, Bhunia, Gajjala, Sain, Xiang, Song",
-        "CVPR 2022",
-        "https://arxiv.org/abs/2203.14804",
-        "github.com/pinakinathc/partially-does-it; a reconstruction of the adjacency term, which it lacks",
-    )
+    paper = Paper.of(name)
     terms = ("total", "transport", "adjacency")
     vectors = False
 

@@ -1,4 +1,4 @@
-"""SketchAA: a picture as a hierarchy of averaged blocks, put together from coarse to fine."""
+"""SketchAA (Yang et al., ICCV 2021): a picture as a hierarchy of averaged blocks, from coarse to fine."""
 
 from typing import Any
 
@@ -21,14 +21,7 @@ class SketchAA(Method):
     """
 
     name = "sketch_aa"
-    paper = Paper(
-        "SketchAA: Abstract Representation for Abstract Sketches",
-        "Yang, Pang, Zhang, Song",
-        "ICCV 2021",
-        "https://openaccess.thecvf.com/content/ICCV2021/html/"
-        "Yang_SketchAA_Abstract_Representation_for_Abstract_Sketches_ICCV_2021_paper.html",
-        "a reconstruction from the abstract: no code was published",
-    )
+    paper = Paper.of(name)
 
     def __init__(
         self, backbone: str = "resnet50", *, embed_dim: int = 512, sketch_aa: SketchAAConfig | None = None,

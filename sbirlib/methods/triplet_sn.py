@@ -1,4 +1,4 @@
-"""Triplet-SN: photos as edge maps, so that one network sees both domains, and a triplet loss."""
+"""Triplet-SN (Yu et al., CVPR 2016): photos as edge maps, one network for both, and a triplet loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,13 +29,7 @@ class TripletSN(Method):
     """
 
     name = "triplet_sn"
-    paper = Paper(
-        "Sketch Me That Shoe",
-        "Yu, Liu, Song, Xiang, Hospedales, Loy",
-        "CVPR 2016",
-        "https://doi.org/10.1109/CVPR.2016.93",
-        "github.com/yuqian1023/Deep_SBIR_tf",
-    )
+    paper = Paper.of(name)
     needs = Needs(edges=True)
 
     def __init__(
