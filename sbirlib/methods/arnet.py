@@ -61,6 +61,10 @@ class ARNet(Method):
 
         super().__init__(encoder, backbone, **options)
         self.loss = loss
+        # Only the terms within a domain look at them.
+        self.second_views = bool(loss.intra_sketch or loss.intra_photo)
+        if getattr(self.sketch_encoder.mstr, "attention", "tokens") != "tokens":
+            self.indivisible = "mstr.attention = 'batch' lets the images of a batch see each other"
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
@@ -111,18 +115,6 @@ class ARNet(Method):
             "recyc_photo": rows["recyc_photo"],
         }
         return {"total": sum(getattr(self.loss, name) * term for name, term in terms.items()), **terms}
-
-    @property
-    def second_views(self) -> bool:
-        """Only the terms within a domain look at them."""
-        return bool(self.loss.intra_sketch or self.loss.intra_photo)
-
-    @property
-    def indivisible(self) -> str:
-        """With `mstr.attention` as released, the images of a batch see each other."""
-        if getattr(self.sketch_encoder.mstr, "attention", "tokens") == "tokens":
-            return ""
-        return "mstr.attention = 'batch' lets the images of a batch see each other"
 
 
 class RecyclingEncoder(Encoder):

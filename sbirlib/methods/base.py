@@ -143,6 +143,8 @@ class Method(nn.Module):
         self.config: Config | None = None  # of the run that trained the weights
         self.origin = "untrained"  # where the weights come from, in words
         self.stage = ""  # the one being trained
+        self.second_views = self.needs.second_views  # whether a batch has them, with these settings
+        self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so
 
         def build() -> Encoder:
             return encoder(Backbone(backbone, image_size=image_size, **options))
@@ -162,16 +164,6 @@ class Method(nn.Module):
         model = asdict(config.model)
         own = {group: getattr(config, group) for group in GROUPS[config.method]}
         return cls(model.pop("backbone"), fit=config.data.fit, **own, **model)
-
-    @property
-    def second_views(self) -> bool:
-        """Whether a batch has second views, as the method needs them with these settings."""
-        return self.needs.second_views
-
-    @property
-    def indivisible(self) -> str:
-        """Why a batch cannot be split into chunks or over processes; empty where it can."""
-        return ""
 
     @property
     def passes(self) -> float:
