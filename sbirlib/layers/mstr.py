@@ -53,6 +53,8 @@ class MSTR(nn.Module):
         super().__init__()
         _check_sizes(dim, grid, scales, heads, channels)
         self.grid, self.scales, self.channels = grid, tuple(scales), channels
+        # How many each scale contributes to the m of `Recycled.cells`.
+        self.cells_by_scale = [math.prod(grid) // scale**2 for scale in scales]
 
         def transformer() -> nn.Module:
             layer = nn.TransformerEncoderLayer(dim, heads, feedforward, dropout, batch_first=True)
@@ -62,11 +64,6 @@ class MSTR(nn.Module):
         self.mix = nn.Linear(sum(self.cells_by_scale), tokens)
         self.weight = nn.Parameter(torch.tensor(float(weight))) if learn_weight else weight
         self.register_buffer("contrast", contrast_map(grid, self.scales), persistent=False)
-
-    @property
-    def cells_by_scale(self) -> list[int]:
-        """How many cells each scale contributes to the m of `Recycled.cells`."""
-        return [math.prod(self.grid) // scale**2 for scale in self.scales]
 
     def forward(self, cls: Tensor, patches: Tensor) -> Recycled:
         """Global token (b, d) and patch tokens (b, h * w, d), the grid row by row -> Recycled."""
