@@ -20,15 +20,17 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     return device.type == "cpu" and (_cpu_has("avx512_bf16") or _cpu_has("amx_bf16"))
 
 
-def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> None:
+def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> list[Any]:
     """Takes timm's attention layers off the fused kernel where the plain one, the same maths, is faster.
 
     On CPUs with bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16, as measured, than two
-    products with a softmax between them.
+    products with a softmax between them. Returns the layers that this changed, of whatever class.
     """
-    if bf16 and device.type == "cpu" and not _cpu_has("amx_bf16"):
-        for layer in _attention_layers(model):
-            layer.fused_attn = False
+    slow = bf16 and device.type == "cpu" and not _cpu_has("amx_bf16")
+    changed: list[Any] = [layer for layer in model.modules() if slow and getattr(layer, "fused_attn", False)]
+    for layer in changed:
+        layer.fused_attn = False
+    return changed
 
 
 @contextmanager
@@ -39,19 +41,13 @@ def forward_in(precision: Precision, model: nn.Module) -> Iterator[None]:
         # Without autocast, even a disabled one: not every torch has it on every device.
         yield
         return
-    before = [(layer, layer.fused_attn) for layer in _attention_layers(model)]
-    choose_attention(model, device, bf16=True)
+    changed = choose_attention(model, device, bf16=True)
     try:
         with torch.autocast(device.type, torch.bfloat16):
             yield
     finally:
-        for layer, fused in before:
-            layer.fused_attn = fused
-
-
-def _attention_layers(model: nn.Module) -> list[Any]:
-    """timm's, of whatever class."""
-    return [module for module in model.modules() if hasattr(module, "fused_attn")]
+        for layer in changed:
+            layer.fused_attn = True
 
 
 def _cpu_has(feature: str) -> bool:
