@@ -136,7 +136,8 @@ def evaluate(
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
-    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=ram_budget(model))
+    budget = (model.config.data if model.config else DataConfig()).ram_budget  # as in the model's run
+    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=budget)
     data = load_split(pairs.split(split), config, model.image_size)
     overlooked = len(data.split.overlooked)
     protocol = (
@@ -148,8 +149,3 @@ def evaluate(
         protocol += "; embedded in bf16"
     with forward_in(precision, model):
         return score_split(model, data, device=device, protocol=protocol)
-
-
-def ram_budget(model: Method) -> float:
-    """GiB of decoded images that may be in RAM: as in the model's run, or the default."""
-    return (model.config.data if model.config else DataConfig()).ram_budget
