@@ -24,8 +24,6 @@ MAX_TOTAL = 32 * 2**30  # bytes of one archive, unpacked
 MAX_RATIO = 200
 SMALL = 64 * 2**20  # bytes up to which an archive may shrink as much as it likes
 _IF_TRUSTED = "Nothing was unpacked; if you trust it, unpack it yourself and import the folder"
-# What an archive's own list states: name, kind ("file", "folder" or "other"), size, and how to get the bytes.
-_Members = Iterator[tuple[str, str, int, Callable[[], bytes]]]
 
 
 class ArchiveError(InputError):
@@ -104,7 +102,7 @@ def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
     with path.open("rb") as file:
         start = file.read(2)
     if _safely(path, lambda: zipfile.is_zipfile(path)):
-        return _safely(path, lambda: _list_members(path, _zip_members(path, stack)))
+        return _safely(path, lambda: _list_members(path, stack.enter_context(zipfile.ZipFile(path))))
     if start[:1] == b"\x80" or path.name.endswith(PICKLES):
         reason = f"is {A_PICKLE}. Import the archive or folder of the pictures instead"
     elif not start:
@@ -116,35 +114,31 @@ def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
     raise ArchiveError(f"{path}: {reason}")
 
 
-def _list_members(path: Path, members: _Members) -> list[Entry]:
+def _list_members(path: Path, archive: zipfile.ZipFile) -> list[Entry]:
     """The files of an archive, if all that its list states is harmless."""
-    entries, total = [], 0
-    for count, (name, kind, size, fetch) in enumerate(members, 1):
-        slashes = name.replace("\\", "/")  # as some programs on Windows write it
+    entries, total, packed = [], 0, path.stat().st_size
+    most = min(MAX_TOTAL, max(SMALL, MAX_RATIO * packed))
+    for count, info in enumerate(archive.infolist(), 1):
+        if info.flag_bits & 1:
+            raise ArchiveError(f"{path}: is encrypted; unpack it yourself and import the folder")
+        slashes = info.filename.replace("\\", "/")  # as some programs on Windows write it
         inside = _normal(slashes)
         if slashes.startswith("/") or ".." in inside.parts or re.match("[A-Za-z]:", slashes):
             reason = f"holds {slashes}, a path that leads out of it, as no honest archive does"
             raise ArchiveError(f"{path}: {reason}. Nothing was unpacked; download it again from its source")
-        if kind == "other":
-            raise ArchiveError(f"{path}: holds {name}, which is a link or device, not a file. {_IF_TRUSTED}")
-        total += size
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            which = f"{info.filename}, which is a link or device, not a file"
+            raise ArchiveError(f"{path}: holds {which}. {_IF_TRUSTED}")
+        total += info.file_size
         if count > MAX_FILES:
             raise _too_many(path)
-        if total > _most(path):
-            raise _bomb(path)
-        if kind == "file":
-            entries.append(Entry(inside, size, f"{path}, {inside}", fetch))
+        if total > most:
+            reason = f"unpacks to more than {most / 2**20:.0f} MiB from {packed / 2**20:.3f} MiB"
+            raise ArchiveError(f"{path}: {reason}, as a decompression bomb does. {_IF_TRUSTED}")
+        if not slashes.endswith("/"):
+            fetch = partial(archive.read, info)
+            entries.append(Entry(inside, info.file_size, f"{path}, {inside}", fetch))
     return entries
-
-
-def _zip_members(path: Path, stack: ExitStack) -> _Members:
-    archive = stack.enter_context(zipfile.ZipFile(path))
-    for info in archive.infolist():
-        if info.flag_bits & 1:
-            raise ArchiveError(f"{path}: is encrypted; unpack it yourself and import the folder")
-        kind = "folder" if info.filename.endswith(("/", "\\")) else "file"
-        plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-        yield info.filename, kind if plain else "other", info.file_size, partial(archive.read, info)
 
 
 def _safely(where: object, work: Callable[[], Any]) -> Any:
@@ -159,17 +153,6 @@ def _safely(where: object, work: Callable[[], Any]) -> Any:
 def _normal(name: str) -> PurePosixPath:
     # macOS writes an accent as a character of its own, and so the same name differently.
     return PurePosixPath(unicodedata.normalize("NFC", name))
-
-
-def _most(path: Path) -> int:
-    """Bytes that an archive may unpack to."""
-    return min(MAX_TOTAL, max(SMALL, MAX_RATIO * path.stat().st_size))
-
-
-def _bomb(path: Path) -> ArchiveError:
-    packed, unpacked = f"{path.stat().st_size / 2**20:.3f} MiB", f"{_most(path) / 2**20:.0f} MiB"
-    reason = f"unpacks to more than {unpacked} from {packed}, as a decompression bomb does"
-    return ArchiveError(f"{path}: {reason}. {_IF_TRUSTED}")
 
 
 def _too_many(path: Path) -> ArchiveError:

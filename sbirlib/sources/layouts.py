@@ -30,12 +30,12 @@ Files = list[tuple[Entry, PurePosixPath]]
 
 
 class _Placed(NamedTuple):
-    """A file, and what the folders around it say: the folder above them all, which side, which split."""
+    """A file, and what its folder says: where that lies, which side, and which split if it says so."""
 
     entry: Entry
     root: PurePosixPath
     side: str
-    split: str | None
+    split: str | None = None
 
     @property
     def readable(self) -> bool:
@@ -55,7 +55,6 @@ def arrange(listing: Listing, word: str, archive: Path) -> Files:
     2. photo and sketch, or names that end so (ShoeV2_photo, ShoeV2_sketch_png), beside the lists
        photo_train.txt, photo_test.txt and, if there, sketch_train.txt and sketch_test.txt, one name a line:
        QMUL's own form. With photo lists alone, a sketch goes with its photo, and the other way round.
-    3. photo/train, photo/test, sketch/train, sketch/test, or train/photo and so on: seen in the wild.
     Source: the READMEs of ARNet, DLI-Net and TCNet, and loaders of Shoe-V2 on GitHub.
 
     Pictures that go nowhere join the listing's faults. A pickle (ChairV2_Coordinate) is never opened. Raises
@@ -64,20 +63,19 @@ def arrange(listing: Listing, word: str, archive: Path) -> Files:
     placed = [found for entry in listing.entries if (found := _place(entry))]
     root = _root(listing, placed, word, archive)
     files = [found for found in placed if found.root == root]
-    paired = [found for found in files if _SPLIT_AND_SIDE.fullmatch(_bare(found.entry.path.parent.name))]
     lists = _lists(listing.entries, root, archive)
-    if not paired:
-        files = _one_folder_a_side(files, archive)
-        if lists:
-            files = _by_lists(files, lists, archive, listing.faults)
-        elif not all(found.split for found in files):
-            raise SourceError(
-                f"{archive}: has photos and sketches, but nothing that divides them into train and test: put "
-                "the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or name the "
-                f"folders trainA, trainB, testA, testB{_pickles(listing)}"
-            )
+    if paired := [found for found in files if found.split]:
+        files = paired
+    elif lists:
+        files = _by_lists(_one_folder_a_side(files, archive), lists, archive, listing.faults)
+    else:
+        raise SourceError(
+            f"{archive}: has photos and sketches, but nothing that divides them into train and test: put "
+            "the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or name the "
+            f"folders trainA, trainB, testA, testB{_pickles(listing)}"
+        )
     result: Files = []
-    for found in paired or files:
+    for found in files:
         path = found.entry.path
         if path.name.isprintable() and found.readable:
             result.append((found.entry, PurePosixPath(f"{found.split}{found.side}") / path.name))
@@ -89,23 +87,17 @@ def arrange(listing: Listing, word: str, archive: Path) -> Files:
 
 
 def _place(entry: Entry) -> _Placed | None:
-    """Reads the folder names from the inside out, as long as they mean something."""
+    """Reads the name of the folder that a file lies in."""
     if any(part.startswith(".") or part == "__MACOSX" for part in entry.path.parts):
         return None
-    side = split = None
-    parts = list(entry.path.parts[:-1])
-    while parts:
-        name = parts[-1].casefold() if side else _bare(parts[-1])
-        if both := _SPLIT_AND_SIDE.fullmatch(name):
-            split, side = split or both[1], side or both[2].upper()
-        elif one := _SIDE.fullmatch(name):
-            side = side or _SIDE_OF[one[1]]
-        elif name in SPLITS:
-            split = split or name
-        else:
-            break
-        parts.pop()
-    return _Placed(entry, _above(parts), side, split) if side else None
+    name, above = _bare(entry.path.parent.name), entry.path.parts[:-2]
+    while above and above[-1].casefold() == name:  # as Windows unpacks trainA.zip
+        above = above[:-1]
+    if both := _SPLIT_AND_SIDE.fullmatch(name):
+        return _Placed(entry, _above(above), both[2].upper(), both[1])
+    if one := _SIDE.fullmatch(name):
+        return _Placed(entry, _above(above), _SIDE_OF[one[1]])
+    return None
 
 
 def _bare(folder: str) -> str:
@@ -159,9 +151,9 @@ def _one_folder_a_side(files: Sequence[_Placed], archive: Path) -> list[_Placed]
     """Of ShoeV2_sketch (SVG) and ShoeV2_sketch_png, the one that can be read."""
     folders = defaultdict(lambda: defaultdict(list))
     for found in files:
-        folders[found.side, found.split][found.entry.path.parent].append(found)
+        folders[found.side][found.entry.path.parent].append(found)
     result = []
-    for (side, _), candidates in folders.items():
+    for side, candidates in folders.items():
         usable = [folder for folder, inside in candidates.items() if any(found.readable for found in inside)]
         usable = [folder for folder in usable if str(folder).endswith("_png")] or usable
         if len(usable) > 1:
