@@ -86,7 +86,7 @@ def test_a_run_survives_all_that_happens_to_it(
         | SETTINGS.get(backbone, {})
     )
     # Git is asked at every start, which takes a while.
-    monkeypatch.setattr("sbirlib.runs.provenance.code_state", lambda: "not asked for")
+    monkeypatch.setattr("sbirlib.runs.records.code_state", lambda: "not asked for")
     whole, out, moved, again = (tmp_path / name for name in ("whole", "run", "moved", "again"))
     [record], expected = trained(monkeypatch, few, config, whole)
     assert record.losses["total"] > 0

@@ -22,8 +22,7 @@ from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
-from sbirlib.runs.model import load_frozen
-from sbirlib.runs.released import load_released
+from sbirlib.runs.model import load_frozen, load_released
 
 Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
 

@@ -27,7 +27,7 @@ from sbirlib.retrieval import embed, evaluate, score_all
 from sbirlib.runs import Run, load_frozen
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.model import frozen
-from sbirlib.runs.provenance import data_fingerprint
+from sbirlib.runs.records import data_fingerprint
 from sbirlib.training.setup import check_exactness, stage_ends
 from sbirlib.training.trainer import TrainingError, train
 

@@ -24,7 +24,7 @@ from sbirlib.figures import accuracy_by_epoch, info_nce_example, message, traini
 from sbirlib.layers.losses import info_nce
 from sbirlib.panels.base import STYLE, Panel, Status, dropdown, slider
 from sbirlib.runs.folder import Run, find_runs, short_names
-from sbirlib.runs.history import EpochRecord
+from sbirlib.runs.records import EpochRecord
 from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import train
 

@@ -2,8 +2,7 @@
 
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run, find_runs, load_run
-from sbirlib.runs.model import load_frozen, save_model_folder
-from sbirlib.runs.released import load_released
+from sbirlib.runs.model import load_frozen, load_released, save_model_folder
 from sbirlib.runs.report import describe, write_page
 from sbirlib.runs.state import CheckpointWarning
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sbirlib.config.config import Config
 from sbirlib.methods.base import Method
-from sbirlib.runs import history, provenance, state
+from sbirlib.runs import records, state
 from sbirlib.runs.atomic import RunError, settled
 from sbirlib.runs.model import CONFIG, WEIGHTS, load_model_folder
 
@@ -15,7 +15,7 @@ class Run:
     """A folder that `train` writes: `best/` and `last/` (a model each), `state/` with checkpoints to go on
     from, `history.csv`, `start.yaml` with what the run began from, and the tracker's files.
 
-    One process at a time writes it (`runs.owner`); reading changes nothing, and raises a RunError that names
+    One process at a time writes it, its `Owner`; reading changes nothing, and raises a RunError that names
     the file and says what to do.
     """
 
@@ -94,11 +94,11 @@ class Run:
 
     def history(self) -> dict[str, list[Any]]:
         """The columns of history.csv, one entry per epoch: floats, NaN where nothing was measured."""
-        return history.read_history(self.history_file)
+        return records.read_history(self.history_file)
 
     def start(self) -> dict[str, Any]:
         """What the run began from."""
-        return provenance.read_beginning(self.start_file)
+        return records.read_beginning(self.start_file)
 
     def saved_config(self) -> Config:
         """The configuration of the newest whole checkpoint."""

@@ -20,7 +20,7 @@ from sbirlib.errors import first_line
 from sbirlib.methods.base import hidden_layers
 from sbirlib.runs.atomic import RunError, replacing
 from sbirlib.runs.model import WEIGHTS, read_weights, write_weights
-from sbirlib.runs.provenance import sha256
+from sbirlib.runs.records import sha256
 
 TRAINER, CHECKSUMS = "trainer.pt", "checksums.json"
 KEPT = 2  # the newest, and one to fall back on if that is damaged

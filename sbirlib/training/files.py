@@ -12,9 +12,8 @@ from torch import nn
 from sbirlib.config.config import Config
 from sbirlib.errors import InputError
 from sbirlib.runs import Run, save_model_folder
-from sbirlib.runs.atomic import RunError, unwritable, write_csv
-from sbirlib.runs.owner import Owner
-from sbirlib.runs.provenance import write_beginning
+from sbirlib.runs.atomic import Owner, RunError, unwritable, write_csv
+from sbirlib.runs.records import write_beginning
 from sbirlib.runs.state import Progress, save_state
 from sbirlib.training.setup import make_accelerator
 

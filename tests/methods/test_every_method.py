@@ -70,7 +70,7 @@ def config_of(tiny, few):
 def test_a_run_of_every_method(few, config_of, tmp_path, monkeypatch, method, backbone, share):
     config = config_of(method, backbone, share_encoders=share)
     # Git is asked at every start, which takes a while.
-    monkeypatch.setattr("sbirlib.runs.provenance.code_state", lambda: "not asked for")
+    monkeypatch.setattr("sbirlib.runs.records.code_state", lambda: "not asked for")
     records, expected = trained(monkeypatch, few, config, tmp_path / "whole")
     assert len(records) == config.run.epochs
     assert all(set(record.losses) == set(METHODS[method].terms) for record in records)

@@ -16,8 +16,7 @@ from sbirlib.layers.backbone import Backbone, BackboneError
 from sbirlib.layers.mstr import MSTR
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.model import load_frozen
-from sbirlib.runs.released import load_released
+from sbirlib.runs.model import load_frozen, load_released
 
 FOLDER = Path(__file__).parents[1] / "golden"
 KEYS = json.loads((FOLDER / "golden.json").read_text())["keys"]["arnet_basic"]

@@ -12,7 +12,7 @@ from PIL import Image
 from sbirlib import train
 from sbirlib.cli.app import main
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.provenance import code_state, data_fingerprint, versions
+from sbirlib.runs.records import code_state, data_fingerprint, versions
 from sbirlib.runs.report import describe, write_page
 
 

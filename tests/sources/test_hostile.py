@@ -57,7 +57,7 @@ from tools.hostile_files import (
     zipped,
 )
 
-from sbirlib.runs.history import read_history
+from sbirlib.runs.records import read_history
 
 NO_PICTURE = "is not a PNG, JPEG, WEBP, BMP image"
 SAVE_AS = "save it as one of .png"

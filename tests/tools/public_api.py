@@ -45,7 +45,7 @@ from sbirlib.miniclothes.dataset import Twin
 from sbirlib.retrieval.gallery import Hit
 from sbirlib.retrieval.intervals import Difference
 from sbirlib.retrieval.scores import Accuracy, Scores
-from sbirlib.runs.history import EpochRecord
+from sbirlib.runs.records import EpochRecord
 
 
 def train_and_search() -> list[Hit]:

@@ -23,7 +23,7 @@ from sbirlib.training import files
 WRITER = """
 import sys, time
 from pathlib import Path
-from sbirlib.runs.owner import Owner
+from sbirlib.runs.atomic import Owner
 owner = Owner(Path(sys.argv[1]))
 print("mine", flush=True)
 time.sleep(60)
