@@ -3,8 +3,7 @@
 from sbirlib.miniclothes.dataset import draw_miniclothes, near_twins
 from sbirlib.miniclothes.garments import Garment, Wardrobe, wardrobe
 from sbirlib.miniclothes.photo import render_photo
-from sbirlib.miniclothes.sketch import DESIGNERS, Designer, render_sketch
-from sbirlib.miniclothes.trace import trace_garment
+from sbirlib.miniclothes.sketch import DESIGNERS, Designer, render_sketch, trace_garment
 
 __all__ = [
     "DESIGNERS", "Designer", "Garment", "Wardrobe", "draw_miniclothes", "near_twins", "render_photo",

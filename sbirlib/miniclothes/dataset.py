@@ -131,15 +131,12 @@ def _holds(root: Path, header: dict) -> bool:
 
 
 def _check(seed: int, photos: Counts, sketches: Counts, size: int, workers: int | None) -> None:
-    if seed < 0:
-        raise InputError(f"seed={seed}: give 0 or more")
-    if size < 32:
-        raise InputError(f"size={size} pixels: ask for at least 32")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}: give at least 1, or None for one per processor")
+    numbers = [("seed", seed, 0), ("size (px)", size, 32), ("workers", workers, 1)]
+    numbers += [("train photos", photos[0], 1), ("test photos", photos[1], 1)]
+    for name, value, least in numbers:
+        if value is not None and value < least:
+            raise InputError(f"{name}={value}: give at least {least}")
     for split, photo, sketch in zip(("train", "test"), photos, sketches, strict=True):
-        if photo < 1:
-            raise InputError(f"photos={tuple(photos)}: {split} needs at least 1 photo")
         if not photo <= sketch <= len(DESIGNERS) * photo:
             counts, most = f"sketches={tuple(sketches)} for photos={tuple(photos)}", len(DESIGNERS)
             why = f"each {split} photo has 1 to {most} sketches"

@@ -276,21 +276,17 @@ def test_an_empty_folder_is_filled_and_stays_itself(tmp_path):
     [
         (dict(sketches=(11, 12)), r"sketches=\(11, 12\).*give 12 to 84"),
         (dict(sketches=(24, 43)), r"sketches=\(24, 43\).*give 6 to 42"),
-        (dict(photos=(0, 6)), r"photos=\(0, 6\).*train needs at least 1"),
-        (dict(size=8), "size=8 pixels"),
-        (dict(workers=0), "workers=0"),
-        (dict(seed=-1), "seed=-1"),
+        (dict(photos=(0, 6)), "train photos=0: give at least 1"),
+        (dict(photos=(12, 0)), "test photos=0: give at least 1"),
+        (dict(size=8), r"size \(px\)=8: give at least 32"),
+        (dict(workers=0), "workers=0: give at least 1"),
+        (dict(seed=-1), "seed=-1: give at least 0"),
     ],
 )
 def test_bad_arguments_name_value_and_fix(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         draw_miniclothes(tmp_path / "mini", **(SMALL | arguments))
     assert not (tmp_path / "mini").exists()
-
-
-def test_wardrobe_needs_a_photo_in_each_split():
-    with pytest.raises(ValueError, match="test=0 photos"):
-        wardrobe(0, 5, 0)
 
 
 def test_what_a_killed_drawing_left_does_not_stand_in_the_way(tmp_path):
