@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from filelock import FileLock
 from tyro.conf import arg
@@ -18,7 +18,7 @@ from sbirlib.errors import InputError
 from sbirlib.retrieval.gallery import Gallery, photos_in
 
 if TYPE_CHECKING:
-    from sbirlib.panels.app import DrawPage
+    from sbirlib.panels.draw import DrawPage
 
 SETTINGS = "SBIRLIB_APP"  # the variable by which the page's kernels know what to show
 # The notebook, and how it is served: it loads nothing from elsewhere, no other site may ask for it by a name
@@ -28,8 +28,7 @@ PAGE = Path(__file__).parent / "page"
 
 def app_command(
     model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10, port: int = 8866,
-    browser: bool = True, frame: bool = True,
-    on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "skip",
+    browser: bool = True,
 ) -> int:  # fmt: skip
     """Open a web page to draw on, with the photos found beside the drawing; Ctrl-C ends it.
 
@@ -39,8 +38,6 @@ def app_command(
         top: How many photos to show.
         port: Where on this machine the page is: http://localhost:PORT; 0 takes any free one.
         browser: Open the page in the browser.
-        frame: Centre and enlarge drawings before they are searched.
-        on_fault: What to do about photos that cannot be read: leave them out, or stop with their list.
     """
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
@@ -49,7 +46,7 @@ def app_command(
     port = _free_port(port)
     model.load()  # the page loads it again, but here it is told what is wrong with it
     with tempfile.TemporaryDirectory(prefix="sbirlib-app-", ignore_cleanup_errors=True) as temporary:
-        settings = {"model": vars(model), "photos": photos, "on_fault": on_fault, "top": top, "frame": frame}
+        settings = {"model": vars(model), "photos": photos, "top": top}
         settings |= {"kept": _kept(model, photos, Path(temporary)), "lock": Path(temporary, "lock")}
         os.environ[SETTINGS] = _json(settings)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PAGE.parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -61,7 +58,7 @@ def app_command(
 
 def draw_page() -> "DrawPage":
     """The page, in the notebook that `app` shows. Raises InputError where no `app` has started it."""
-    from sbirlib.panels.app import DrawPage
+    from sbirlib.panels.draw import DrawPage
 
     if SETTINGS not in os.environ:
         raise InputError("this notebook knows no photos: `python -m sbirlib app` shows it with yours")
@@ -75,14 +72,12 @@ def draw_page() -> "DrawPage":
         page.tell("Reading the model.", 0.0)
         model = ModelChoice(**settings["model"]).load()
         with FileLock(settings["lock"]):  # a second page waits for the first, and reads what that has kept
-            gallery = Gallery.from_folder(
-                model, settings["photos"], on_fault=settings["on_fault"], kept=kept, tell=count
-            )
+            gallery = Gallery.from_folder(model, settings["photos"], on_fault="skip", kept=kept, tell=count)
             page.search_in(gallery)
             if gallery.fresh or not kept.is_file():
                 gallery.save(kept)
 
-    return DrawPage(load, k=settings["top"], frame=settings["frame"])
+    return DrawPage(load, k=settings["top"])
 
 
 def _json(values: Any) -> str:

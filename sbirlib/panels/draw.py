@@ -1,20 +1,18 @@
-"""Draw and search: a canvas for notebooks, the most similar photos beside it, and the same for scripts.
+"""Draw and search: a canvas, the most similar photos beside it, and a web page of both.
 
 A drawing is a list of strokes. The query picture is made of them here, not in the browser, so a script
 can draw and search in the same way.
 """
 
-from __future__ import annotations
-
 import base64
-import io
 import json
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import ipywidgets
 import numpy as np
 import PIL.Image
 from ipycanvas import Canvas
@@ -29,7 +27,7 @@ from sbirlib.errors import InputError
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message, png_bytes
 from sbirlib.panels.base import Panel, Status
-from sbirlib.panels.hits import HitGrid
+from sbirlib.panels.hits import HitGrid, encoded, thumbnail
 from sbirlib.retrieval.gallery import Gallery, Hit
 
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
@@ -37,6 +35,9 @@ SEEN = '<div style="line-height: 1.4">what is searched with</div>'
 ON_PICTURE = "Strokes go on top of this picture; Clear takes it away."
 NOT_FRAMED = "No plain paper was found around a drawing in {}, so it is centred, but not cut out or enlarged."
 RUBBER = 24.0  # px, the width of the eraser
+# Voila confines what lies over everything to the part that scrolls.
+PAGE_STYLE = """<style>.sbir-wait { display: none }
+#rendered_cells, #jp-main-content-panel { contain: none !important }</style>"""
 
 
 class Sheet(NamedTuple):
@@ -50,7 +51,7 @@ class Sheet(NamedTuple):
         drawn = render_strokes(self.strokes)
         return drawn if self.paper is None else np.minimum(drawn, self.paper)
 
-    def without(self, rubber: Stroke) -> Sheet:
+    def without(self, rubber: Stroke) -> "Sheet":
         """The sheet once a rubber has passed over its strokes and its paper."""
         paper = self.paper
         if paper is not None:
@@ -76,15 +77,12 @@ class DrawPanel(Panel):
 
     `sample` is a picture file that is on the canvas from the start. A picture, be it the sample or an
     uploaded one, lies on the canvas like paper: strokes go on top of it, Clear takes it away. Undo
-    takes back the last step, whether that was a stroke, a picture or Clear. Without `frame` drawings are
-    searched as they are, neither centred nor enlarged. Until there is a gallery, which `search_in` gives it,
-    one can draw, but nothing is found.
+    takes back the last step, whether that was a stroke, a picture or Clear. Until there is a gallery, which
+    `search_in` gives it, one can draw, but nothing is found.
     """
 
-    def __init__(
-        self, gallery: Gallery | None, *, k: int = 10, sample: str | Path | None = None, frame: bool = True
-    ) -> None:
-        self.gallery, self.k, self.frame = gallery, k, frame
+    def __init__(self, gallery: Gallery | None, *, k: int = 10, sample: str | Path | None = None) -> None:
+        self.gallery, self.k = gallery, k
         self.hits: list[Hit] = []
         self.query = render_strokes([])
         self._sheets = [BLANK]
@@ -152,9 +150,8 @@ class DrawPanel(Panel):
     def load(self, path: str | Path, name: str | None = None) -> None:
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
         picture = read_image(path)
-        paper = (pen.frame_picture if self.frame else pen.centre_picture)(picture)
-        self._turn_to([*self._sheets, Sheet(paper)])
-        if self.frame and not pen.has_drawing(picture):
+        self._turn_to([*self._sheets, Sheet(pen.frame_picture(picture))])
+        if not pen.has_drawing(picture):
             self.status.say(NOT_FRAMED.format(name or path), alert=True)
 
     def undo(self) -> None:
@@ -175,10 +172,8 @@ class DrawPanel(Panel):
         """The query picture beside its photos."""
         if not self.hits:
             return message(HINT)
-        photos, titles = [], [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits]
-        for hit in self.hits:
-            photos.append(read_image(hit.path))
-            photos[-1].thumbnail((270, 270))  # twice what is shown
+        photos = [thumbnail(hit.path, 270) for hit in self.hits]  # px: twice what is shown
+        titles = [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits]
         of = f"the {len(photos)} most similar of {len(self.gallery.paths)} photos"
         kind = "cosine similarity" if self.gallery.model.vectors else "score"
         heading = f"{of}: rank and {kind}"
@@ -195,7 +190,7 @@ class DrawPanel(Panel):
     def _turn_to(self, sheets: list[Sheet]) -> None:
         """Searches with the last of these sheets, and shows it."""
         sheet = sheets[-1]
-        query = sheet.query() if self.frame else sheet.page()
+        query = sheet.query()
         blank = self.gallery is None or (sheet.paper is None and not sheet.strokes)
         found = [] if blank else search_picture(self.gallery, query, self.k)
         self._sheets, self.query, self.hits = sheets, query, found
@@ -207,9 +202,7 @@ class DrawPanel(Panel):
         # With four channels ipycanvas sends PNG; with three it would be a blurred JPEG.
         page = np.pad(self._sheets[-1].page(), ((0, 0), (0, 0), (0, 1)), constant_values=255)
         self.canvas.put_image_data(page)
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(self.query).save(buffer, "png")
-        self.seen.value = buffer.getvalue()
+        self.seen.value = encoded(PIL.Image.fromarray(self.query), "png")
 
     def _listen(self) -> None:
         """Mouse, finger and upload do what `stroke` and `load` do."""
@@ -266,3 +259,34 @@ class DrawPanel(Panel):
         button = Button(description=name, tooltip=tooltip, layout=Layout(width="auto"))
         button.on_click(lambda _: self._attempt(action))
         return button
+
+
+class DrawPage(VBox):
+    """The page of `python -m sbirlib app`: a DrawPanel of `k` photos, and how far the gallery is.
+
+    `load` runs in a thread of its own: it tells this page how far it is, and gives it the gallery to search.
+    """
+
+    def __init__(self, load: Callable[[Self], object], *, k: int) -> None:
+        self.panel, self.news = DrawPanel(None, k=k), Status()
+        self.bar = ipywidgets.FloatProgress(max=1.0, layout=Layout(width="100%", max_width="400px"))
+        parts = [HTML(PAGE_STYLE), self.news, self.bar, self.panel]
+        super().__init__(parts, layout=Layout(padding="0 10px"))
+        self._load = load
+        self.thread = threading.Thread(target=self._work, name="gallery", daemon=True)
+        self.thread.start()
+
+    def tell(self, what: str, share: float) -> None:
+        """Shows what is going on, and how much of it is done, in [0, 1]."""
+        self.news.say(f"{what} You can draw already; photos are found as soon as this is done.")
+        self.bar.value = share
+
+    def search_in(self, gallery: Gallery) -> None:
+        """Searches this gallery, and names the photos that are not in it."""
+        self.panel.search_in(gallery)
+        lost = f"; {gallery.skipped} more cannot be read, such as" if gallery.skipped else ""
+        self.news.say("\n".join([f"{len(gallery.paths)} photos{lost}", *map(str, gallery.left_out[:10])]))
+
+    def _work(self) -> None:
+        self.news.attempt(lambda: self._load(self))
+        self.bar.layout.display = "none"

@@ -4,6 +4,7 @@ import io
 from functools import lru_cache, partial
 from pathlib import Path
 
+import PIL.Image
 from ipywidgets import HTML, Box, Button, Image, VBox
 
 from sbirlib.data.images import read_image
@@ -24,7 +25,7 @@ class HitGrid(VBox):
         close.on_click(lambda _: self.close_photo())
         self._parts = (self.photo, self.name, close)
         self.full = VBox().add_class("sbir-full")
-        self._thumbnail = lru_cache(maxsize=512)(partial(_jpeg, side=THUMBNAIL))
+        self._thumbnail = lru_cache(maxsize=512)(lambda path: encoded(thumbnail(path, THUMBNAIL), "jpeg"))
         super().__init__([HTML(STYLE), self.status, self.grid, self.full])
         self.hits: list[Hit] = []
         self._cells: list[VBox] = []
@@ -54,14 +55,20 @@ class HitGrid(VBox):
         self.full.children, self.full.layout.display = (), "none"
 
     def _enlarge(self, hit: Hit) -> None:
-        self.photo.value = _jpeg(hit.path, LARGEST)
+        self.photo.value = encoded(thumbnail(hit.path, LARGEST), "jpeg")
         self.name.say(f"{hit.path.name}   (place {hit.rank}, similarity {hit.similarity:.2f})")
         self.full.children, self.full.layout.display = self._parts, "flex"
 
 
-def _jpeg(path: Path, side: int) -> bytes:
+def thumbnail(path: Path, side: int) -> PIL.Image.Image:
+    """The picture of a file, at most `side` px wide and high."""
     picture = read_image(path)
     picture.thumbnail((side, side))
+    return picture
+
+
+def encoded(picture: PIL.Image.Image, form: str) -> bytes:
+    """A picture as the bytes of a "jpeg" or "png" file."""
     buffer = io.BytesIO()
-    picture.save(buffer, "jpeg", quality=88)
+    picture.save(buffer, form, quality=88)
     return buffer.getvalue()
