@@ -21,8 +21,6 @@ from sbirlib.bench.recipe import ReleasedRecipe
 from sbirlib.config.config import Config
 from sbirlib.data import PairFolder, load_data
 from sbirlib.errors import first_line
-from sbirlib.methods import build
-from sbirlib.retrieval import best_matches
 from sbirlib.runs.atomic import write_text
 from sbirlib.training.setup import make_accelerator
 
@@ -36,7 +34,6 @@ PARTS: dict[str, list[tuple]] = {
     "input": [("mini",), ("basic",)],
     "step": [("mini",), ("mini_full",), ("basic",)],
     "evaluation": [("mini",), ("basic",)],
-    "search": [(1, 1000), (256, 1000), (1, 100_000), (256, 100_000)],
     "memory": [("mini_full", 256, 0), ("mini_full", 256, 8), ("basic", 16, 0), ("basic", 16, 8)],
     "import": [("-c", "import sbirlib"), ("-m", "sbirlib", "--help")],
 }
@@ -81,7 +78,7 @@ class Bench:
         Names on stderr what there was not enough memory for. Raises InputError for data that cannot be used,
         before anything is measured.
         """
-        if not {"input", "step", "evaluation", "memory"}.isdisjoint(self.parts):
+        if {*self.parts} - {"import"}:
             load_data(PairFolder(self.root), self.config("mini"))
         written = {"machine": machine(self.config("mini")), "rows": [], "not_measured": []}
         print(*(f"{k}: {v}" for k, v in written["machine"].items()), "", HEAD, sep="\n", flush=True)
@@ -134,13 +131,6 @@ class Bench:
             "evaluation": ("images/s", images, partial(trainer.validate, 0), recipe.evaluate),
         }
         return self._timed(f"{part}, {preset}, batch {size}", *ways[part])
-
-    def _search(self, part: str, queries: int, photos: int) -> BenchRow:
-        """Milliseconds of an exact search among random rows, on the CPU."""
-        sketches, gallery = (torch.randn(count, 512) for count in (queries, photos))
-        kit = partial(best_matches, build(self.config("mini")).score, sketches, gallery, 10)
-        title, plain = f"{part}, {queries} in {photos} photos", lambda: (sketches @ gallery.T).topk(10)
-        return self._timed(title, "ms", 1e3, kit, plain, against="topk of one product")
 
     def _memory(self, part: str, preset: str, pairs: int, chunk: int) -> BenchRow:
         """Peak MiB of one training step, on top of model and data."""

@@ -1,6 +1,5 @@
 """The commands `ablate`, `compare` and `published`."""
 
-import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from sbirlib.cli.flags import Flags, Start, flags_of, taking
+from sbirlib.cli.train import Flags, Start, flags_of, taking
 from sbirlib.errors import InputError, printable
 from sbirlib.experiments import ablation, finished, grids, published
 from sbirlib.training.signals import noted
@@ -91,11 +90,12 @@ def published_command(dataset: Positional[Table] = "all") -> int:
     Args:
         dataset: Which data set.
     """
-    print(f"{'data set':<11}{'method':<19}{'venue':<13}{'Acc@1':>6}{'Acc@5':>8}{'Acc@10':>8}{'queries':>9}")
-    for row in published.results(None if dataset == "all" else dataset):
-        acc1, acc5, acc10 = ("-" if math.isnan(value) else f"{value:.2f}" for value in row[3:6])
-        shown = f"{acc1:>6}{acc5:>8}{acc10:>8}{row.queries or '-':>9}"
-        print(f"{row.dataset:<11}{row.method:<19}{row.venue:<13}{shown}")
+    import pandas as pd  # slow to import
+
+    table = pd.DataFrame(published.results(None if dataset == "all" else dataset)).drop(columns="kit")
+    table["queries"] = table["queries"].astype(object).replace(0, "-")
+    names = ["data set", "method", "venue", "Acc@1", "Acc@5", "Acc@10", "queries"]
+    print(table.to_string(index=False, header=names, na_rep="-", float_format="%.2f"))
     print(
         "ClothesV1, ChairV2, ShoeV2: the repository of the ARNet paper (AAAI 2025, arXiv 2406.11551).\n"
         'ShoeV1, ChairV1, HandbagV1: table 2 of "Photo Pre-Training, But for Sketch" (CVPR 2023); most\n'

@@ -19,7 +19,7 @@ from sbirlib.bench import run as bench
 from sbirlib.bench.recipe import ReleasedRecipe, decoded, four_passes, view_of
 from sbirlib.bench.run import HEAD, Bench, BenchRow
 from sbirlib.cli.app import main
-from sbirlib.cli.bench import BenchPart
+from sbirlib.cli.methods import BenchPart
 from sbirlib.config.config import Config
 from sbirlib.retrieval.scores import score_split
 
@@ -36,7 +36,7 @@ def small(monkeypatch):
     full = Bench.config
     monkeypatch.setattr(Bench, "config", lambda self, preset: full(self, preset).updated(TINY))
     few = {part: rows[-1:] for part, rows in bench.PARTS.items()}
-    monkeypatch.setattr(bench, "PARTS", few | {"search": [(2, 30)], "memory": [("mini_full", 16, 4)]})
+    monkeypatch.setattr(bench, "PARTS", few | {"memory": [("mini_full", 16, 4)]})
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def once(monkeypatch):
 def stubbed(uncollected, monkeypatch):
     """Nothing is measured: every row is `ROW`."""
     monkeypatch.setattr(bench, "load_data", lambda pairs, config: None)
-    for part in ("trained", "search", "memory", "import"):
+    for part in ("trained", "memory", "import"):
         monkeypatch.setattr(Bench, f"_{part}", lambda self, part, *values: ROW)
 
 
@@ -77,13 +77,7 @@ def test_every_part_by_the_command(
     assert set(written["machine"]) == {"processor", "cores", "threads", "torch", "precision"}
     assert written["not_measured"] == []
     units = [(row["part"].partition(",")[0], row["unit"]) for row in written["rows"]]
-    assert units == [
-        ("input", "views/s"),
-        ("step", "views/s"),
-        ("evaluation", "images/s"),
-        ("search", "ms"),
-        ("memory", "MiB"),
-    ]
+    assert units == [("input", "views/s"), ("step", "views/s"), ("evaluation", "images/s"), ("memory", "MiB")]
     for row in written["rows"]:
         # What a process has freed before is not counted again: there memory may be 0.
         assert row["kit"] > 0 or row["unit"] == "MiB"
@@ -123,7 +117,7 @@ def test_import(monkeypatch):
 
 def test_the_command_line_does_not_import_the_benchmark():
     # In a fresh process: modules imported anew in this one would be others than the ones that tests hold.
-    names = "'sbirlib.cli.bench' in sys.modules, 'sbirlib.bench' in sys.modules"
+    names = "'sbirlib.cli.methods' in sys.modules, 'sbirlib.bench' in sys.modules"
     code = f"import sys, sbirlib.cli.app; print({names})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == "True False\n"
@@ -137,9 +131,8 @@ def test_a_ratio_above_one_is_in_favour_of_the_kit(unit, ratio):
 
 
 def test_what_is_zero_has_no_ratio():
-    assert (
-        str(BenchRow("search", "ms", "", 1234.5, 0.0, 0.0, 0.0)) == "| search | ms | 1230 | 0 | 0 | 0 |  |  |"
-    )
+    row = BenchRow("import", "s", "", 1234.5, 0.0, 0.0, 0.0)
+    assert str(row) == "| import | s | 1230 | 0 | 0 | 0 |  |  |"
     assert [ROW._replace(kit=kit, beside=beside).ratio for kit, beside in ((0, 3), (3, 0))] == [None, None]
 
 
@@ -158,9 +151,8 @@ def test_all_parts_are_measured_unless_some_are_named(stubbed, pairs, monkeypatc
     assert called == list(bench.PARTS) == list(get_args(BenchPart))
 
 
-@pytest.mark.parametrize("part", ["import", "search"])
-def test_what_needs_no_data_asks_for_none(part, stubbed):
-    assert main(["bench", "--part", part, "--root", "nowhere"]) == 0
+def test_importing_needs_no_data(stubbed):
+    assert main(["bench", "--part", "import", "--root", "nowhere"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -193,7 +185,7 @@ def test_a_picture_that_cannot_be_read_is_said_before_anything_is_measured(
 
 
 def test_where_nobody_tells_the_size_of_a_process(pairs, monkeypatch, capsys):
-    monkeypatch.setattr("sbirlib.cli.bench.Path.is_file", lambda path: False)
+    monkeypatch.setattr("sbirlib.cli.methods.Path.is_file", lambda path: False)
     assert main(["bench", "--part", "memory", "--device", "cpu"]) == 2
     assert "the part memory needs Linux, or a CUDA GPU" in capsys.readouterr().err
     monkeypatch.setattr(Bench, "__call__", lambda self: "memory" not in self.parts)
