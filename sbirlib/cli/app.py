@@ -8,12 +8,18 @@ from collections.abc import Callable, Sequence
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from sbirlib.cli.ablate import ablate_from, compare_command, published_command
 from sbirlib.cli.data import data_command
 from sbirlib.cli.draw import app_command
 from sbirlib.cli.methods import bench_command, methods_command, weights_command
 from sbirlib.cli.models import evaluate_command, picture_command, search_command
-from sbirlib.cli.train import report_command, start_of, train_from
+from sbirlib.cli.train import (
+    ablate_from,
+    compare_command,
+    published_command,
+    report_command,
+    start_of,
+    train_from,
+)
 from sbirlib.errors import InputError, printable
 
 

@@ -1,11 +1,17 @@
-"""Panels of controls for the notebooks, one file a notebook."""
+"""Panels of controls for the notebooks, and the data and model that these share."""
 
 from sbirlib.panels.base import Panel
-from sbirlib.panels.data import PairBrowser, SketchMaker, ViewExplorer
-from sbirlib.panels.demo import demo_config, demo_pairs, fast, load_or_train
+from sbirlib.panels.data import (
+    PairBrowser,
+    SketchMaker,
+    ViewExplorer,
+    demo_config,
+    demo_pairs,
+    fast,
+    load_or_train,
+)
 from sbirlib.panels.draw import DrawPanel, Sheet, search_picture
-from sbirlib.panels.retrieval import RetrievalBrowser
-from sbirlib.panels.tokens import AttentionExplorer, TokenDiscardExplorer
+from sbirlib.panels.model import AttentionExplorer, RetrievalBrowser, TokenDiscardExplorer
 from sbirlib.panels.training import InfoNCEPanel, RunComparer, TrainPanel
 
 __all__ = [

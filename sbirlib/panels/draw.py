@@ -26,8 +26,7 @@ from sbirlib.data.strokes import SIZE, Stroke, frame_strokes, render_strokes
 from sbirlib.errors import InputError
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message, png_bytes
-from sbirlib.panels.base import Panel, Status
-from sbirlib.panels.hits import HitGrid, encoded, thumbnail
+from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail
 from sbirlib.retrieval.gallery import Gallery, Hit
 
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."

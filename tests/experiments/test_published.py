@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from sbirlib.cli.ablate import Table
+from sbirlib.cli.train import Table
 from sbirlib.data.folders import RECORD
 from sbirlib.experiments.published import dataset_of, results, training_curve
 

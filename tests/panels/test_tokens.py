@@ -11,7 +11,7 @@ from sbirlib.analysis.attention import attention_maps, global_attention, patch_a
 from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import load_split
 from sbirlib.data.transforms import to_float
-from sbirlib.panels.tokens import ROLLOUT, AttentionExplorer, TokenDiscardExplorer
+from sbirlib.panels.model import ROLLOUT, AttentionExplorer, TokenDiscardExplorer
 from sbirlib.panels.training import RunComparer, settings_table
 from sbirlib.retrieval.scores import score_split
 from sbirlib.training.trainer import train

@@ -1,5 +1,6 @@
-"""Panels that look inside a trained model: what it attends to, and which tokens it can do without."""
+"""Panels that look at a trained model: what it finds, what it attends to, which tokens it can do without."""
 
+import math
 from functools import lru_cache, partial
 
 import numpy as np
@@ -10,15 +11,52 @@ from ipywidgets import HTML, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
 from sbirlib.analysis import attention, discard
-from sbirlib.data import LoadedSplit, as_picture, to_float
+from sbirlib.data import LoadedSplit, as_picture, read_image, to_float
 from sbirlib.errors import InputError
 from sbirlib.figures import message, retrieval_card, token_overlay, without_patches
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import BORDER, Panel, checkbox, dropdown, slider
-from sbirlib.retrieval import embed, true_ranks
+from sbirlib.panels.base import ALL, BORDER, Panel, checkbox, dropdown, slider
+from sbirlib.retrieval import Scores, embed, embed_split, score_all, true_ranks
 
 ROLLOUT = "all (rollout)"
 SIDE = 240  # px of the picture to click
+
+
+class RetrievalBrowser(Panel):
+    """A query sketch, the ten photos found first, and where the true one is."""
+
+    def __init__(self, model: Method, data: LoadedSplit, scores: Scores, *, k: int = 10) -> None:
+        self.split, self.scores, self.k = data.split, scores, k
+        self.photo_index = data.photo_index.numpy()
+        self.similarity = score_all(model.score, *embed_split(model, data)).numpy()
+        self.query = slider("query", max=0)
+        self.designer = dropdown("designer", [ALL, *filter(None, data.split.designers)])
+        self.failures = checkbox("failures only")
+        controls = [self.query, self.designer, self.failures]
+        super().__init__(HBox(controls), controls=controls)
+
+    def refill(self) -> None:
+        """The queries to leaf through: `rows` of the split's sketches."""
+        lowest, hand = 2 if self.failures.value else 1, self.designer.value
+        ranked = enumerate(zip(self.split.sketches, self.scores.ranks, strict=True))
+        self.rows = [row for row, (s, rank) in ranked if rank >= lowest and hand in (ALL, s.designer)]
+        self.query.max = max(0, len(self.rows) - 1)
+
+    def figure(self) -> Figure:
+        """The card of the chosen query."""
+        if not self.rows:
+            return message("no such query: every sketch of this choice found its photo first")
+        row = self.rows[min(self.query.value, len(self.rows) - 1)]
+        sketch, true, rank = self.split.sketches[row], self.photo_index[row], self.scores.ranks[row]
+        found = self.scores.order[row, : self.k].tolist()
+        shown = found if true in found else [*found, true]
+        titles = [f"{place}: {self.similarity[row, photo]:.2f}" for place, photo in enumerate(shown, start=1)]
+        titles[shown.index(true)] = f"rank {rank} true: {self.similarity[row, true]:.2f}"
+        heading = f"{sketch.path.stem}: the true photo has rank {rank} of {self.scores.gallery} "
+        heading += f"(query {self.rows.index(row) + 1} of {len(self.rows)})"
+        query, *photos = map(read_image, (sketch.path, *(self.split.photos[photo].path for photo in shown)))
+        place, width = shown.index(true), math.ceil(len(shown) / 2)
+        return retrieval_card(query, photos, titles, true_place=place, heading=heading, columns=width)
 
 
 class AttentionExplorer(Panel):
