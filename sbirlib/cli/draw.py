@@ -1,10 +1,10 @@
 """The command `app`: a web page to draw on, with the photos found beside the drawing."""
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +47,7 @@ def app_command(
     model.load()  # the page loads it again, but here it is told what is wrong with it
     with tempfile.TemporaryDirectory(prefix="sbirlib-app-", ignore_cleanup_errors=True) as temporary:
         settings = {"model": vars(model), "photos": photos, "top": top}
-        settings |= {"kept": _kept(model, photos, Path(temporary)), "lock": Path(temporary, "lock")}
+        settings |= {"kept": _kept(model, photos), "lock": Path(temporary, "lock")}
         os.environ[SETTINGS] = _json(settings)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PAGE.parents[2]), os.environ.get("PYTHONPATH", "")])
         print(f"The page is at http://localhost:{port}/ ; Ctrl-C ends it.", flush=True)
@@ -85,17 +85,12 @@ def _json(values: Any) -> str:
     return json.dumps(values, default=lambda path: str(path.resolve()))
 
 
-def _kept(model: ModelChoice, photos: Path, temporary: Path) -> Path:
+def _kept(model: ModelChoice, photos: Path) -> Path:
     """The file that keeps the gallery of these photos for this model: not among the photos, nor in the run,
-    which another process may be writing; a temporary one, with a message, if the cache cannot be written."""
+    which another process may be writing."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sbirlib")
-    try:
+    with contextlib.suppress(OSError):  # the page says so if it cannot be written, and searches all the same
         home.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=home).close()
-    except OSError as error:
-        why = f"{home} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can"
-        print(f"What is found out about the photos is lost when the app ends: {why}", file=sys.stderr)
-        home = temporary
     key = hashlib.sha256(_json([vars(model), photos]).encode()).hexdigest()[:12]
     return home / f"{photos.resolve().name}-{key}.safetensors"
 

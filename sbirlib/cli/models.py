@@ -192,14 +192,10 @@ def _check_outputs(json: Path | None = None, figure: Path | None = None, *inputs
     if json and figure and json.resolve() == figure.resolve():
         raise InputError(f"{json}: --json and --figure need a file each")
     for path in filter(None, (json, figure)):
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; name a file in it")
+        if path.is_dir() or not (path.exists() or os.access(path.parent, os.W_OK)):
+            raise InputError(f"{path}: name a file, in a folder that exists and can be written")
         if path.exists() and any(path.resolve().is_relative_to(place.resolve()) for place in inputs):
             raise InputError(f"{path}: would be written over a picture that is searched; name another file")
-        if not path.exists() and not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: the folder {path.parent} is read-only; name another one")
     if figure is not None:
         # Seaborn takes two seconds to import: only for a picture.
         from sbirlib.figures.style import check_format

@@ -176,15 +176,15 @@ def ablate_from(start: Start) -> Callable[..., int]:
             frozen: Also a row for this timm backbone as it is, without any training.
             weights: With frozen: a local file instead of the published weights.
         """
-        if (grid is not None) + bool(vary) != 1 and not (frozen and grid is None and not vary):
-            raise InputError("name either --grid or --vary (or --frozen alone)")
         settings = config.config()
-        if frozen is not None:
-            ablation.score_frozen(settings, frozen, weights=weights or "", out=out)
         variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
+        if frozen is not None:
+            variants.append(grids.frozen(frozen, weights or ""))
+        if (grid and vary) or not variants:
+            raise InputError("name either --grid or --vary (or --frozen alone)")
         # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
         with noted(signal.SIGTERM, lambda: signal.raise_signal(signal.SIGINT)):
-            for row in ablation.ablate(settings, variants, seeds, out=out) if variants else ():
+            for row in ablation.ablate(settings, variants, seeds, out=out):
                 seed = "not trained" if row.seed == finished.UNTRAINED else f"seed {row.seed}"
                 print(
                     f"{printable(row.variant)}, {seed}: Acc@1 {row.score['acc@1']:.1f} % "

@@ -24,7 +24,7 @@ from sbirlib.experiments.grids import Variant
 from sbirlib.experiments.published import dataset_of
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval import embed, evaluate, score_all
-from sbirlib.runs import Run, load_frozen
+from sbirlib.runs import Run
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.model import frozen
 from sbirlib.runs.records import data_fingerprint
@@ -64,9 +64,15 @@ def ablate(
     named in a TrainingError at the end.
     """
     jobs = [
-        _Job(name, place, seed, base.updated(changes | ({"run.seed": seed} if trained else {})), Path(out))
+        _Job(name, place, seed, base.updated({**changes, "run.seed": seed}), Path(out))
         for place, (name, changes, trained) in enumerate(variants)
-        for seed in (seeds if trained else [UNTRAINED])
+        for seed in seeds
+        if trained
+    ]
+    jobs += [
+        _Job(name, LAST, UNTRAINED, base.updated(changes), Path(out))
+        for name, changes, trained in variants
+        if not trained
     ]
     jobs.sort(key=lambda job: job.seed)  # a table of all variants comes early
     _check(jobs, {variant.name: variant.changes for variant in variants})
@@ -81,22 +87,6 @@ def ablate(
         yield row
     if diverged:
         raise TrainingError("; ".join(diverged))
-
-
-def score_frozen(base: Config, backbone: str, *, weights: str | Path = "", out: str | Path) -> RunScore:
-    """Adds the row of a timm backbone that nobody trained, scored on the data of `base`.
-
-    `weights` is a local file instead of the published ones. The row has no seed: compared with a variant, it
-    stands beside each of its runs. Raises what `load_frozen` and `evaluate` do, and InputError if `out` holds
-    that row for other data.
-    """
-    job = _Job(f"frozen {backbone}", LAST, UNTRAINED, base, Path(out))
-    there = job.result.is_file()
-    row = read_row(job.result) if there else _score(job, load_frozen(backbone, weights=weights), 0.0)
-    if row.config["data"] != base.to_dict()["data"]:
-        raise InputError(f"{job.folder} was scored with other settings of the data; choose another --out")
-    write_tables(out)
-    return row
 
 
 def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:

@@ -1,8 +1,7 @@
 """Arrays in, a matplotlib Figure out."""
 
 from sbirlib.figures.curves import accuracy_by_epoch, info_nce_example, interval_plot, training_curves
-from sbirlib.figures.embedding import embedding_map, project
-from sbirlib.figures.photos import image_grid, retrieval_card, retrieval_strip
+from sbirlib.figures.photos import embedding_map, image_grid, project, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
 from sbirlib.figures.tokens import discard_curves, distance_by_layer, heatmaps, token_overlay, without_patches
 

@@ -1,7 +1,6 @@
 """What the notebooks begin with: data, a model, and panels that show data before anything is trained."""
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -71,10 +70,6 @@ class PairBrowser(Panel):
         self.split = Dropdown(options=list(pairs.splits), description="split")
         self.designer = Dropdown(options=[ALL], description="designer")
         self.photo = Dropdown(description="photo")
-        self.refill()
-        # Begin where there is most to see.
-        drawn = Counter(sketch.photo_id for sketch in pairs.splits[self.split.value].sketches)
-        self.photo.value = next((photo for photo, _ in drawn.most_common(1)), None)
         controls = [self.split, self.designer, self.photo]
         super().__init__(HBox(controls), controls=controls)
 

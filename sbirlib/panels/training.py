@@ -4,6 +4,7 @@ import contextlib
 import html
 import itertools
 import shutil
+import textwrap
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,18 +31,18 @@ from sbirlib.training.trainer import train
 
 
 class RunComparer(Panel):
-    """Validation accuracy by epoch of several runs, and the settings in which they differ.
+    """Validation accuracy by epoch of the runs below a folder, and the settings in which they differ.
 
     Runs that cannot be read are named below the table and left out.
     """
 
-    def __init__(self, runs: str | Path | Sequence[str | Path]) -> None:
-        found, unread = find_runs(runs) if isinstance(runs, str | Path) else [Run(run) for run in runs], []
-        for run in list(found):
+    def __init__(self, folder: str | Path) -> None:
+        found, unread = [], []
+        for run in find_runs(folder):
             try:
                 run.history(), run.config()
+                found.append(run)
             except InputError as error:
-                found.remove(run)
                 unread.append(f"left out: {error}")
         self.names = short_names(found)
         names = list(self.names)
@@ -70,11 +71,8 @@ class RunComparer(Panel):
 
 def settings_table(names: Sequence[str], configs: Sequence[Config]) -> str:
     """An HTML table of the settings that differ: a row for each field, a column for each run."""
-    fields = differing_settings(configs)
-    if not fields:
-        return "These runs have the same settings."
-
-    return pd.DataFrame({name: map(str, values) for name, values in fields.items()}, names).T.to_html()
+    fields = {name: map(str, values) for name, values in differing_settings(configs).items()}
+    return pd.DataFrame(fields, names).T.to_html() if fields else "These runs have the same settings."
 
 
 class TrainPanel(Panel):
@@ -129,15 +127,14 @@ class TrainPanel(Panel):
         """The curves so far, or before the first epoch the settings in words."""
         if self.records:
             return training_curves(self.history)
-        values = [f"{name} = {self.controls[name].value}" for name in self.most_used]
-        lines = [",   ".join(values[i : i + 4]) for i in range(0, len(values), 4)]
-        return message("\n".join(["No epoch yet.", *lines]))
+        values = ", ".join(f"{name} = {self.controls[name].value}" for name in self.most_used)
+        return message(f"No epoch yet.\n{textwrap.fill(values, 100)}")
 
-    def start(self) -> bool:
-        """What the Train button does; False, with a reason in the panel, if a training is under way."""
+    def start(self) -> None:
+        """What the Train button does; says so in the panel if a training is under way."""
         if self.running:
             self.status.say("A training is under way: press Stop first.", alert=True)
-            return False
+            return
         self.folder = self._new_folder()
         self.records, self.error, self._stop = [], None, Stop()
         self.train_button.disabled, self.stop_button.disabled = True, False
@@ -145,7 +142,6 @@ class TrainPanel(Panel):
         self.refresh()
         self._thread = threading.Thread(target=self._work, name="training", daemon=True)
         self._thread.start()
-        return True
 
     def _new_folder(self) -> Path:
         """The next free `run-NN`, made at once, so that another panel takes another."""
@@ -208,21 +204,15 @@ class TrainPanel(Panel):
 
 
 def _control(knob: Knob) -> Widget:
-    """The control that fits a hyper-parameter's kind and limits."""
+    """The control that fits a hyper-parameter's kind; a value out of its limits is refused by Train."""
     label, size = knob.name.rpartition(".")[2], Layout(width="22em")
     common = dict(value=knob.default, description=label, tooltip=knob.help, style=STYLE, layout=size)
-    limits = {"min": -1e9 if knob.low is None else knob.low, "max": 1e9 if knob.high is None else knob.high}
     if knob.choices:
         return ipywidgets.Dropdown(options=knob.choices, **common)
-    if knob.kind is bool:
-        return ipywidgets.Checkbox(**common)
-    if knob.kind is int:
-        return ipywidgets.BoundedIntText(**common, **limits)
-    if knob.kind is float:
-        return ipywidgets.BoundedFloatText(**common, **limits, step=None)
     if isinstance(knob.default, tuple):
         return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
-    return ipywidgets.Text(**common)
+    kinds = {bool: ipywidgets.Checkbox, int: ipywidgets.IntText, float: ipywidgets.FloatText}
+    return kinds.get(knob.kind, ipywidgets.Text)(**common)
 
 
 class InfoNCEPanel(Panel):

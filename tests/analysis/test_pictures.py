@@ -188,4 +188,4 @@ def test_the_command_names_what_is_wrong(folder, pairs, tmp_path, capsys):
     assert main([*words, str(tmp_path / "a.doc")]) == 2
     assert "a.doc: a figure cannot be written in this format" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none" / "a.png")]) == 2
-    assert "does not exist; make it first" in capsys.readouterr().err
+    assert "a.png: name a file, in a folder that exists" in capsys.readouterr().err

@@ -16,8 +16,7 @@ from tools.batches import batch_of
 from torch.nn import functional as F
 
 from sbirlib.bench import run as bench
-from sbirlib.bench.recipe import ReleasedRecipe, decoded, four_passes, view_of
-from sbirlib.bench.run import HEAD, Bench, BenchRow
+from sbirlib.bench.run import HEAD, Bench, BenchRow, ReleasedRecipe, decoded, four_passes, view_of
 from sbirlib.cli.app import main
 from sbirlib.cli.methods import BenchPart
 from sbirlib.config.config import Config
@@ -288,7 +287,7 @@ def test_the_released_loader_decodes_four_times_a_pair(preset, small, pairs, mon
     split, (row, *_) = recipe.trainer.data.split, recipe.pairs.dataset
     sketch, photo = split.sketches[0].path, split.photos[split.photo_index[0]].path
     monkeypatch.setattr(
-        "sbirlib.bench.recipe.Image.open", lambda path, open=Image.open: opened.append(path) or open(path)
+        "sbirlib.bench.run.Image.open", lambda path, open=Image.open: opened.append(path) or open(path)
     )
     views = decoded([row, row])
     assert opened == [sketch, photo, sketch, photo] * 2

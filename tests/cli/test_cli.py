@@ -265,9 +265,9 @@ def test_bad_input_to_search(flags, message, run, pairs, capsys):
     ("flags", "message"),
     [
         ("--figure found.xyz", "found.xyz: a figure cannot be written in this format; known: "),
-        ("--figure .", "is a folder; name a file in it"),
-        ("--json .", "is a folder; name a file in it"),
-        ("--json none/found.json", "the folder none does not exist"),
+        ("--figure .", ".: name a file, in a folder that exists"),
+        ("--json .", ".: name a file, in a folder that exists"),
+        ("--json none/found.json", "none/found.json: name a file, in a folder that exists"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_found_before_the_work(
@@ -284,7 +284,10 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
 def test_a_read_only_place_is_found_before_the_work(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # nothing stops root
     assert main(words("evaluate --data.root . --run none --json", tmp_path / "a.json")) == 2
-    assert f"the folder {tmp_path} is read-only" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'a.json'}: name a file, in a folder that exists and can be written"
+        in capsys.readouterr().err
+    )
     (tmp_path / "a.json").write_text("")
     assert main(words("evaluate --data.root . --run none --json", tmp_path / "a.json")) == 2
     assert "none is not a run" in capsys.readouterr().err

@@ -56,21 +56,13 @@ def test_the_page_embeds_the_photos_and_keeps_them(run, clothes, served, tmp_pat
     assert kept.stat().st_mtime_ns == written
 
 
-def test_without_a_cache_the_photos_are_kept_while_the_app_runs(run, clothes, served, tmp_path, capsys):
+def test_what_cannot_be_kept_is_told_and_searched_all_the_same(run, clothes, served, tmp_path):
     (tmp_path / "cache").write_text("a file, not a folder")
-    assert app(run, clothes / "testB") == 0
-    assert len(served) == 1
-    assert f"{tmp_path / 'cache' / 'sbirlib'} cannot be written (Not a dir" in capsys.readouterr().err
-    kept = json.loads(os.environ[command.SETTINGS])["kept"]
-    assert "sbirlib-app-" in kept
-
-
-def test_what_cannot_be_kept_is_told_and_searched_all_the_same(run, clothes, served, monkeypatch):
     assert app(run, clothes / "testB") == 0
     settings = json.loads(os.environ[command.SETTINGS])
     os.mkdir(os.path.dirname(settings["lock"]))
-    monkeypatch.setenv(command.SETTINGS, json.dumps(settings | {"kept": "/proc/nowhere/kept.safetensors"}))
     full = page()
+    assert f"{tmp_path / 'cache' / 'sbirlib'}" in full.news.value
     assert "the gallery cannot be written" in full.news.value
     full.panel.stroke([(100, 100), (200, 200)])
     assert len(full.panel.hits) == 8

@@ -19,9 +19,9 @@ from sbirlib.cli.app import main
 from sbirlib.config.config import RELEASED, Config, released_options
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments import ablation
-from sbirlib.experiments.ablation import ablate, score_frozen
+from sbirlib.experiments.ablation import ablate
 from sbirlib.experiments.finished import compare, read_rows, summary, write_tables
-from sbirlib.experiments.grids import GRIDS, Variant, grid, vary
+from sbirlib.experiments.grids import GRIDS, Variant, frozen, grid, vary
 from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
 from sbirlib.runs.model import load_frozen
 from sbirlib.training.trainer import TrainingError
@@ -383,7 +383,8 @@ def tower(tmp_path_factory):
 def test_a_frozen_backbone_has_a_row_beside_every_run(done, base, tower, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(done, out)
-    row = score_frozen(base, "vit_tiny_patch16_224", weights=tower, out=out)
+    variants = [frozen("vit_tiny_patch16_224", tower)]
+    [row] = ablate(base, variants, (), out=out)
     expected = evaluate(load_frozen("vit_tiny_patch16_224", weights=tower), base.data.root)
     assert row.ranks == expected.ranks.tolist()
     assert read_rows(out)[-1] == row
@@ -395,9 +396,9 @@ def test_a_frozen_backbone_has_a_row_beside_every_run(done, base, tower, tmp_pat
         100 * np.mean(np.array(read_rows(out)[1].ranks) == 1) - row.score["acc@1"]
     )
     # A second time nothing is scored again; for other data it is refused.
-    assert score_frozen(base, "vit_tiny_patch16_224", weights="gone.pth", out=out) == row
-    with pytest.raises(InputError, match="other settings of the data"):
-        score_frozen(base.updated({"data.fit": "stretch"}), "vit_tiny_patch16_224", out=out)
+    assert list(ablate(base, variants, (), out=out)) == [row]
+    with pytest.raises(InputError, match="data.fit pad, now stretch"):
+        list(ablate(base.updated({"data.fit": "stretch"}), variants, (), out=out))
 
 
 def test_a_frozen_row_alone_from_the_command_line(base, tower, tmp_path, capsys):

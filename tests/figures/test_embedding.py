@@ -5,7 +5,7 @@ import pytest
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from sbirlib.errors import InputError
-from sbirlib.figures.embedding import embedding_map, project
+from sbirlib.figures.photos import embedding_map, project
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from ipywidgets import BoundedFloatText, BoundedIntText, Checkbox, Dropdown, IntsInput, Text
+from ipywidgets import Checkbox, Dropdown, FloatText, IntsInput, IntText, Text
 from tools.panels import PNG, picture_changes
 
 from sbirlib import Config, Gallery, evaluate, load_run
@@ -156,14 +156,12 @@ def test_the_worked_example_of_the_notebook_is_right():
 
 def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel, tiny):
     assert list(train_panel.controls) == [knob.name for knob in knobs()]
-    kinds = {int: BoundedIntText, float: BoundedFloatText, bool: Checkbox, str: Text}
+    kinds = {int: IntText, float: FloatText, bool: Checkbox, str: Text}
     for knob in knobs(tiny):
         control = train_panel.controls[knob.name]
         kind = Dropdown if knob.choices else IntsInput if knob.name == "mstr.scales" else kinds[knob.kind]
         assert isinstance(control, kind), knob.name
         assert control.tooltip == knob.help
-        if knob.low is not None:
-            assert (control.min, control.max) == (knob.low, knob.high)
     root = train_panel.config.data.root
     assert train_panel.config == tiny.updated({"data.root": root})
     assert train_panel.settings.titles == ("most used", "data", "model", "mstr", "loss", "optim", "run")
@@ -191,7 +189,7 @@ def test_finish_trains_once_and_returns_the_run(train_panel, capsys):
 def test_two_panels_started_together_train_in_folders_of_their_own(pairs, tiny, tmp_path):
     panels = [TrainPanel(pairs, tiny.updated({"run.seed": seed}), tmp_path / "runs") for seed in (0, 1)]
     for panel in panels:
-        assert panel.start()
+        panel.start()
     assert sorted(panel.finish().name for panel in panels) == ["run-01", "run-02"]
     assert all(load_run(panel.folder) for panel in panels)
 
@@ -230,19 +228,19 @@ def test_an_interrupt_while_waiting_acts_as_stop(train_panel, monkeypatch):
 
 def test_train_is_refused_while_a_training_runs_and_takes_a_new_folder_afterwards(train_panel):
     train_panel.controls["run.epochs"].value = 1
-    assert train_panel.start()
+    train_panel.start()
     first = train_panel.folder
     train_panel.train_button.click()
     assert "Stop first" in train_panel.status.value
     assert train_panel.folder == first
     train_panel.finish()
-    assert train_panel.start()
+    train_panel.start()
     assert train_panel.finish().name == "run-02"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "word"),
-    [("loss.temperature", 0.0, "loss.temperature"), ("model.backbone", "no_such_net", "no_such_net")],
+    [("run.epochs", 0, "run.epochs = 0"), ("model.backbone", "no_such_net", "no_such_net")],
 )
 def test_errors_stand_in_the_panel_in_red_and_are_raised(train_panel, name, value, word):
     train_panel.controls[name].value = value

@@ -115,12 +115,13 @@ def test_token_discard_explorer_without_recycling_or_attention(data):
 
 
 def test_run_comparer_draws_curves_and_lists_what_differs(pairs, tiny, run, tmp_path):
+    shutil.copytree(run, tmp_path / "tiny")
     other = tmp_path / "other"
     assert len(list(train(pairs, tiny.updated({"optim.lr": 1e-4}), out=other))) == 2
-    panel = RunComparer([run, other])
-    assert list(panel.runs.options) == ["tiny", "other"]
+    panel = RunComparer(tmp_path)
+    assert list(panel.runs.options) == ["other", "tiny"]
     table = "".join(panel.table.value.split())
-    assert f"<th>optim.lr</th><td>{tiny.optim.lr}</td><td>0.0001</td>" in table
+    assert f"<th>optim.lr</th><td>0.0001</td><td>{tiny.optim.lr}</td>" in table
     labels = panel.figure().axes[0].get_legend_handles_labels()[1]
     assert any("tiny" in label for label in labels)
     assert any("other" in label for label in labels)
