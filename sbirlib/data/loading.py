@@ -105,8 +105,7 @@ def _load_unlabelled(split: Split, config: Config) -> LoadedSplit | None:
     lost = {fault.path for fault in faults}
     photos = tuple(Photo(path, str(path)) for path in paths if path not in lost)
     rest = Split("unlabelled", (), photos, tuple(faults))
-    nothing = pixels[:0]
-    return LoadedSplit(rest, nothing, pixels, torch.empty(0, dtype=torch.int64)) if photos else None
+    return LoadedSplit(rest, pixels[:0], pixels, torch.empty(0, dtype=torch.int64)) if photos else None
 
 
 def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:
