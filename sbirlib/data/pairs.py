@@ -131,12 +131,6 @@ class Report(NamedTuple):
         if len(self.splits) > 1 and known:
             text = "photos of train and test have the same name; if they are the same, a test proves nothing"
             notes.append(f"  note: {len(known)} {text}")
-        named = (*EXTENSIONS, *images.OTHER_EXTENSIONS)
-        for folder in (self.root / f"{split.name}{side}" for split in self.splits for side in "AB"):
-            visible = images.list_visible(folder)
-            if other := [path.name for path in visible if path.suffix.lower() not in named]:
-                some = ", ".join(other[:3]) + (" ..." if len(other) > 3 else "")
-                notes.append(f"  note: {folder.name}/ holds what is not looked at: {len(other)} ({some})")
         return "\n".join(map(printable, lines + notes))
 
 

@@ -18,7 +18,6 @@ _LIST = re.compile(r"(photo|sketch)_(train|test)(?:_name)?\.txt")
 _EXTENSION = re.compile("|".join(re.escape(e) + "$" for e in (*EXTENSIONS, *OTHER_EXTENSIONS)), re.IGNORECASE)
 _SIDE_OF = {"photo": "B", "sketch": "A"}
 _CONTENT = {"A": "sketches", "B": "photos"}
-MAX_LIST = 16 * 2**20  # bytes of a list of names
 
 
 class SourceError(InputError):
@@ -178,8 +177,6 @@ def _lists(entries: Iterable[Entry], root: PurePosixPath, archive: Path) -> _Lis
         if not match or _above(entry.path.parts[:-1]) != root:
             continue
         where = f"{archive}, {entry.path}"
-        if entry.size > MAX_LIST:
-            raise SourceError(f"{where}: is larger than {MAX_LIST // 2**20} MiB; no list of names is")
         try:
             # Composed, as the names of an archive's files are.
             lines = unicodedata.normalize("NFC", entry.read().decode("utf-8-sig")).splitlines()

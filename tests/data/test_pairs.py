@@ -261,14 +261,8 @@ def test_the_released_pattern_knows_no_sketch_named_like_its_photo(folder):
     assert [(s.path.name, s.photo_id) for s in released.sketches] == [("a_1.png", "a"), ("a_2.png", "a")]
 
 
-def test_a_report_says_what_it_does_not_look_at_and_what_is_in_both_splits(clothes, tmp_path):
-    shutil.copytree(clothes, tmp_path / "data")
-    (tmp_path / "data" / "testB" / "more").mkdir()
-    shutil.copy(next((clothes / "testB").iterdir()), tmp_path / "data" / "testB" / "photo.jpe")
-    text = str(PairFolder(tmp_path / "data").report())
-    assert "note: testB/ holds what is not looked at: 2 (more, photo.jpe)" in text
-    assert "trainA/ holds" not in text
-    assert "same name" not in text
+def test_a_report_says_which_photos_are_in_both_splits(clothes, tmp_path):
+    assert "same name" not in str(PairFolder(clothes).report())
     for letter in "AB":
         shutil.copytree(clothes / f"train{letter}", tmp_path / "twice" / f"train{letter}")
         shutil.copytree(clothes / f"train{letter}", tmp_path / "twice" / f"test{letter}")
