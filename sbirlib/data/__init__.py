@@ -1,8 +1,7 @@
 """Pairs on disk, pictures in memory, and the views of a batch."""
 
 from sbirlib.data.batches import Batch, Epoch, epoch_batches, epoch_order
-from sbirlib.data.from_photos import pseudo_sketches, training_folder
-from sbirlib.data.hands import redraw
+from sbirlib.data.drawings import pseudo_sketches, redraw, training_folder
 from sbirlib.data.images import EXTENSIONS, Fault, ImageError, as_picture, as_pixels, read_image, read_pixels
 from sbirlib.data.loading import LoadedSplit, load_data, load_images, load_split
 from sbirlib.data.pairs import PairFolder

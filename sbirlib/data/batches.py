@@ -10,8 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.from_photos import NUMBERS, pseudo_sketches
-from sbirlib.data.hands import REDRAWS, redraw
+from sbirlib.data.drawings import NUMBERS, REDRAWS, pseudo_sketches, redraw
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import make_view, to_float
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
-from sbirlib.data.from_photos import NUMBERS, pseudo_sketches
+from sbirlib.data.drawings import NUMBERS, pseudo_sketches
 from sbirlib.data.images import Fault, faults_message, list_images, list_unread, read_all, read_pixels
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError, Photo, Split

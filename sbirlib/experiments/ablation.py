@@ -17,7 +17,7 @@ from accelerate import PartialState
 
 from sbirlib.config.config import Config, DataConfig, differing_settings
 from sbirlib.data import LoadedSplit, load_split
-from sbirlib.data.from_photos import training_folder
+from sbirlib.data.drawings import training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, read_row, write_tables
 from sbirlib.experiments.grids import Variant

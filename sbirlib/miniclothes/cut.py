@@ -1,4 +1,4 @@
-"""The measures a garment is cut by, and the curves it is made of.
+"""The measures a garment is cut by, the curves it is made of, and the pattern of its cloth.
 
 Body units: x = 0 is the centre front, y = 0 the highest point of the shoulder or of a
 waistband, y grows downwards, 1 is roughly the length of a long top.
@@ -150,6 +150,36 @@ def both(*parts: Part) -> list[Part]:
     """Each part and its mirror image."""
     twins = [part._replace(points=mirror(part.points), grain=-part.grain) for part in parts]
     return [part for pair in zip(parts, twins, strict=True) for part in pair]
+
+
+def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
+    """The second colour's bands or dots on one part laid out by `shapes.layout`, as closed polygons.
+
+    They run over the part's edges: cut them off at its outline.
+    """
+    across = garment.pattern in ("block", "chest band")
+    if part.cloth != "main" or not part.filled or garment.pattern == "plain" or (across and part.grain):
+        return []
+    if across:
+        split = between((0.36, 0.64), garment.pattern_scale)
+        top, high = (split, 1.0) if garment.pattern == "block" else (split - 0.12, 0.12)
+        return [box(0.5, top, 1.2, high)]
+    pitch = between((0.060, 0.115), garment.pattern_scale)
+    origin = part.points.mean(axis=0) if part.grain else np.array([0.5, 0.5])
+    reach = np.arange(-int(0.75 / pitch), int(0.75 / pitch) + 1) * pitch
+    level = [box(0.0, y, 1.6, pitch * 0.46) for y in reach]
+    upright = [band[:, ::-1] for band in level]
+    if garment.pattern == "dots":
+        angle = np.arange(12) * np.pi / 6
+        circle = 0.27 * pitch * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        marks = [off(circle, x + 0.5 * pitch * (row % 2), y) for row, y in enumerate(reach) for x in reach]
+    else:
+        marks = {"stripes down": upright, "checks": level + upright}.get(garment.pattern, level)
+    turn = np.deg2rad(part.grain + (40.0 if garment.pattern == "diagonal" else 0.0))
+    rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    low, high = part.points.min(axis=0) - 0.05, part.points.max(axis=0) + 0.05
+    placed = [mark @ rotate + origin for mark in marks]
+    return [mark for mark in placed if (mark.max(axis=0) > low).all() and (mark.min(axis=0) < high).all()]
 
 
 def pixels(points: np.ndarray, side: float) -> list[float]:

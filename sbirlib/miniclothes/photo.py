@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.ImageFilter import BoxBlur, GaussianBlur
 
-from sbirlib.miniclothes.cut import Part, off, pixels
+from sbirlib.miniclothes.cut import Part, off, pattern_marks, pixels
 from sbirlib.miniclothes.garments import TABLES, Garment
-from sbirlib.miniclothes.shapes import layout, pattern_marks
+from sbirlib.miniclothes.shapes import layout
 
 OVERSAMPLING = 2
 # Width (share of the frame) and darkness of the seam around a part. Details are piped: a plain seam is 1 px

@@ -1,4 +1,4 @@
-"""The parts of a garment as polylines, the same for photo and sketch.
+"""The parts of a garment as polylines, the same for photo and sketch: the body, and what is sewn on it.
 
 They are laid out in body units (see `cut`) and fitted into the unit square, in painter's order: the
 photo fills the very curves that the sketch inks.
@@ -8,8 +8,10 @@ import numpy as np
 
 from sbirlib.data.strokes import FILL_OF_FRAME
 from sbirlib.miniclothes.cut import Cut, Part, arc, between, bezier, both, box, chain, mirror, off, widen
-from sbirlib.miniclothes.details import buttons, details
 from sbirlib.miniclothes.garments import TABLES, Garment
+
+# Degrees by which the cloth of pockets is turned, as tailors do where a pattern would hide them.
+BIAS = 45.0
 
 
 def layout(garment: Garment, *, swing: float = 0.0) -> list[Part]:
@@ -20,7 +22,7 @@ def layout(garment: Garment, *, swing: float = 0.0) -> list[Part]:
     cut = Cut.of(garment)
     behind, front = _neck(garment, cut) if garment.family != "skirt" else ([], _waistband(garment, cut))
     sleeves, body = _sleeves(garment, cut, swing), _body(garment, cut)
-    parts = [*behind, *sleeves, *body, *details(garment, cut), *front, *buttons(garment, cut)]
+    parts = [*behind, *sleeves, *body, *_details(garment, cut), *front, *_buttons(garment, cut)]
     solid = np.concatenate([part.points for part in parts if part.filled])
     low, high = solid.min(axis=0), solid.max(axis=0)
     scale = FILL_OF_FRAME / max(high - low)
@@ -166,31 +168,122 @@ def _waistband(g: Garment, cut: Cut) -> list[Part]:
     return [Part("band", outline, "rib" if g.neckline == "elastic" else "trim")]
 
 
-def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:
-    """The second colour's bands or dots on one part laid out by `layout`, as closed polygons.
+def _details(g: Garment, cut: Cut) -> list[Part]:
+    """Seams, folds, pockets, closure and belt, in the order in which they lie on each other."""
+    return [*_seams(g, cut), *_pockets(g, cut), *_closure(g, cut), *_belt(g, cut)]
 
-    They run over the part's edges: cut them off at its outline.
-    """
-    across = garment.pattern in ("block", "chest band")
-    if part.cloth != "main" or not part.filled or garment.pattern == "plain" or (across and part.grain):
+
+def _seams(g: Garment, cut: Cut) -> list[Part]:
+    parts = [Part("edge", cut.across(cut.waist))] if g.family == "dress" else []
+    yoke = 0.07 + 0.26 * cut.end if g.family == "skirt" else cut.depth + 0.10
+    if g.yoke == "straight":
+        parts.append(Part("edge", cut.across(yoke)))
+    elif g.yoke == "pointed":
+        half = cut.half(yoke - 0.03)
+        parts.append(Part("edge", chain((-half, yoke - 0.03), (0.0, yoke + 0.06), (half, yoke - 0.03))))
+    elif g.yoke == "raglan":
+        parts += both(Part("edge", arc((cut.neck * 0.97, 0.3 * cut.depth), cut.underarm, -0.08)))
+    start = cut.waist + 0.01 if g.family != "skirt" else 0.08
+    for share in np.linspace(-0.72, 0.72, g.pleats):
+        low = cut.base + (cut.end - cut.base) * share**2 - 0.012
+        if 0.3 < share < 0.5:  # this fold opens into the slit, if there is one
+            low -= cut.slit
+        parts.append(Part("pleat", chain((share * cut.half(start), start), (share * cut.half(low), low))))
+    if g.family != "skirt":
+        chest, half = cut.underarm[1], cut.half(cut.underarm[1] + 0.05)
+        parts += both(Part("fold", arc((half * 0.93, chest + 0.03), (half * 0.5, chest + 0.17), 0.1)))
+    if not g.pleats:
+        for share, high in ((0.62, 0.35), (0.3, 0.22)):
+            top = cut.end - high * (cut.end - start)
+            ends = (share * cut.half(top) * 0.9, top), (share * cut.half(cut.end), cut.end - 0.05)
+            parts += both(Part("fold", arc(*ends, 0.05)))
+    return parts
+
+
+def _pockets(g: Garment, cut: Cut) -> list[Part]:
+    if g.pockets == "none":
         return []
-    if across:
-        split = between((0.36, 0.64), garment.pattern_scale)
-        top, high = (split, 1.0) if garment.pattern == "block" else (split - 0.12, 0.12)
-        return [box(0.5, top, 1.2, high)]
-    pitch = between((0.060, 0.115), garment.pattern_scale)
-    origin = part.points.mean(axis=0) if part.grain else np.array([0.5, 0.5])
-    reach = np.arange(-int(0.75 / pitch), int(0.75 / pitch) + 1) * pitch
-    level = [box(0.0, y, 1.6, pitch * 0.46) for y in reach]
-    upright = [band[:, ::-1] for band in level]
-    if garment.pattern == "dots":
-        angle = np.arange(12) * np.pi / 6
-        circle = 0.27 * pitch * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        marks = [off(circle, x + 0.5 * pitch * (row % 2), y) for row, y in enumerate(reach) for x in reach]
+    floor = min(cut.base, cut.end) - 0.03 - cut.slit
+    wide = between((0.135, 0.195), g.pocket_size)
+    if g.pocket_place == "chest":
+        y = cut.underarm[1] - (0.03 if g.sleeve != "none" else 0.0)
+    elif g.family == "skirt":
+        y = 0.16
     else:
-        marks = {"stripes down": upright, "checks": level + upright}.get(garment.pattern, level)
-    turn = np.deg2rad(part.grain + (40.0 if garment.pattern == "diagonal" else 0.0))
-    rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    low, high = part.points.min(axis=0) - 0.05, part.points.max(axis=0) + 0.05
-    placed = [mark @ rotate + origin for mark in marks]
-    return [mark for mark in placed if (mark.max(axis=0) > low).all() and (mark.min(axis=0) < high).all()]
+        y = cut.waist + 0.06 + 0.10 * min(max(cut.end - 0.9, 0.0), 0.5)
+    if g.pockets == "kangaroo":
+        low = min(y + 0.21, floor)
+        half, top = cut.half(low - 0.1), low - 0.2
+        edge = arc((0.44 * half, top), (0.8 * half, low - 0.07), -0.08)
+        right = chain((0.36 * half, top), edge, (0.8 * half, low))
+        return [Part("pocket", chain(right, mirror(right)), grain=BIAS)]
+    y = min(y, floor - 1.15 * wide)
+    half = 0.93 * min(cut.half(y - 0.01), cut.half(y + wide))
+    inner = 0.12 if g.closure == "double" else 0.04  # clear of the closure
+    wide = min(wide, (half - inner) / 1.12)  # a flap is wider than its pocket
+    x, high = float(np.clip(0.58 * half, inner + 0.56 * wide, half - 0.56 * wide)), 1.15 * wide
+    if g.pockets == "welt":
+        lean = np.array([0.06, 0.0]) if g.pocket_place == "chest" else np.array([0.065, 0.14])
+        a = np.array([x, y + 0.02]) - lean * [1, 0]
+        b = a + lean * [2, 1] + [0, 0.001]
+        across = np.array([-(b - a)[1], (b - a)[0]]) / np.hypot(*(b - a)) * 0.042
+        return both(Part("flap", np.array([a, b, b + across, a + across]), grain=BIAS))
+    left, right = x - wide / 2, x + wide / 2
+    patch = chain((left, y), (right, y), (right, y + 0.82 * high), (x, y + high), (left, y + 0.82 * high))
+    parts = [Part("pocket", patch, grain=BIAS)]
+    if g.pockets == "flap":
+        flap = chain(box(x, y - 0.012, 1.12 * wide, 0.34 * high), (x, y + 0.45 * high))[[0, 1, 2, 4, 3]]
+        parts.append(Part("flap", flap, grain=BIAS))
+    else:
+        parts.append(Part("stitch", chain((left, y + 0.03), (right, y + 0.03))))
+    return parts if g.pockets == "patch1" else both(*parts)
+
+
+def _front(g: Garment, cut: Cut) -> tuple[float, float]:
+    """Where the front closure starts and ends on the centre front."""
+    start = 0.07 if g.family == "skirt" else -0.01 if g.neckline == "stand" else cut.depth
+    if g.closure == "half":
+        return start, start + 0.24
+    return start, cut.base - 0.003 + (cut.sewn if g.hem == "ribbed" else 0.0)
+
+
+def _closure(g: Garment, cut: Cut) -> list[Part]:
+    start, stop = _front(g, cut)
+    if g.closure in ("buttons", "half"):
+        return [Part("placket", box(0, start, 0.056, stop - start))]
+    if g.closure == "zip":
+        return [Part("zip", chain((0, start), (0, stop)))]
+    if g.closure == "double":
+        return [Part("edge", chain(arc((0, start), (0.10, start + 0.08), -0.1), (0.10, stop)))]
+    return []
+
+
+def _buttons(g: Garment, cut: Cut) -> list[Part]:
+    """Discs of radius 0.021, left out where a belt lies over them."""
+    if g.closure not in ("buttons", "half", "double"):
+        return []
+    start, stop = _front(g, cut)
+    first, last = (0.10, 0.14) if g.closure == "double" else (0.045, 0.045)
+    fit = int((stop - start - first - last) / 0.055) + 1
+    rows = np.linspace(start + first, stop - last, min(g.buttons, fit))
+    columns = (-0.062, 0.062) if g.closure == "double" else (0.0,)
+    free = [y for y in rows if g.belt == "none" or abs(y - cut.waist) > 0.06]
+    return [Part("button", chain((x, y), (x + 0.021, y)), "trim") for y in free for x in columns]
+
+
+def _belt(g: Garment, cut: Cut) -> list[Part]:
+    if g.belt == "none":
+        return []
+    top, low = (np.array([cut.half(y) + 0.008, y]) for y in (cut.waist - 0.029, cut.waist + 0.029))
+    cloth, middle = "leather" if g.belt == "buckle" else "trim", cut.waist + 0.006
+    belt = Part("belt", chain(arc(top * [-1, 1], top, -0.015), arc(low, low * [-1, 1], 0.015)), cloth)
+    if g.belt == "buckle":
+        buckle, hole = box(0, middle - 0.042, 0.09, 0.084), box(0, middle - 0.022, 0.05, 0.044)
+        return [belt, Part("buckle", buckle, "metal"), Part("buckle", hole, cloth)]
+    tail = chain((0.0, middle), (0.07, middle + 0.22), (0.115, middle + 0.20), (0.02, middle))
+    loop = chain(
+        bezier((0, middle), (0.06, middle - 0.10), (0.17, middle - 0.07), (0.15, middle + 0.01)),
+        bezier((0.15, middle + 0.01), (0.10, middle + 0.06), (0, middle)),
+    )
+    knot = box(0, middle - 0.026, 0.05, 0.052)
+    return [belt, *(Part("tie", p, cloth) for p in (mirror(tail), tail, mirror(loop), loop, knot))]

@@ -15,9 +15,9 @@ from PIL import Image, ImageChops, ImageDraw
 from pydantic import TypeAdapter
 
 from sbirlib.data.strokes import SIZE, Stroke
-from sbirlib.miniclothes.cut import Part, pixels
+from sbirlib.miniclothes.cut import Part, pattern_marks, pixels
 from sbirlib.miniclothes.garments import TABLES, Garment
-from sbirlib.miniclothes.shapes import layout, pattern_marks
+from sbirlib.miniclothes.shapes import layout
 
 OVERSAMPLING = 3
 LIGHT = {"stitch": 0.55, "fold": 0.7, "pleat": 0.85, "seam": 0.8, "pattern": 0.7}  # share of the full width

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from sbirlib.config import Config, Knob, knobs
 from sbirlib.data import PairFolder, as_picture, fit_square, make_view, read_image, read_pixels, to_float
 from sbirlib.data.batches import draws
-from sbirlib.data.from_photos import pseudo_sketches
-from sbirlib.data.hands import REDRAWS, redraw
+from sbirlib.data.drawings import REDRAWS, pseudo_sketches, redraw
 from sbirlib.figures import image_grid, message
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import draw_miniclothes

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from sbirlib.cli import main
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import Epoch
-from sbirlib.data.from_photos import NUMBERS, pseudo_sketches, training_folder
+from sbirlib.data.drawings import NUMBERS, pseudo_sketches, training_folder
 from sbirlib.data.loading import load_data, load_split
 from sbirlib.data.splits import PairError
 from sbirlib.retrieval.scores import evaluate

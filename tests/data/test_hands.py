@@ -3,7 +3,7 @@ import torch
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import epoch_batches
-from sbirlib.data.hands import REDRAWS, redraw
+from sbirlib.data.drawings import REDRAWS, redraw
 from sbirlib.data.loading import load_split
 
 
