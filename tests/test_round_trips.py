@@ -9,9 +9,8 @@ from tools.round_trip import assert_alike, trained, view
 
 from sbirlib import PairFolder, load_run, train
 from sbirlib.miniclothes.dataset import draw_miniclothes
-from sbirlib.runs.folder import Run
+from sbirlib.runs.folder import Run, describe, write_page
 from sbirlib.runs.model import load_model_folder, save_model_folder
-from sbirlib.runs.report import describe, write_page
 
 # The kinds of backbones, by a tiny one each, with the images that it sees.
 BACKBONES = {

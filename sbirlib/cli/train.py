@@ -15,8 +15,7 @@ from sbirlib.config.config import Config
 from sbirlib.config.methods import MethodName
 from sbirlib.errors import InputError, printable
 from sbirlib.experiments import ablation, finished, grids, published
-from sbirlib.runs.folder import Run
-from sbirlib.runs.report import describe, write_page
+from sbirlib.runs.folder import Run, describe, write_page
 from sbirlib.training.signals import Stop, noted
 from sbirlib.training.trainer import train
 

@@ -1,9 +1,8 @@
 """Run folders: models, checkpoints, history, provenance and report."""
 
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.folder import Run, find_runs, load_run
+from sbirlib.runs.folder import Run, describe, find_runs, load_run, write_page
 from sbirlib.runs.model import load_frozen, load_released, save_model_folder
-from sbirlib.runs.report import describe, write_page
 from sbirlib.runs.state import CheckpointWarning
 
 __all__ = [

@@ -15,8 +15,6 @@ from sbirlib.errors import InputError
 
 # How archives are called; of these a .zip is read.
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
-PICKLES = ("_Coordinate", ".pkl", ".pickle")
-A_PICKLE = "a Python pickle; opening one can run any program, so it was not opened"
 MAX_FILES = 200_000
 MAX_FILE = 64 * 2**20  # bytes of one file
 MAX_TOTAL = 32 * 2**30  # bytes of one archive, unpacked
@@ -103,8 +101,9 @@ def _list_file(path: Path, stack: ExitStack) -> list[Entry]:
         start = file.read(2)
     if _safely(path, lambda: zipfile.is_zipfile(path)):
         return _safely(path, lambda: _list_members(path, stack.enter_context(zipfile.ZipFile(path))))
-    if start[:1] == b"\x80" or path.name.endswith(PICKLES):
-        reason = f"is {A_PICKLE}. Import the archive or folder of the pictures instead"
+    if start[:1] == b"\x80":  # such as ChairV2_Coordinate
+        why = "opening one can run any program, so it was not opened"
+        reason = f"is a Python pickle; {why}. Import the archive or folder of the pictures instead"
     elif not start:
         reason = "is empty (0 bytes); download it again"
     elif start[:2] == b"PK":

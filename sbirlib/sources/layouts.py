@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sbirlib.data.images import EXTENSIONS, OTHER_EXTENSIONS, SAVE_AS, Fault
 from sbirlib.data.pairs import SPLITS
 from sbirlib.errors import InputError
-from sbirlib.sources.archives import A_PICKLE, PICKLES, SUFFIXES, Entry, Listing
+from sbirlib.sources.archives import SUFFIXES, Entry, Listing
 
 _SPLIT_AND_SIDE = re.compile(r"(train|test)([ab])")
 _SIDE = re.compile(r"(?:.*[_ -])?(photo|sketch)(?:e?s)?(?:_png)?")
@@ -56,8 +56,7 @@ def arrange(listing: Listing, word: str, archive: Path) -> Files:
        QMUL's own form. With photo lists alone, a sketch goes with its photo, and the other way round.
     Source: the READMEs of ARNet, DLI-Net and TCNet, and loaders of Shoe-V2 on GitHub.
 
-    Pictures that go nowhere join the listing's faults. A pickle (ChairV2_Coordinate) is never opened. Raises
-    SourceError if none, half or more than one fits.
+    Pictures that go nowhere join the listing's faults. Raises SourceError if none, half or several fit.
     """
     placed = [found for entry in listing.entries if (found := _place(entry))]
     root = _root(listing, placed, word, archive)
@@ -71,7 +70,7 @@ def arrange(listing: Listing, word: str, archive: Path) -> Files:
         raise SourceError(
             f"{archive}: has photos and sketches, but nothing that divides them into train and test: put "
             "the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or name the "
-            f"folders trainA, trainB, testA, testB{_pickles(listing)}"
+            "folders trainA, trainB, testA, testB"
         )
     result: Files = []
     for found in files:
@@ -128,17 +127,12 @@ def _root(listing: Listing, placed: Sequence[_Placed], word: str, archive: Path)
     inside = f". It holds archives ({_names(inner[:4])}): unpack it and import the folder" if inner else ""
     raise SourceError(
         f"{archive}: {only}needs trainA, trainB, testA, testB (A sketches, B photos), or photo and sketch "
-        f"with photo_train.txt and photo_test.txt{_pickles(listing)}{inside}{unread(listing.faults)}"
+        f"with photo_train.txt and photo_test.txt{inside}{unread(listing.faults)}"
     )
 
 
 def _names(paths: Iterable[PurePosixPath]) -> str:
     return ", ".join(map(str, paths))
-
-
-def _pickles(listing: Listing) -> str:
-    pickles = [entry.path for entry in listing.entries if entry.path.name.endswith(PICKLES)]
-    return f". {_names(pickles[:4])}: {A_PICKLE}" if pickles else ""
 
 
 def unread(faults: Sequence[Fault]) -> str:

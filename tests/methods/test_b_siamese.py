@@ -9,7 +9,7 @@ from tools.batches import batch_of, images, loss_of
 from sbirlib import Gallery, evaluate, load_run, train
 from sbirlib.config.methods import BSiameseConfig
 from sbirlib.methods import BSiamese, build
-from sbirlib.runs.report import describe
+from sbirlib.runs.folder import describe
 
 
 def unit(*degrees):

@@ -12,7 +12,7 @@ from sbirlib.experiments.ablation import ablate
 from sbirlib.experiments.finished import summary
 from sbirlib.experiments.grids import Variant
 from sbirlib.methods import EUPS
-from sbirlib.runs.report import describe
+from sbirlib.runs.folder import describe
 from sbirlib.training.signals import Stop
 from sbirlib.training.steps import backward
 

@@ -17,8 +17,7 @@ from sbirlib.errors import ConfigError
 from sbirlib.methods import METHODS, build
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.retrieval import embed_split, score_all
-from sbirlib.runs.folder import Run
-from sbirlib.runs.report import describe
+from sbirlib.runs.folder import Run, describe
 from sbirlib.training.setup import check_exactness, stage_ends
 
 # A plain ViT without and with CLS, a CNN with BatchNorm; and the pictures that they see.

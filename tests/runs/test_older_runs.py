@@ -13,8 +13,7 @@ import torch
 
 from sbirlib import Gallery, evaluate, load_run, train
 from sbirlib.data.splits import PairError
-from sbirlib.runs.folder import Run
-from sbirlib.runs.report import describe
+from sbirlib.runs.folder import Run, describe
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "run-0.1.0.tar.xz"
 

@@ -12,8 +12,8 @@ from PIL import Image
 from sbirlib import train
 from sbirlib.cli.app import main
 from sbirlib.runs.atomic import RunError
+from sbirlib.runs.folder import describe, write_page
 from sbirlib.runs.records import code_state, data_fingerprint, versions
-from sbirlib.runs.report import describe, write_page
 
 
 def test_a_run_is_told_on_one_page(run, tiny):

@@ -16,8 +16,7 @@ from sbirlib.cli.app import main
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import BackboneError
 from sbirlib.runs.atomic import RunError
-from sbirlib.runs.folder import Run
-from sbirlib.runs.report import describe
+from sbirlib.runs.folder import Run, describe
 from sbirlib.training import files
 
 WRITER = """
