@@ -55,12 +55,7 @@ def token_scores(encoder: Encoder, images: Tensor, rule: Rule, *, seed: int = 0)
 
 
 def kept_places(scores: Tensor, keep: float) -> Tensor:
-    """The places (b, k) of the best tokens in the grid, in its order; k = `keep` of n (b, n), at least one.
-
-    Raises InputError for a share outside 0 to 1.
-    """
-    if not 0 <= keep <= 1:
-        raise InputError(f"keep = {keep}: the share of tokens to keep is between 0 and 1")
+    """The places (b, k) of the best tokens in the grid, in its order: a share `keep` of n (b, n), or one."""
     count = max(1, round(keep * scores.shape[1]))
     return scores.topk(count, dim=1).indices.sort(dim=1).values
 

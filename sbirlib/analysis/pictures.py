@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sbirlib import figures
 from sbirlib.analysis import attention as inside
-from sbirlib.analysis import discard
 from sbirlib.analysis.discard import FRACTIONS, Rule, check_vectors, discard_curve, earliest_place
 from sbirlib.data import LoadedSplit, as_picture
 from sbirlib.errors import InputError
@@ -111,18 +110,17 @@ def discarding(
     They are discarded at the input, for backbones that can go without patches there. The title names the
     rules that this model does not allow, with the reason. Raises InputError as `discard_curve`.
     """
-    encoder, left_out = model.eval().sketch_encoder, []
-    allowed, where = list(ORDER), earliest_place(encoder)
+    found, left_out, where = {}, [], earliest_place(model.sketch_encoder)
+    data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
     for rule in ORDER:
         try:
-            discard.token_scores(encoder, *inside.batches(model, data.sketches[:1], 1), rule)
+            found[rule] = discard_curve(model, data, rule=rule, where=where, fractions=fractions)
         except InputError as error:
-            allowed.remove(rule)
             left_out.append(f"left out: {rule} ({error})")
-    data = data._replace(sketches=data.sketches[query:], photo_index=data.photo_index[query:])
-    found = [discard_curve(model, data, rule=rule, where=where, fractions=fractions) for rule in allowed]
-    curves = {rule: curve.accuracy for rule, curve in zip(allowed, found, strict=True)}
-    return figures.discard_curves(100 * found[0].kept, curves, notes=left_out)
+    if not found:
+        raise InputError(left_out[0])
+    curves = {rule: curve.accuracy for rule, curve in found.items()}
+    return figures.discard_curves(100 * found["random"].kept, curves, notes=left_out)
 
 
 KINDS = (embeddings, failures, attention, distance, similarity, recycling, discarding)

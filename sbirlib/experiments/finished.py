@@ -83,7 +83,7 @@ def write_tables(out: str | Path) -> None:
     from sbirlib.figures.style import save_figure
 
     out, rows = Path(out), read_rows(out)
-    table = [{"variant": row.variant, "seed": row.seed} | _measured(row) for row in rows]
+    table = [{"variant": row.variant, "seed": row.seed} | row.score for row in rows]
     columns = dict.fromkeys(itertools.chain(*table))
     write_csv(out / TABLE, [{_cell(c): _cell(row.get(c, "")) for c in columns} for row in table])
     variants = _by_variant(rows)
@@ -125,14 +125,6 @@ def summary(out: str | Path) -> str:
         elif name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
             lines.append(f"{title:<{width}}  {compare(out, first, name)}")
     return "\n".join(map(printable, [*lines, "", *dict.fromkeys(row.score["protocol"] for row in rows)]))
-
-
-def _measured(row: RunScore) -> dict[str, Any]:
-    """The columns of results.csv: what was measured, and what was published about the same method."""
-    minutes = {"minutes": row.score.get("seconds", math.nan) / 60}
-    published = (_published(row) or ())[3:6]
-    found = {f"published@{k}": value for k, value in zip(KS, published, strict=False)}
-    return {name: value for name, value in row.score.items() if name != "seconds"} | minutes | found
 
 
 def _line(runs: Sequence[RunScore]) -> dict[str, Any]:

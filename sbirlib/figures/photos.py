@@ -114,7 +114,7 @@ def project(sketches: ArrayLike, photos: ArrayLike, *, seed: int = 0) -> tuple[n
     Returns places on the plane, (q, 2) and (g, 2), near each other where embeddings are alike; no unit. A
     point keeps about 30 neighbours, or a third of the points where these are few. The same seed gives the
     same map, another seed another map of the same neighbours. Raises InputError for fewer than six points,
-    and for embeddings with NaN or infinity or all alike. Source: van der Maaten and Hinton 2008, in
+    and for embeddings all alike. Source: van der Maaten and Hinton 2008, in
     scikit-learn.
     """
     from sklearn.manifold import TSNE
@@ -124,8 +124,6 @@ def project(sketches: ArrayLike, photos: ArrayLike, *, seed: int = 0) -> tuple[n
     points = np.concatenate([sketches, photos])
     if len(points) < FEWEST:
         raise InputError(f"{len(points)} sketches and photos are too few for a map: give at least {FEWEST}")
-    if not np.isfinite(points).all():
-        raise InputError("embeddings contain NaN or infinity: the model is broken (did training diverge?)")
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), np.finfo(float).tiny)
     if np.allclose(points, points[0]):
         raise InputError("all embeddings are alike, so there is nothing to map: the model has collapsed")

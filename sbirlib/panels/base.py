@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-from ipywidgets import HTML, Box, Button, Checkbox, Dropdown, Image, IntSlider, Layout, VBox, Widget
+from ipywidgets import HTML, Box, Button, Dropdown, Image, IntSlider, Layout, VBox, Widget
 
 from sbirlib.data.images import read_image
 from sbirlib.errors import InputError
@@ -70,13 +70,15 @@ class Status(HTML):
         look = "color: #b00020; font-weight: bold" if alert else ""
         self.value = f'<div style="white-space: pre-wrap; line-height: 1.4; {look}">{html.escape(text)}</div>'
 
-    def attempt(self, action: Callable[[], object]) -> None:
-        """Runs what a click or a thread asks for; an error is shown here, or nobody would see it."""
+    def attempt(self, action: Callable[[], object]) -> Exception | None:
+        """Runs what a click or a thread asks for; shows and returns its error, or nobody would see it."""
         try:
             action()
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             self.say(f"{kind}{error}", alert=True)
+            return error
+        return None
 
 
 class HitGrid(VBox):
@@ -149,12 +151,6 @@ def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> 
 def dropdown(description: str, choices: Iterable[Any], **options: Any) -> Dropdown:
     """A choice of one of these, the first unless `value` names another."""
     return Dropdown(options=list(choices), description=description, style=STYLE, **options)
-
-
-def checkbox(description: str, *, width: str | None = None, **options: Any) -> Checkbox:
-    """A box to tick, with its text right beside it."""
-    layout = Layout(width=width, margin="2px 0 0 2em")
-    return Checkbox(description=description, indent=False, layout=layout, **options)
 
 
 def offer(control: Dropdown, choices: list[str]) -> None:

@@ -1,13 +1,13 @@
 """Panels that look at a trained model: what it finds, what it attends to, which tokens it can do without."""
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
 from einops import reduce
 from ipycanvas import Canvas
-from ipywidgets import HTML, HBox, Layout, VBox
+from ipywidgets import HTML, Checkbox, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
 from sbirlib.analysis import attention, discard
@@ -15,7 +15,7 @@ from sbirlib.data import LoadedSplit, as_picture, read_image, to_float
 from sbirlib.errors import InputError
 from sbirlib.figures import message, retrieval_card, token_overlay, without_patches
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import ALL, BORDER, Panel, checkbox, dropdown, slider
+from sbirlib.panels.base import ALL, BORDER, Panel, dropdown, slider
 from sbirlib.retrieval import Scores, embed, embed_split, score_all, true_ranks
 
 ROLLOUT = "all (rollout)"
@@ -31,7 +31,7 @@ class RetrievalBrowser(Panel):
         self.similarity = score_all(model.score, *embed_split(model, data)).numpy()
         self.query = slider("query", max=0)
         self.designer = dropdown("designer", [ALL, *filter(None, data.split.designers)])
-        self.failures = checkbox("failures only")
+        self.failures = Checkbox(description="failures only", indent=False)
         controls = [self.query, self.designer, self.failures]
         super().__init__(HBox(controls), controls=controls)
 
@@ -134,34 +134,29 @@ class TokenDiscardExplorer(Panel):
     def __init__(self, model: Method, data: LoadedSplit, *, k: int = 8) -> None:
         discard.check_vectors(model, "discarding tokens")
         self.encoder, self.data, self.k = model.eval().sketch_encoder, data, k
-        self.device, recycles = next(model.parameters()).device, self.encoder.mstr is not None
-        self.photos = {}
-        for recycle in (True, False) if recycles else (True,):
-            whole = partial(discard.embed_whole, model.photo_encoder, recycle=recycle)
-            self.photos[recycle] = embed(whole, data.photos, device=self.device, what="photos")
+        self.device = next(model.parameters()).device
+        self.photos = embed(model.embed_photos, data.photos, device=self.device, what="photos")
         self.query = slider("query", max=len(data.sketches) - 1)
         self.keep = slider("tokens kept (%)", value=50, max=100)
-        rules = [rule for rule in discard.RULES if recycles or rule != "recycling"]
+        rules = [rule for rule in discard.RULES if self.encoder.mstr is not None or rule != "recycling"]
         self.rule = dropdown("keep those by", rules)
         self.where = dropdown("discard at", discard.PLACES, value=discard.earliest_place(self.encoder))
-        beside = "recycled tokens in the embedding"
-        self.recycle = checkbox(beside, value=True, width="26em", disabled=not recycles)
-        first, second = [self.query, self.keep], [self.rule, self.where, self.recycle]
+        first, second = [self.query, self.keep], [self.rule, self.where]
         super().__init__(HBox([VBox(first), VBox(second)]), controls=[*first, *second])
 
     @torch.inference_mode()
     def figure(self) -> Figure:
         """The query with its discarded tokens greyed out, and the photos that the rest of it finds."""
-        row, recycle = self.query.value, self.recycle.value
+        row = self.query.value
         image = to_float(self.data.sketches[row][None], self.device)
         try:
             scores = discard.token_scores(self.encoder, image, self.rule.value)
             places = discard.kept_places(scores, self.keep.value / 100)
-            few = discard.embed_kept(self.encoder, image, places, where=self.where.value, recycle=recycle)
+            few = discard.embed_kept(self.encoder, image, places, where=self.where.value)
         except InputError as error:
             return message(str(error))
-        whole = discard.embed_whole(self.encoder, image, recycle=recycle)
-        similarity = (torch.cat([few, whole]).float().cpu() @ self.photos[recycle].T).numpy()
+        both = torch.cat([few, discard.embed_whole(self.encoder, image)])
+        similarity = (both.float().cpu() @ self.photos.T).numpy()
         true = int(self.data.photo_index[row])
         rank, before = true_ranks(similarity, np.array([true, true])).tolist()
         found = np.argsort(-similarity[0], kind="stable")[: self.k].tolist()

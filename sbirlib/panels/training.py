@@ -144,9 +144,8 @@ class TrainPanel(Panel):
         self._thread.start()
 
     def _new_folder(self) -> Path:
-        """The next free `run-NN`, made at once, so that another panel takes another."""
-        numbers = [int(path.name[4:]) for path in self.out.glob("run-*") if path.name[4:].isdigit()]
-        for number in itertools.count(max(numbers, default=0) + 1):
+        """The first free `run-NN`, made at once, so that another panel takes another."""
+        for number in itertools.count(1):
             folder = self.out / f"run-{number:02d}"
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(parents=True)
@@ -185,22 +184,20 @@ class TrainPanel(Panel):
         publisher = getattr(get_ipython(), "display_pub", None)
         if hasattr(publisher, "register_hook"):
             publisher.register_hook(lambda message: None)
-        try:
-            config = self.config
-            with contextlib.closing(train(self.pairs, config, out=self.folder, stop=self._stop)) as epochs:
-                for record in epochs:
-                    self.records.append(record)
-                    self.refresh()
-                    self.status.say(f"{record} (of {config.run.epochs})")
-            word = "Stopped" if len(self.records) < config.run.epochs else "Done"
-            self.status.say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
-        except Exception as error:
-            self.error = error
-            if not Run(self.folder).present:
-                shutil.rmtree(self.folder, ignore_errors=True)  # made for nothing
-            self.status.say(f"{type(error).__name__}: {error}", alert=True)
-        finally:
-            self.train_button.disabled, self.stop_button.disabled = False, True
+        self.error = self.status.attempt(self._train)
+        if self.error is not None and not Run(self.folder).present:
+            shutil.rmtree(self.folder, ignore_errors=True)  # made for nothing
+        self.train_button.disabled, self.stop_button.disabled = False, True
+
+    def _train(self) -> None:
+        config = self.config
+        with contextlib.closing(train(self.pairs, config, out=self.folder, stop=self._stop)) as epochs:
+            for record in epochs:
+                self.records.append(record)
+                self.refresh()
+                self.status.say(f"{record} (of {config.run.epochs})")
+        word = "Stopped" if len(self.records) < config.run.epochs else "Done"
+        self.status.say(f"{word} after epoch {len(self.records)}. The run is in {self.folder}")
 
 
 def _control(knob: Knob) -> Widget:

@@ -232,7 +232,7 @@ def test_data_demo_draws_as_many_as_asked_for(tmp_path, capsys):
         ("data check nowhere", "nowhere: no such folder"),
         ("train --data.root nowhere --out run", "nowhere: no such folder"),
         ("train --preset huge --out run", "unknown preset 'huge'"),
-        ("train --method telepathy --out run", "method = 'telepathy': input should be 'arnet' or"),
+        ("train --method telepathy --out run", "method = 'telepathy': input should be 'arnet', 'b_siamese'"),
         ("evaluate --run nowhere --data.root .", "nowhere is not a run"),
         ("search a.png --run nowhere --photos .", "nowhere is not a run"),
     ],

@@ -244,10 +244,9 @@ def test_train_is_refused_while_a_training_runs_and_takes_a_new_folder_afterward
 )
 def test_errors_stand_in_the_panel_in_red_and_are_raised(train_panel, name, value, word):
     train_panel.controls[name].value = value
-    with pytest.raises(ValueError, match=word) as caught:
+    with pytest.raises(ValueError, match=word):
         train_panel.finish()
     assert word in train_panel.status.value
-    assert type(caught.value).__name__ in train_panel.status.value
     assert "#b00020" in train_panel.status.value
     assert not train_panel.train_button.disabled
 

@@ -100,7 +100,6 @@ def test_token_discard_explorer_tells_the_rank_with_and_without_the_discarded_to
     assert picture_changes(panel, panel.keep, 20)
     assert "3 of 16 tokens kept" in " ".join(texts(panel.figure()))
     assert picture_changes(panel, panel.rule, "recycling")
-    assert picture_changes(panel, panel.recycle, False)
     assert picture_changes(panel, panel.where, "output")
 
 
@@ -109,7 +108,6 @@ def test_token_discard_explorer_without_recycling_or_attention(data):
     panel = TokenDiscardExplorer(ARNet("resnet18", image_size=48, embed_dim=8).eval(), data)
     assert "recycling" not in panel.rule.options
     assert panel.where.value == "output"  # a CNN cannot go without patches at its input
-    assert panel.recycle.disabled
     assert "no attention here" in " ".join(text.get_text() for text in panel.figure().texts)
     assert picture_changes(panel, panel.rule, "norm")
 
