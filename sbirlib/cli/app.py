@@ -8,18 +8,7 @@ from collections.abc import Callable, Sequence
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from sbirlib.cli.data import data_command
-from sbirlib.cli.draw import app_command
-from sbirlib.cli.methods import bench_command, methods_command, weights_command
-from sbirlib.cli.models import evaluate_command, picture_command, search_command
-from sbirlib.cli.train import (
-    ablate_from,
-    compare_command,
-    published_command,
-    report_command,
-    start_of,
-    train_from,
-)
+from sbirlib.cli import data, draw, methods, models, train
 from sbirlib.errors import InputError, printable
 
 
@@ -32,13 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         # Where the flags start from decides which there are, so it is read first.
-        start = start_of(argv)
+        start = train.start_of(argv)
         commands: dict[str, Callable[..., int]] = {
-            "data": data_command, "train": train_from(start), "evaluate": evaluate_command,
-            "search": search_command, "app": app_command, "picture": picture_command,
-            "report": report_command, "methods": methods_command, "weights": weights_command,
-            "ablate": ablate_from(start), "compare": compare_command, "published": published_command,
-            "bench": bench_command,
+            "data": data.data_command, "train": train.train_from(start), "evaluate": models.evaluate_command,
+            "search": models.search_command, "app": draw.app_command, "picture": models.picture_command,
+            "report": train.report_command, "methods": methods.methods_command,
+            "weights": methods.weights_command, "ablate": train.ablate_from(start),
+            "compare": train.compare_command, "published": train.published_command,
+            "bench": methods.bench_command,
         }  # fmt: skip
         return tyro.extras.subcommand_cli_from_dict(
             commands,

@@ -1,18 +1,10 @@
 """Panels of controls for the notebooks, and the data and model that these share."""
 
 from sbirlib.panels.base import Panel
-from sbirlib.panels.data import (
-    PairBrowser,
-    SketchMaker,
-    ViewExplorer,
-    demo_config,
-    demo_pairs,
-    fast,
-    load_or_train,
-)
+from sbirlib.panels.data import PairBrowser, SketchMaker, ViewExplorer, demo_config, demo_pairs, fast
 from sbirlib.panels.draw import DrawPanel, Sheet, search_picture
 from sbirlib.panels.model import AttentionExplorer, RetrievalBrowser, TokenDiscardExplorer
-from sbirlib.panels.training import InfoNCEPanel, RunComparer, TrainPanel
+from sbirlib.panels.training import InfoNCEPanel, RunComparer, TrainPanel, load_or_train
 
 __all__ = [
     "AttentionExplorer", "DrawPanel", "InfoNCEPanel", "PairBrowser", "Panel", "RetrievalBrowser",

@@ -1,4 +1,4 @@
-"""What the notebooks begin with: data, a model, and panels that show data before anything is trained."""
+"""What the notebooks begin with: data, and panels that show them before anything is trained."""
 
 import os
 from pathlib import Path
@@ -12,33 +12,11 @@ from sbirlib.data import PairFolder, as_picture, fit_square, make_view, read_ima
 from sbirlib.data.batches import draws
 from sbirlib.data.drawings import REDRAWS, pseudo_sketches, redraw
 from sbirlib.figures import image_grid, message
-from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.panels.base import ALL, Panel, offer, slider
-from sbirlib.runs.folder import Run
-from sbirlib.training.trainer import train
 
 DIALS = ("how faint", "how short", "pen width", "softness")  # in the order of `pseudo_sketches`
 VIEW_KNOBS = ("data.rotation", "data.enlarge", "data.flip", "data.crop", "data.jitter", "data.hue")
-
-
-def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:
-    """The model of run `out`; where there is none yet, it is trained first, and each epoch printed.
-
-    A run that was stopped early is used as it is, with a message. A run that has not finished an epoch is
-    replaced. Raises what `train` and `load_run` raise.
-    """
-    run = Run(out)
-    if not run.folder(run.chosen).is_dir():
-        print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
-        for record in train(pairs, config, out=out, overwrite=True):
-            print(record, flush=True)
-    model = run.model()
-    if run.epochs < model.config.run.epochs:
-        stopped = f"{out} was stopped after epoch {run.epochs} of {model.config.run.epochs}"
-        resume = f"`python -m sbirlib train --out {out} --resume` goes on"
-        print(f"{stopped}: this is what it has so far; {resume}")
-    return model
 
 
 def fast() -> bool:

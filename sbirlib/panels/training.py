@@ -1,4 +1,4 @@
-"""The training panel, InfoNCE by hand, and one run beside another."""
+"""The model that the notebooks share, the training panel, InfoNCE by hand, and one run beside another."""
 
 import contextlib
 import html
@@ -23,11 +23,31 @@ from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import InputError
 from sbirlib.figures import accuracy_by_epoch, info_nce_example, message, training_curves
 from sbirlib.layers.losses import info_nce
+from sbirlib.methods.base import Method
 from sbirlib.panels.base import STYLE, Panel, Status, dropdown, slider
 from sbirlib.runs.folder import Run, find_runs, short_names
 from sbirlib.runs.records import EpochRecord
 from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import train
+
+
+def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:
+    """The model of run `out`; where there is none yet, it is trained first, and each epoch printed.
+
+    A run that was stopped early is used as it is, with a message. A run that has not finished an epoch is
+    replaced. Raises what `train` and `load_run` raise.
+    """
+    run = Run(out)
+    if not run.folder(run.chosen).is_dir():
+        print(f"{out} holds no run yet: training one, {config.run.epochs} epochs", flush=True)
+        for record in train(pairs, config, out=out, overwrite=True):
+            print(record, flush=True)
+    model = run.model()
+    if run.epochs < model.config.run.epochs:
+        stopped = f"{out} was stopped after epoch {run.epochs} of {model.config.run.epochs}"
+        resume = f"`python -m sbirlib train --out {out} --resume` goes on"
+        print(f"{stopped}: this is what it has so far; {resume}")
+    return model
 
 
 class RunComparer(Panel):

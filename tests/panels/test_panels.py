@@ -16,10 +16,10 @@ from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.losses import info_nce
 from sbirlib.methods import build
 from sbirlib.miniclothes.dataset import near_twins
-from sbirlib.panels.data import DIALS, PairBrowser, SketchMaker, ViewExplorer, demo_config, load_or_train
+from sbirlib.panels.data import DIALS, PairBrowser, SketchMaker, ViewExplorer, demo_config
 from sbirlib.panels.draw import DrawPanel
 from sbirlib.panels.model import RetrievalBrowser, TokenDiscardExplorer
-from sbirlib.panels.training import InfoNCEPanel, TrainPanel
+from sbirlib.panels.training import InfoNCEPanel, TrainPanel, load_or_train
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from sbirlib.data.splits import PairError
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import Backbone
 from sbirlib.methods.base import fingerprint
-from sbirlib.panels.data import load_or_train
+from sbirlib.panels.training import load_or_train
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run
 from sbirlib.training.setup import lr_factor, make_optimizer
