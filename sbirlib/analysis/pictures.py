@@ -1,6 +1,6 @@
 """What a trained model does on a split, a picture each; the command `picture` writes them to files."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -46,10 +46,10 @@ def failures(model: Method, data: LoadedSplit, query: int = 0, *, rows: int = 4,
     found, titles = [], []
     for row in worst:
         before = order[row][order[row] != truth[row]][: min(shown, ranks[row] - 1)]
-        found.append(_shown(data.photos, [truth[row], *before]))
+        found.append(list(map(as_picture, data.photos[[truth[row], *before]])))
         titles.append([f"rank {ranks[row]}", *(str(k + 1) for k in range(len(before)))])
     captions = [data.split.sketches[row].path.stem for row in worst]
-    sketches, places = _shown(data.sketches, worst), [0] * len(worst)
+    sketches, places = list(map(as_picture, data.sketches[worst])), [0] * len(worst)
     return figures.retrieval_strip(sketches, found, places, captions=captions, titles=titles)
 
 
@@ -127,13 +127,8 @@ KINDS = (embeddings, failures, attention, distance, similarity, recycling, disca
 PICTURES: dict[str, Callable[[Method, LoadedSplit, int], Figure]] = {kind.__name__: kind for kind in KINDS}
 
 
-def _shown(pixels: Tensor, rows: Iterable[int]) -> list[np.ndarray]:
-    """Pictures (h, w, 3), as figures take them, of rows of (n, 3, h, w)."""
-    return [as_picture(pixels[row]) for row in rows]
-
-
 def _one(model: Method, data: LoadedSplit, domain: str, row: int) -> tuple[Encoder, Tensor, np.ndarray]:
     """The encoder of a domain, and one of its pictures as it takes it and as figures do."""
     encoder, pixels = inside.domains(model, data)[domain]
     [images] = inside.batches(model, pixels[row : row + 1], 1)
-    return encoder, images, _shown(pixels, [row])[0]
+    return encoder, images, as_picture(pixels[row])

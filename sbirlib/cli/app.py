@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from sbirlib.cli import data, draw, methods, models, train
+from sbirlib.cli import draw, kit, models, train
 from sbirlib.errors import InputError, printable
 
 
@@ -23,12 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Where the flags start from decides which there are, so it is read first.
         start = train.start_of(argv)
         commands: dict[str, Callable[..., int]] = {
-            "data": data.data_command, "train": train.train_from(start), "evaluate": models.evaluate_command,
+            "data": kit.data_command, "train": train.train_from(start), "evaluate": models.evaluate_command,
             "search": models.search_command, "app": draw.app_command, "picture": models.picture_command,
-            "report": train.report_command, "methods": methods.methods_command,
-            "weights": methods.weights_command, "ablate": train.ablate_from(start),
+            "report": train.report_command, "methods": kit.methods_command,
+            "weights": kit.weights_command, "ablate": train.ablate_from(start),
             "compare": train.compare_command, "published": train.published_command,
-            "bench": methods.bench_command,
+            "bench": kit.bench_command,
         }  # fmt: skip
         return tyro.extras.subcommand_cli_from_dict(
             commands,

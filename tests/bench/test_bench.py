@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sbirlib.bench import run as bench
 from sbirlib.bench.run import HEAD, Bench, BenchRow, ReleasedRecipe, decoded, four_passes, view_of
 from sbirlib.cli.app import main
-from sbirlib.cli.methods import BenchPart
+from sbirlib.cli.kit import BenchPart
 from sbirlib.config.config import Config
 from sbirlib.retrieval.scores import score_split
 
@@ -116,7 +116,7 @@ def test_import(monkeypatch):
 
 def test_the_command_line_does_not_import_the_benchmark():
     # In a fresh process: modules imported anew in this one would be others than the ones that tests hold.
-    names = "'sbirlib.cli.methods' in sys.modules, 'sbirlib.bench' in sys.modules"
+    names = "'sbirlib.cli.kit' in sys.modules, 'sbirlib.bench' in sys.modules"
     code = f"import sys, sbirlib.cli.app; print({names})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == "True False\n"
@@ -184,7 +184,7 @@ def test_a_picture_that_cannot_be_read_is_said_before_anything_is_measured(
 
 
 def test_where_nobody_tells_the_size_of_a_process(pairs, monkeypatch, capsys):
-    monkeypatch.setattr("sbirlib.cli.methods.Path.is_file", lambda path: False)
+    monkeypatch.setattr("sbirlib.cli.kit.Path.is_file", lambda path: False)
     assert main(["bench", "--part", "memory", "--device", "cpu"]) == 2
     assert "the part memory needs Linux, or a CUDA GPU" in capsys.readouterr().err
     monkeypatch.setattr(Bench, "__call__", lambda self: "memory" not in self.parts)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sbirlib.cli.app import main
-from sbirlib.cli.methods import USUAL
+from sbirlib.cli.kit import USUAL
 from sbirlib.config.config import Config, knobs
 from sbirlib.layers.weights import PACKAGES
 from sbirlib.methods import METHODS
