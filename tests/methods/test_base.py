@@ -15,7 +15,7 @@ from sbirlib.data.images import read_pixels
 from sbirlib.data.splits import PairError
 from sbirlib.errors import ConfigError
 from sbirlib.methods import METHODS, build
-from sbirlib.methods.base import Encoder, Method, Needs, Stage, by_blocks
+from sbirlib.methods.base import Encoder, Method, Needs, Stage
 from sbirlib.training.setup import stage_ends
 
 TINY = {"model.image_size": 48, "model.embed_dim": 16}
@@ -148,21 +148,6 @@ def test_rows_that_are_no_vectors_are_scored_saved_and_searched(distances, pairs
         assert [hit.path for hit in hits] == [gallery.paths[row] for row in expected.indices]
         assert [hit.similarity for hit in hits] == pytest.approx(expected.values.tolist(), rel=1e-5)
         assert hits[0].similarity < 0
-
-
-@pytest.mark.parametrize("photos", [1, 3, 4, 11])
-def test_pairs_are_compared_in_blocks_as_they_would_be_at_once(photos):
-    sketches, gallery, seen = images(5, 6, 2), images(photos, 4, 2, seed=1), []
-
-    def compare(some, others):
-        seen.append((some.shape[:2], others.shape[:2]))
-        return (some.sum(dim=(2, 3)) - others.amax(dim=(2, 3))).abs()
-
-    found = by_blocks(compare, sketches, gallery, block=(2, 3))
-    assert max(some[0] for some, _ in seen) == 2
-    assert max(others[1] for _, others in seen) == min(3, photos)
-    assert {(some[1], others[0]) for some, others in seen} == {(1, 1)}
-    assert torch.equal(found, compare(sketches[:, None], gallery[None]))
 
 
 def test_each_stage_trains_its_parts_alone_and_resume_goes_on_in_the_right_one(
