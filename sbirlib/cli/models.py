@@ -35,8 +35,6 @@ class ModelChoice:
     """Folder that `train --out` wrote."""
     released: Path | None = None
     """Checkpoint file of the paper's released code."""
-    released_transformers: Literal["refuse", "random"] = "refuse"
-    """A released full model lacks its MSTR transformers: stop there, or draw random ones."""
     frozen: str | None = None
     """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
     weights: Path | None = None
@@ -50,11 +48,9 @@ class ModelChoice:
             raise InputError(f"name one model: {known}; found {found}")
         if self.weights is not None and self.frozen is None:
             raise InputError("--weights goes with --frozen; a run and a released checkpoint hold their own")
-        if self.released_transformers != "refuse" and self.released is None:
-            raise InputError("--released-transformers goes with --released")
         model: Method
         if self.released is not None:
-            model = load_released(self.released, transformers=self.released_transformers)
+            model = load_released(self.released)
         elif self.frozen is not None:
             model = load_frozen(self.frozen, weights=self.weights or "")
         else:

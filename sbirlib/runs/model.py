@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -137,27 +137,25 @@ def _chosen_by(config: Config, chosen: bool, queries: int) -> str:
     return choice + (f"; as in the released code: {released}" if released else "")
 
 
-def load_released(path: str | Path, *, transformers: Literal["refuse", "random"] = "refuse") -> ARNet:
+def load_released(path: str | Path) -> ARNet:
     """The model of a checkpoint in the released layout, in eval mode on the CPU.
 
     ViT-B/16 at 224 px with e = 512, fed as released: images in [0, 1] without normalisation, stretched to the
-    square. A checkpoint of the full model lacks the MSTR transformers, which were never saved: that is an
-    error, unless `transformers="random"` draws new ones from torch's generator, as the released evaluation
-    silently does. Raises RunError that names what it lacks; BackboneError if the file cannot be read.
-    Source: released code.
+    square. A checkpoint of the full model lacks the MSTR transformers, which were never saved; the released
+    evaluation silently draws random ones, here that is an error. Raises RunError that names what it lacks;
+    BackboneError if the file cannot be read. Source: released code.
     """
     path = Path(path)
     states = _read_released(path)
     names = [name for state in states.values() for name in state]
     is_full = any(name.startswith("recycle_model.") for name in names)
-    is_lacking = is_full and not any(name.startswith(_TRANSFORMERS) for name in names)
-    if is_lacking and transformers == "refuse":
+    if is_full and not any(name.startswith(_TRANSFORMERS) for name in names):
         raise RunError(
             f"{path} is a full model, but lacks the MSTR transformers ({_TRANSFORMERS}*): the released code "
-            "never saves them. It draws random ones at each start, so that its score changes every time; for "
-            "the same, --released-transformers random"
+            "never saves them, and draws random ones at each start, so that its score changes every time; "
+            "take a checkpoint of the basic model"
         )
-    mstr = _RELEASED_MSTR | {"registered": not is_lacking} if is_full else None
+    mstr = _RELEASED_MSTR | {"registered": True} if is_full else None
     model = ARNet("vit_base_patch16_224", fit="stretch", normalise=False, mstr=mstr)
     for side, encoder in (("skt_model", model.sketch_encoder), ("img_model", model.photo_encoder)):
         try:
@@ -167,8 +165,7 @@ def load_released(path: str | Path, *, transformers: Literal["refuse", "random"]
             reason = f"is no ViT-B/16 with e = 512 in the released layout ({what})"
             raise RunError(f"{path}: {side} {reason}") from None
     full = "; MSTR as released, attention over the batch" if is_full else ""
-    drawn = ", transformers random and dropout on" if is_lacking else ""
-    model.origin = f"released checkpoint {path.name}{full}{drawn}"
+    model.origin = f"released checkpoint {path.name}{full}"
     return model.eval()
 
 

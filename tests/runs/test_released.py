@@ -84,18 +84,7 @@ def test_a_full_checkpoint_is_refused_with_what_it_lacks(tmp_path, pairs, capsys
     with pytest.raises(RunError, match=r"lacks the MSTR transformers \(recycle_model.transformer_models"):
         load_released(path)
     assert main(["evaluate", "--released", str(path), "--data.root", str(pairs.root)]) == 2
-    assert "--released-transformers random" in capsys.readouterr().err
-
-
-def test_a_full_checkpoint_with_random_transformers_says_so_and_is_another_each_time(tmp_path):
-    path = tmp_path / "full.pth"
-    torch.save(full_states(complete=True) | REST, path)
-    model = load_released(path, transformers="random")
-    assert "transformers random and dropout on" in model.origin
-    images = torch.from_numpy(np.stack([image(0)]))
-    with torch.inference_mode():
-        # Dropout stays on, as in the released code.
-        assert not torch.equal(model.embed_photos(images), model.embed_photos(images))
+    assert "take a checkpoint of the basic model" in capsys.readouterr().err
 
 
 def test_a_full_checkpoint_that_holds_its_transformers_is_loaded_whole(tmp_path):
@@ -210,7 +199,6 @@ def test_a_frozen_backbone_that_cannot_be_had(pairs, capsys):
         (["--frozen", "sbir_mini"], "'sbir_mini' has no published weights"),
         (["--frozen", "resnet18", "--run", "x"], "found run and frozen"),
         (["--run", "x", "--weights", "y"], "--weights goes with --frozen"),
-        (["--run", "x", "--released-transformers", "random"], "goes with --released"),
         ([], "found none"),
     ):
         assert main(["evaluate", *words, "--data.root", str(pairs.root)]) == 2
