@@ -33,8 +33,8 @@ class DataConfig:
     """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
     sketches: Literal["pairs", "from_photos", "both"] = knob("pairs")
     """What is trained on: sketches of the folder, ones made from its photos (it needs no other), or both."""
-    fit: Literal["pad", "stretch"] = knob("pad")
-    """How a non-square image becomes square: padded with white, or stretched."""
+    fit: Literal["pad", "stretch", "frame"] = knob("pad")
+    """How an image becomes square: padded with white, stretched, or framed: cut out of a light ground."""
     val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
     """Training photos (with their sketches) held out to choose the checkpoint."""
     ram_budget: float = knob(4.0, gt=0, le=4096, unit="GiB")

@@ -10,16 +10,21 @@ from torch.nn import functional as F
 
 from sbirlib.config.config import DataConfig
 
-Fit = Literal["pad", "stretch"]
+Fit = Literal["pad", "stretch", "frame"]
+# A light ground, and what differs enough to lie on it, in [0, 1]; how much of a framed square that fills.
+LIGHT, DIFFERENCE, FILL = 0.8, 0.1, 0.9
 DARKEST = 0.1  # added to the light of every pixel, so that noise in black cloth draws no lines in an edge map
 
 
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
     """(b, 3, h, w) uint8 or float -> (b, 3, size, size), the same in training, evaluation and search.
 
-    `pad` keeps the proportions and centres the picture on white; `stretch` does not. Values keep their type
-    and range; images already of that size come back as they are.
+    `pad` keeps the proportions and centres the picture on white; `stretch` does not; `frame` cuts out what
+    lies on a light ground and pads that, so that things are as large wherever they were in their pictures.
+    Values keep their type and range; images already of that size come back as they are, unless framed.
     """
+    if fit == "frame":
+        return torch.cat([_framed(image, size) for image in images.split(1)])
     height, width = images.shape[-2:]
     if (height, width) == (size, size):
         return images
@@ -31,6 +36,25 @@ def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:
     top, left = (size - target[0]) // 2, (size - target[1]) // 2
     square = F.pad(resized, (left, size - target[1] - left, top, size - target[0] - top), value=white)
     return square if images.is_floating_point() else square.round().to(images.dtype)
+
+
+def _framed(image: Tensor, size: int) -> Tensor:
+    """(1, 3, h, w) -> (1, 3, size, size): only padded if the rim is not light or nothing lies inside."""
+    white = 1.0 if image.is_floating_point() else 255.0
+    pixels = image.float() / white
+    rim = torch.cat([pixels[..., [0, -1], :].flatten(2), pixels[..., [0, -1]].flatten(2)], dim=2)
+    ground = rim.median(dim=2).values[..., None, None]
+    # The mean of nine neighbours, or the noise of a JPEG would count.
+    found = F.avg_pool2d((pixels - ground).abs().amax(dim=1), 3, 1, 1)[0] > DIFFERENCE
+    rows, columns = (found.any(dim=side).nonzero() for side in (1, 0))
+    if ground.amin() < LIGHT or not len(rows):
+        return fit_square(image, size, "pad")
+    cut = pixels[..., int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
+    margin = round(size * (1 - FILL) / 2)
+    # The ground becomes white, as what is padded.
+    inner = fit_square((cut / ground).clamp(max=1), size - 2 * margin, "pad")
+    framed = white * F.pad(inner, (margin,) * 4, value=1.0)
+    return framed if image.is_floating_point() else framed.round().to(image.dtype)
 
 
 def edge_map(images: Tensor) -> Tensor:

@@ -216,6 +216,8 @@ class Method(nn.Module):
             raise ValueError(f"expected float images (b, 3, h, w) in [0, 1], found {found}")
         if images.numel() and (most := float(images.detach().amax())) > 2:
             raise ValueError(f"expected float images in [0, 1], found values up to {most:g}; divide by 255")
+        if images.shape[-2:] == (self.image_size, self.image_size):
+            return images  # framed already, if at all: `fit_square` would do it once more
         return fit_square(images, self.image_size, self.fit)
 
 

@@ -47,7 +47,7 @@ def test_configs_are_frozen():
         ({"optim.lr": -1}, ["optim.lr", "-1", "> 0", "<= 1"]),
         ({"optim.lr": float("nan")}, ["optim.lr", "finite"]),
         ({"run.epochs": 1.5}, ["run.epochs", "1.5", ">= 1"]),
-        ({"data.fit": "crop"}, ["data.fit", "'pad' or 'stretch'"]),
+        ({"data.fit": "crop"}, ["data.fit", "'pad', 'stretch' or 'frame'"]),
         ({"optim.learning_rate": 1e-3}, ["unknown field 'optim.learning_rate'", "optim.lr"]),
         ({"lr": 1e-3}, ["unknown field 'lr'"]),
         ({"mstr.scales": (1, 0)}, ["mstr.scales", "0"]),

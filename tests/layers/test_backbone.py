@@ -339,6 +339,34 @@ def test_an_image_that_fits_is_not_touched():
     assert fit_square(images, 32, "pad") is images
 
 
+def box(square):
+    """First and last row, first and last column (4,) with something dark in them."""
+    _, rows, columns = torch.nonzero(square < 0.5).T
+    return torch.stack([rows.min(), rows.max(), columns.min(), columns.max()])
+
+
+@pytest.mark.parametrize("ground", [1.0, 0.9])
+def test_a_framed_thing_is_as_large_wherever_it_was(ground):
+    pictures = [torch.full((3, *shape), ground) for shape in ((64, 64), (90, 50), (40, 40), (300, 400))]
+    for picture, (top, left, height, width) in zip(
+        pictures, [(1, 2, 16, 32), (60, 10, 18, 36), (3, 0, 18, 36), (100, 200, 60, 120)], strict=True
+    ):
+        picture[:, top : top + height, left : left + width] = 0.2
+    squares = torch.cat([fit_square(picture[None], 40, "frame") for picture in pictures])
+    assert squares.shape == (4, 3, 40, 40)
+    # Nine tenths of 40 px wide, half as high, in the middle, on white.
+    expected = torch.tensor([11, 28, 2, 37])
+    assert all((box(square) - expected).abs().max() <= 2 for square in squares)
+    assert (squares[..., [0, -1], :] == 1).all()
+    as_bytes = fit_square((255 * pictures[3][None]).round().to(torch.uint8), 40, "frame")
+    assert (as_bytes / 255 - squares[3]).abs().max() <= 2 / 255
+
+
+@pytest.mark.parametrize("picture", [torch.full((1, 3, 30, 20), 0.95), 0.5 * torch.rand(1, 3, 30, 20)])
+def test_a_blank_sheet_and_a_dark_picture_are_only_padded(picture):
+    torch.testing.assert_close(fit_square(picture, 40, "frame"), fit_square(picture, 40, "pad"))
+
+
 @pytest.mark.parametrize(
     ("name", "size", "stride", "width"),
     [("resnet18", 64, 16, 256), ("tf_efficientnet_lite0", 64, 16, 112), ("convnext_atto", 64, 8, 80)],

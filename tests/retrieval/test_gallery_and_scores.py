@@ -191,6 +191,26 @@ def test_other_weights_and_damaged_files_keep_nothing(model, shop, monkeypatch):
     assert Gallery.from_folder(model, folder, kept=kept).fresh == 8
 
 
+def test_a_framed_model_finds_a_thing_wherever_it_lies(tmp_path):
+    torch.manual_seed(0)
+    model = ARNet("sbir_mini", image_size=48, embed_dim=16, fit="frame").eval()
+    things = np.random.default_rng(0).integers(0, 150, (6, 24, 16, 3), dtype=np.uint8)
+    # One photo is as large as the square that the model sees, which does not make it a framed one.
+    for number, (thing, side) in enumerate(zip(things, (48, 60, 80, 100, 120, 140), strict=True)):
+        page = np.full((side, side, 3), 255, np.uint8)
+        page[4:28, 2:18] = thing
+        Image.fromarray(page).save(tmp_path / f"{number}.png")
+    gallery = Gallery.from_folder(model, tmp_path)
+    for number, thing in enumerate(things):
+        page = torch.ones(3, 90, 70)
+        page[:, 60:84, 40:56] = torch.from_numpy(thing).permute(2, 0, 1) / 255
+        (best,) = gallery.search(page, k=1)
+        assert (best.path.stem, best.similarity) == (str(number), pytest.approx(1, abs=1e-4))
+        torch.testing.assert_close(
+            model.embed_photos(page[None]).detach()[0], gallery.embeddings[number], atol=5e-3, rtol=0
+        )
+
+
 @pytest.mark.parametrize(
     "change",
     [
