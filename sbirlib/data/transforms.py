@@ -12,7 +12,7 @@ from sbirlib.config.config import DataConfig
 
 Fit = Literal["pad", "stretch", "frame"]
 # A light ground, and what differs enough to lie on it, in [0, 1]; how much of a framed square that fills.
-LIGHT, DIFFERENCE, FILL = 0.8, 0.1, 0.9
+LIGHT, DIFFERENCE, FILL = 0.8, 0.1, 0.95
 DARKEST = 0.1  # added to the light of every pixel, so that noise in black cloth draws no lines in an edge map
 
 

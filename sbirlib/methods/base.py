@@ -194,8 +194,9 @@ class Method(nn.Module):
     def embed_sketches(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1], any size -> rows (b, ...), by default (b, e) of unit length.
 
-        Preprocessing is inside: images are made square as in training and normalised for the backbone.
-        Raises ValueError for another shape or type. Gradients flow: wrap in `torch.no_grad`.
+        Preprocessing is inside: images are made square as in training, unless they are of the model's size,
+        and normalised for the backbone. Raises ValueError for another shape or type. Gradients flow: wrap in
+        `torch.no_grad`.
         """
         return F.normalize(self.sketch_encoder(self._square(images)), dim=-1)
 
@@ -217,7 +218,7 @@ class Method(nn.Module):
         if images.numel() and (most := float(images.detach().amax())) > 2:
             raise ValueError(f"expected float images in [0, 1], found values up to {most:g}; divide by 255")
         if images.shape[-2:] == (self.image_size, self.image_size):
-            return images  # framed already, if at all: `fit_square` would do it once more
+            return images  # made so already: framing would cut them once more
         return fit_square(images, self.image_size, self.fit)
 
 

@@ -354,8 +354,8 @@ def test_a_framed_thing_is_as_large_wherever_it_was(ground):
         picture[:, top : top + height, left : left + width] = 0.2
     squares = torch.cat([fit_square(picture[None], 40, "frame") for picture in pictures])
     assert squares.shape == (4, 3, 40, 40)
-    # Nine tenths of 40 px wide, half as high, in the middle, on white.
-    expected = torch.tensor([11, 28, 2, 37])
+    # All but a pixel of 40 to either side, half as high, in the middle, on white.
+    expected = torch.tensor([10, 28, 1, 38])
     assert all((box(square) - expected).abs().max() <= 2 for square in squares)
     assert (squares[..., [0, -1], :] == 1).all()
     as_bytes = fit_square((255 * pictures[3][None]).round().to(torch.uint8), 40, "frame")
