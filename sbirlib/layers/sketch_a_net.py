@@ -1,10 +1,8 @@
 """Sketch-a-Net, the convolutional network that the first papers used, as a timm model."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from einops import reduce
-from timm.layers.classifier import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -18,7 +16,7 @@ class SketchANet(nn.Module):
     (BMVC 2015), in the sizes of github.com/yuqian1023/Deep_SBIR_tf.
     """
 
-    def __init__(self, num_classes: int = 0, global_pool: str = "avg", in_chans: int = 3) -> None:
+    def __init__(self, num_classes: int = 0, in_chans: int = 3) -> None:
         super().__init__()
         self.stages = nn.Sequential(
             _stage(nn.Conv2d(1, 64, 15, stride=3)),
@@ -26,11 +24,6 @@ class SketchANet(nn.Module):
             _stage(*(nn.Conv2d(width, 256, 3, padding=1) for width in (128, 256, 256))),
         )
         self.num_features = 256
-        self.feature_info = [
-            {"num_chs": width, "reduction": stride, "module": f"stages.{number}"}
-            for number, (width, stride) in enumerate([(64, 6), (128, 12), (256, 24)])
-        ]
-        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool)
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 # Without norms between them, torch's own initial weights would let the signal fade away.
@@ -41,24 +34,13 @@ class SketchANet(nn.Module):
         """The parts that timm freezes: three stages, which begin with a convolution each."""
         return {"stem": r"^stages\.0", "blocks": r"^stages\.(\d+)"}
 
-    def forward_intermediates(self, images: Tensor, indices: Sequence[int], **_: object) -> list[Tensor]:
-        """The maps after these stages, (b, d, h, w) each."""
-        maps = [reduce(images, "b c h w -> b 1 h w", "mean")]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
-        return [maps[1 + index] for index in indices]
-
-    def prune_intermediate_layers(self, indices: Sequence[int], **_: object) -> None:
-        """Removes the stages after the last of these."""
-        self.stages = self.stages[: 1 + max(indices)]
-
     def forward_features(self, images: Tensor) -> Tensor:
-        """The last map."""
-        return self.forward_intermediates(images, [len(self.stages) - 1])[0]
+        """The map."""
+        return self.stages(reduce(images, "b c h w -> b 1 h w", "mean"))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """A map -> its mean (b, 256), or classes of it where there are any."""
-        return self.head(features, pre_logits=pre_logits)
+        """A map -> its mean (b, 256)."""
+        return reduce(features, "b d h w -> b d", "mean")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
@@ -72,7 +54,6 @@ def _stage(*convolutions: nn.Module) -> nn.Sequential:
 # As the authors' code does with values up to 255: it subtracts 250.42, a little less than white paper.
 default_cfgs = generate_default_cfgs({"sketch_a_net": {
     "input_size": (3, 225, 225), "mean": (250.42 / 255,) * 3, "std": (1 / 255,) * 3, "num_classes": 0,
-    "pool_size": (7, 7), "first_conv": "stages.0.0", "classifier": "head.fc",
 }})  # fmt: skip
 
 
