@@ -129,7 +129,9 @@ def values_of(knob):
         return st.integers(int(knob.low), int(knob.high))
     if knob.kind is float:
         return st.floats(knob.low, knob.high, exclude_min=True, exclude_max=True)
-    return st.text(max_size=12) if knob.kind is str else st.lists(st.integers(1, 64), max_size=4).map(tuple)
+    if knob.kind is str:
+        return st.text(max_size=12)
+    return st.lists(st.integers(1, 64), min_size=1, max_size=4).map(tuple)
 
 
 @relaxed
