@@ -14,7 +14,7 @@ from sbirlib.config.config import DataConfig
 from sbirlib.data.images import as_pixels, read_image
 from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
-from sbirlib.data.strokes import frame_picture, has_drawing
+from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError, printable
 from sbirlib.layers.precision import Precision
 from sbirlib.methods.base import Method
@@ -120,12 +120,13 @@ def search_command(
     _check_outputs(json, figure, sketch, photos)
     chosen, drawing = model.load(), read_image(sketch)
     gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
-    query = frame_picture(drawing) if frame else np.array(drawing)
+    framed = frame_picture(drawing) if frame else None
+    query = np.array(drawing) if framed is None else framed
     hits = gallery.search(as_pixels(query).float() / 255, top)
     for hit in hits:
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
-    if frame and not has_drawing(drawing):
-        print(printable(f"{sketch} has no plain paper around a drawing, so it was centred but not enlarged"))
+    if frame and framed is None:
+        print(printable(f"{sketch} has no plain paper around a drawing, so it was searched as it is"))
     if gallery.skipped:
         print(f"{gallery.skipped} photos were left out because they cannot be read")
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -81,35 +81,28 @@ def _closely(points: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(places, along, axis) for axis in points.T], axis=1)
 
 
-def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
+def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray | None:
     """A picture of a drawing on plain paper, cut out and framed as `frame_strokes` does.
 
     Returns (size, size, 3) uint8; the paper becomes white, in a shadow too, and light lines on dark paper
-    become dark ones. A picture without plain paper around it, such as a photo of a room, is only centred:
-    see `has_drawing`.
+    become dark ones. None for a picture without plain paper around a drawing, such as a photo of a room.
     """
-    picture = _shrunk(picture, size)
+    picture = picture.convert("RGB")
+    picture.thumbnail((3 * size, 3 * size))
     pixels, ink = _ink(picture)
+    if not ink.any():
+        return None
     rows, columns = np.nonzero(_without_specks(ink))
-    if len(rows):
-        middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
-        side = max(np.ptp(columns) + 1, np.ptp(rows) + 1, SMALLEST * max(picture.size)) / FILL_OF_FRAME
-    else:
-        middle, side = (picture.width / 2, picture.height / 2), max(picture.size)
+    middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    side = max(np.ptp(columns) + 1, np.ptp(rows) + 1, SMALLEST * max(picture.size)) / FILL_OF_FRAME
     page = Image.new("RGB", (round(side), round(side)), "white")
     page.paste(Image.fromarray(pixels.round().astype(np.uint8)), tuple(round(side / 2 - m) for m in middle))
     return np.array(page.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def has_drawing(picture: Image.Image) -> bool:
-    """Whether `frame_picture` finds a drawing on plain paper, or else only centres the picture."""
-    return bool(_ink(_shrunk(picture, SIZE))[1].any())
-
-
-def _shrunk(picture: Image.Image, size: int) -> Image.Image:
-    picture = picture.convert("RGB")
-    picture.thumbnail((3 * size, 3 * size))
-    return picture
+def centre_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
+    """The picture as it is, in the middle of a white square (size, size, 3)."""
+    return np.array(ImageOps.pad(picture.convert("RGB"), (size, size), color="white"))
 
 
 def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:

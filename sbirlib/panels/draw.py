@@ -149,8 +149,9 @@ class DrawPanel(Panel):
     def load(self, path: str | Path, name: str | None = None) -> None:
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
         picture = read_image(path)
-        self._turn_to([*self._sheets, Sheet(pen.frame_picture(picture))])
-        if not pen.has_drawing(picture):
+        framed = pen.frame_picture(picture)
+        self._turn_to([*self._sheets, Sheet(pen.centre_picture(picture) if framed is None else framed)])
+        if framed is None:
             self.status.say(NOT_FRAMED.format(name or path), alert=True)
 
     def undo(self) -> None:
