@@ -72,6 +72,8 @@ def embed_kept(
     """
     if where not in PLACES:
         raise InputError(f"where = {where!r}: tokens are discarded at {' or '.join(PLACES)}")
+    if encoder.backbone.pool == "grid":
+        raise InputError("model.pool grid needs every place of the map: no token can be left out")
     cls, patches = (_at_input if where == "input" else _at_output)(encoder, images, places)
     filled = repeat(patches.mean(dim=1), "b d -> b n d", n=math.prod(encoder.backbone.grid))
     filled = filled.scatter(1, places[..., None].expand_as(patches), patches)

@@ -189,7 +189,8 @@ def _check_outputs(json: Path | None = None, figure: Path | None = None, *inputs
     if json and figure and json.resolve() == figure.resolve():
         raise InputError(f"{json}: --json and --figure need a file each")
     for path in filter(None, (json, figure)):
-        if path.is_dir() or not (path.exists() or os.access(path.parent, os.W_OK)):
+        there = path.is_file() or (path.parent.is_dir() and os.access(path.parent, os.W_OK))
+        if path.is_dir() or not there:
             raise InputError(f"{path}: name a file, in a folder that exists and can be written")
         if path.exists() and any(path.resolve().is_relative_to(place.resolve()) for place in inputs):
             raise InputError(f"{path}: would be written over a picture that is searched; name another file")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -98,11 +98,6 @@ def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray | None:
     page = Image.new("RGB", (round(side), round(side)), "white")
     page.paste(Image.fromarray(pixels.round().astype(np.uint8)), tuple(round(side / 2 - m) for m in middle))
     return np.array(page.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def centre_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray:
-    """The picture as it is, in the middle of a white square (size, size, 3)."""
-    return np.array(ImageOps.pad(picture.convert("RGB"), (size, size), color="white"))
 
 
 def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +110,10 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
             if row.tested != _hash(by_name[row.variant].data):
                 raise InputError(f"{path.parent} was scored on other pictures than {root} holds; {ways}")
             found = found.updated({"data.root": root})
-        if different := differing_settings([found, by_name.get(row.variant, found)]):
+        now = by_name.get(row.variant, found)
+        if row.seed == UNTRAINED:  # how the others were trained is nothing to it
+            found = replace(found, optim=now.optim, run=now.run)
+        if different := differing_settings([found, now]):
             changed = "; ".join(f"{name} {old}, now {new}" for name, (old, new) in different.items())
             raise InputError(f"{path.parent} was trained with another configuration ({changed}); {ways}")
     models = {}

@@ -114,7 +114,7 @@ def summary(out: str | Path) -> str:
     if "published" in table:
         what = "Acc@1/5/10 of that method on these data; not comparable: other backbone, queries, protocol"
         lines.append(f"published: {what}")
-    for name in variants:
+    for name in dict.fromkeys(row.config.get("method", "") for row in rows):
         if name in METHODS and "reconstruction" in METHODS[name].paper.source:
             lines.append(f"{name}: {METHODS[name].paper.source}")
     lines, width = [*lines, "", f"Acc@1 less that of {first!r}, paired:"], max(map(len, names))

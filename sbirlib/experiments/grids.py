@@ -69,12 +69,14 @@ def _methods(base: Config) -> list[Variant]:
 
     Backbone, image size, embedding size, data and optimiser are those of `base`. Each is trained for as many
     epochs as let about as many pictures through the encoders as ARNet's do. The plain triplet keeps the pool
-    and the sharing of encoders of `base`. Frozen features are the backbone's as it comes.
+    and the sharing of encoders of `base`, unless B-Siamese does. Frozen features are the backbone's own.
     """
     edge_maps = record_of(Path(base.data.root)).get("edge_maps") is True
     plain = {f"model.{field}": getattr(base.model, field) for field in ("pool", "share_encoders")}
     chosen: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}
     chosen["plain triplet"] = {"method": "b_siamese"} | plain
+    if base.updated(chosen["plain triplet"]) == base.updated(chosen["b_siamese"]):
+        del chosen["plain triplet"]  # B-Siamese is one, where all methods pool and share as `base` does
     pictures = base.run.epochs * build(base, fetch=False).passes
     for changes in chosen.values():
         if METHODS[changes["method"]].needs.edges:

@@ -9,7 +9,7 @@ from sbirlib.config.methods import BSiameseConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import Encoder, Method, Paper
+from sbirlib.methods.base import PAPERS, Encoder, Method
 
 
 class BSiamese(Method):
@@ -19,7 +19,7 @@ class BSiamese(Method):
     """
 
     name = "b_siamese"
-    paper = Paper.of(name)
+    paper = PAPERS[name]
 
     def __init__(
         self, backbone: str = "inception_v3", *, embed_dim: int = 64, b_siamese: BSiameseConfig | None = None,

@@ -23,8 +23,6 @@ from sbirlib.data import Batch, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
 
-_PAPERS = yaml.safe_load(Path(__file__).with_name("papers.yaml").read_text(encoding="utf-8"))
-
 
 class Paper(NamedTuple):
     """Where a method was published."""
@@ -35,10 +33,9 @@ class Paper(NamedTuple):
     link: str
     source: str  # of its formulas
 
-    @classmethod
-    def of(cls, name: str) -> Self:
-        """The entry of a method in papers.yaml."""
-        return cls(**_PAPERS[name])
+
+_FILE = Path(__file__).with_name("papers.yaml").read_text(encoding="utf-8")
+PAPERS = {name: Paper(**entry) for name, entry in yaml.safe_load(_FILE).items()}
 
 
 class Needs(NamedTuple):

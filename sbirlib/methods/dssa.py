@@ -11,7 +11,7 @@ from sbirlib.config.methods import DSSAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import Encoder, Method, Needs, Paper
+from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
 from sbirlib.methods.triplet_sn import fully_connected, ten_views
 
 
@@ -24,7 +24,7 @@ class DSSA(Method):
     """
 
     name = "dssa"
-    paper = Paper.of(name)
+    paper = PAPERS[name]
     terms = ("total", "triplet", "regular")
     needs = Needs(edges=True)
     vectors = False  # not of unit length

@@ -11,7 +11,7 @@ from sbirlib.config.methods import PartSBIRConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import Method, Paper, PatchEncoder
+from sbirlib.methods.base import PAPERS, Method, PatchEncoder
 
 
 class Match(NamedTuple):
@@ -34,7 +34,7 @@ class PartSBIR(Method):
     """
 
     name = "part_sbir"
-    paper = Paper.of(name)
+    paper = PAPERS[name]
     terms = ("total", "transport", "adjacency")
     vectors = False
 

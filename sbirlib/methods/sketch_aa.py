@@ -9,7 +9,7 @@ from sbirlib.config.methods import SketchAAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import Method, Paper, PatchEncoder
+from sbirlib.methods.base import PAPERS, Method, PatchEncoder
 
 
 class SketchAA(Method):
@@ -21,7 +21,7 @@ class SketchAA(Method):
     """
 
     name = "sketch_aa"
-    paper = Paper.of(name)
+    paper = PAPERS[name]
 
     def __init__(
         self, backbone: str = "resnet50", *, embed_dim: int = 512, sketch_aa: SketchAAConfig | None = None,

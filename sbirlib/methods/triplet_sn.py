@@ -13,7 +13,7 @@ from sbirlib.data.batches import Batch
 from sbirlib.data.transforms import fit_square
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import Encoder, Method, Needs, Paper
+from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
 
 
 class TripletSN(Method):
@@ -29,7 +29,7 @@ class TripletSN(Method):
     """
 
     name = "triplet_sn"
-    paper = Paper.of(name)
+    paper = PAPERS[name]
     needs = Needs(edges=True)
 
     def __init__(

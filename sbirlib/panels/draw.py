@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 import ipywidgets
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 from ipycanvas import Canvas
 from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, Layout, ToggleButton, VBox
 from matplotlib.figure import Figure
@@ -150,7 +151,8 @@ class DrawPanel(Panel):
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
         picture = read_image(path)
         framed = pen.frame_picture(picture)
-        self._turn_to([*self._sheets, Sheet(pen.centre_picture(picture) if framed is None else framed)])
+        whole = np.array(PIL.ImageOps.pad(picture, (SIZE, SIZE), color="white"))
+        self._turn_to([*self._sheets, Sheet(whole if framed is None else framed)])
         if framed is None:
             self.status.say(NOT_FRAMED.format(name or path), alert=True)
 

@@ -10,7 +10,6 @@ from sbirlib.data.strokes import (
     SIZE,
     WIDTH,
     Stroke,
-    centre_picture,
     erase_strokes,
     frame_picture,
     frame_strokes,
@@ -157,17 +156,13 @@ def test_erasing_cuts_strokes_and_leaves_what_it_does_not_touch():
     assert erase_strokes(strokes, Stroke(np.array([(160.0, 160.0)]), 900)) == []
 
 
-def test_a_picture_without_a_drawing_on_plain_paper_is_only_centred(clothes):
+def test_a_picture_without_a_drawing_on_plain_paper_has_no_frame(clothes):
     photo = 255 - np.asarray(read_image(sorted((clothes / "testB").glob("*.png"))[0]))
     scene = np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8)
     blank = on_paper(Image.new("RGB", (64, 64), "white"), 230, 1)
     pictures = Image.fromarray(photo), Image.fromarray(scene), Image.new("L", (50, 40)), blank
     assert [frame_picture(picture) for picture in pictures] == [None] * 4
     assert frame_picture(Image.new("RGB", (50, 40), "white")) is None
-    centred = centre_picture(Image.fromarray(scene), 120)
-    assert (centred[:29] == 255).all()
-    assert (centred[-29:] == 255).all()
-    assert np.array_equal(centred[30:90], scene)
 
 
 def test_a_traced_garment_is_close_to_what_a_designer_draws_of_it():

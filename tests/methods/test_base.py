@@ -43,6 +43,23 @@ def test_every_method_says_what_it_does(name):
     assert sum(stage.share for stage in model.stages()) == 1
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_in_bf16_rows_stay_close_and_gradients_are_numbers(name):
+    torch.manual_seed(0)
+    model = build(Config.preset("mini").updated({"method": name, **TINY})).eval()
+    batch = batch_of(images(4, 3, 3, 48, 48))
+    with torch.no_grad():
+        exact = model(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = model(batch)
+    model.compare(rows, batch)["total"].backward()
+    for key, value in exact.items():
+        assert (rows[key].float() - value).norm() <= 0.05 * value.norm() + 1e-6
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_without_second_views_none_are_made(pairs, tiny, monkeypatch):
     seen = []
     encode = METHODS["b_siamese"].encode
