@@ -74,7 +74,7 @@ def draw_page() -> "DrawPage":
         with FileLock(settings["lock"]):  # a second page waits for the first, and reads what that has kept
             gallery = Gallery.from_folder(model, settings["photos"], on_fault="skip", kept=kept, tell=count)
             page.search_in(gallery)
-            if gallery.fresh or not kept.is_file():
+            if os.access(kept.parent, os.W_OK) and (gallery.fresh or not kept.is_file()):
                 gallery.save(kept)
 
     return DrawPage(load, k=settings["top"])
@@ -89,8 +89,10 @@ def _kept(model: ModelChoice, photos: Path) -> Path:
     """The file that keeps the gallery of these photos for this model: not among the photos, nor in the run,
     which another process may be writing."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sbirlib")
-    with contextlib.suppress(OSError):  # the page says so if it cannot be written, and searches all the same
+    with contextlib.suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
+    if not os.access(home, os.W_OK):
+        print(f"{home} cannot be written: every page embeds all photos anew; set XDG_CACHE_HOME", flush=True)
     key = hashlib.sha256(_json([vars(model), photos]).encode()).hexdigest()[:12]
     return home / f"{photos.resolve().name}-{key}.safetensors"
 
