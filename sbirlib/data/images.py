@@ -102,13 +102,12 @@ def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tu
             return Fault(path, "cannot be read", str(error).removeprefix(f"{path}: "))
 
     paths = list(paths)
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         attempts = pool.map(attempt, paths)
-        try:
-            results = list(tqdm(attempts, desc=what, total=len(paths), disable=not what or None, leave=False))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all of them
-            raise
+        results = list(tqdm(attempts, desc=what, total=len(paths), disable=not what or None, leave=False))
+    finally:
+        pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all of them
     return [r for r in results if not isinstance(r, Fault)], [r for r in results if isinstance(r, Fault)]
 
 

@@ -199,7 +199,8 @@ def _read(path: str | Path, model: Method) -> Gallery:
 
 def _owner(model: Method) -> dict[str, str]:
     """What decides how a photo is embedded."""
-    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}"}
+    views = ", ten crops" if getattr(getattr(model, "options", None), "ten_crops", False) else ""
+    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}{views}"}
 
 
 def _stamp(path: str | Path) -> Stamp:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from tools.batches import batch_of, images, loss_of
 
+from sbirlib import Gallery
 from sbirlib.config.methods import TripletSNConfig
+from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import edge_map, fit_square
 from sbirlib.methods import TripletSN
 
@@ -105,3 +107,12 @@ def test_ten_views_of_a_plain_picture_are_as_far_from_another_as_one(model):
     found, expected = (way.score(*[way.embed_sketches(plain)] * 2) for way in (ten, model))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert expected[0, 1] < 0.99
+
+
+def test_a_gallery_of_one_view_is_not_searched_with_ten(tmp_path, pairs):
+    one, ten = small().eval(), small(ten_crops=True).eval()
+    ten.load_state_dict(one.state_dict())
+    Gallery.from_folder(one, pairs.root / "testB").save(tmp_path / "photos.safetensors")
+    assert len(Gallery.load(tmp_path / "photos.safetensors", one).paths) == 8
+    with pytest.raises(PairError, match="was embedded by another model"):
+        Gallery.load(tmp_path / "photos.safetensors", ten)

@@ -28,9 +28,9 @@ def contents(path):
         return {str(entry.path): entry.read() for entry in listing.entries}
 
 
-@pytest.mark.parametrize(("make", "name"), [(zipped, "a.zip"), (zipped, "a.dat")])
-def test_files_come_back_whatever_the_archive_is_called(make, name, tmp_path):
-    assert contents(make(tmp_path / name, FILES)) == FILES
+@pytest.mark.parametrize("name", ["a.zip", "a.dat"])
+def test_files_come_back_whatever_the_archive_is_called(name, tmp_path):
+    assert contents(zipped(tmp_path / name, FILES)) == FILES
 
 
 def test_a_folder_is_read_with_the_archives_in_it(tmp_path):
@@ -109,9 +109,8 @@ def test_what_grows_too_much_is_refused_before_it_does(tmp_path, monkeypatch):
 
 def test_too_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILES", 2)
-    for path in (zipped(tmp_path / "a.zip", FILES),):
-        with pytest.raises(ArchiveError, match="holds more than 2 files"):
-            contents(path)
+    with pytest.raises(ArchiveError, match="holds more than 2 files"):
+        contents(zipped(tmp_path / "a.zip", FILES))
 
 
 def test_one_file_too_large_spoils_nothing_else(tmp_path, monkeypatch):
@@ -203,5 +202,6 @@ def test_any_damage_is_survived(data, tmp_path):
     assert message == "" or str(path) in message
     for size, content, reason in found or ():
         # A list that is wrong about a size harms nobody where the checksum of what is read is right.
-        assert reason or len(content) <= size
+        assert reason or len(content) == size or size not in map(len, FILES.values())
+        assert reason or content in FILES.values()
         assert not reason or str(path) in reason
