@@ -17,7 +17,7 @@ BACKBONES = {
     "sbir_mini": 48,
     "test_resnet": 64,  # BatchNorm
     "test_efficientnet": 64,  # BatchNorm
-    "tf_efficientnet_lite0": 32,  # a map of an earlier stage, pooled over a grid, the first parts frozen
+    "tf_efficientnet_lite0": 32,  # an earlier map, pooled over a grid, parts frozen, pictures framed
     "tiny_swin": 64,
     "test_vit": 64,  # CLS
     "tiny_vit_without_cls": 64,
@@ -26,6 +26,7 @@ BACKBONES = {
 }
 SETTINGS = {
     "tf_efficientnet_lite0": {
+        "data.fit": "frame",
         "model.stride": 8,
         "model.pool": "grid",
         "model.cells": 2,
