@@ -33,6 +33,8 @@ class DataConfig:
     """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
     sketches: Literal["pairs", "from_photos", "both"] = knob("pairs")
     """What is trained on: sketches of the folder, ones made from its photos (it needs no other), or both."""
+    unlabelled: str = knob("")
+    """Folder of further photos without a sketch, for methods that learn from such; trainB's count as well."""
     fit: Literal["pad", "stretch", "frame"] = knob("pad")
     """How an image becomes square: padded with white, stretched, or framed: cut out of a light ground."""
     val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
@@ -160,6 +162,7 @@ class Config:
     dssa: methods.DSSAConfig = dataclasses.field(default_factory=methods.DSSAConfig)
     sketch_aa: methods.SketchAAConfig = dataclasses.field(default_factory=methods.SketchAAConfig)
     part_sbir: methods.PartSBIRConfig = dataclasses.field(default_factory=methods.PartSBIRConfig)
+    eups: methods.EUPSConfig = dataclasses.field(default_factory=methods.EUPSConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

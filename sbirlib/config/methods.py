@@ -6,7 +6,7 @@ from pydantic import PositiveInt
 
 from sbirlib.config.fields import group, knob
 
-MethodName = Literal["arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir"]
+MethodName = Literal["arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups"]
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
     name: ("mstr", "loss") if name == "arnet" else (name,) for name in get_args(MethodName)
@@ -143,3 +143,21 @@ class PartSBIRConfig:
     """Weight of the triplet on adjacencies of regions; form and default are our own."""
     cost: Literal["distance", "published"] = knob("distance")
     """What the plan makes small: 1 - similarity; published: the similarity, as in the authors' code."""
+
+
+@group
+class EUPSConfig:
+    """EUPS-SBIR: triplets within and across domains, and a teacher of photos; all defaults are our own."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of the three triplet losses, between Euclidean distances of unit vectors."""
+    temperature: float = knob(0.1, gt=0, le=10)
+    """Temperature tau of the distances to other photos that are distilled."""
+    distil: float = knob(1.0, ge=0, le=100)
+    """Weight of each of the three distillation terms."""
+    teacher: float = knob(0.4, gt=0, lt=1, unit="share of epochs")
+    """How long the teacher learns from photos before the student begins."""
+    average: float = knob(0.99, ge=0, lt=1)
+    """Share of the averaged weights that a step keeps; the average is what is searched with."""
+    grow: int = knob(3, ge=1, le=31, unit="px")
+    """Side of the square by which a photo's light or dark parts grow in its augmented view."""

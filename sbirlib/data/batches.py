@@ -16,15 +16,20 @@ from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers for each row and stream
 # Streams of random numbers that must not share draws.
-_ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW, _MADE = range(8)
+(
+    _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW, _MADE, _SISTER,
+    _UNLABELLED, _UNLABELLED_SECOND,
+) = range(11)  # fmt: skip
 
 
 class Batch(NamedTuple):
     """What a method sees of one step: views (b, 3, s, s) float in [0, 1], and what is known of each row.
 
     Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
-    (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. Second views are
-    empty unless the method needs them, and so is every view of a batch that was put together from parts.
+    (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. `unlabelled` are
+    photos without a sketch, one for each row, and `unlabelled_ids` (b,) int64 tell them apart. Second views
+    and these photos are empty unless the method needs them (and there are any), and so is every view of a
+    batch that was put together from parts.
     """
 
     sketch: Tensor
@@ -33,6 +38,9 @@ class Batch(NamedTuple):
     photo_second: Tensor
     photo_ids: Tensor
     numbers: Tensor
+    unlabelled: Tensor
+    unlabelled_second: Tensor
+    unlabelled_ids: Tensor
 
     def flipped(self, probability: float) -> tuple[Tensor, Tensor]:
         """Sketches and photos, flipped left-right together, by the first of each row's numbers."""
@@ -51,16 +59,32 @@ def draws(seed: int, epoch: int, stream: int, count: int, size: int = DRAWS) -> 
     return np.random.default_rng([seed, epoch, stream]).random((count, size), dtype=np.float32)
 
 
+def find_sisters(photo_index: Tensor, numbers: Tensor) -> Tensor:
+    """For each sketch another one of the same photo, (n,) int64; itself where there is none.
+
+    `photo_index` (n,) int64 names the photo of each sketch, `numbers` (n,) in [0, 1) choose among the others.
+    """
+    order = photo_index.argsort(stable=True)
+    _, group, sizes = photo_index[order].unique_consecutive(return_inverse=True, return_counts=True)
+    first = (sizes.cumsum(0) - sizes)[group]
+    place, size = torch.arange(len(order)) - first, sizes[group]
+    # So many places further round the sketches of the photo, and never all the way round.
+    ahead = 1 + torch.minimum((numbers[order] * (size - 1)).long(), (size - 2).clamp(min=0))
+    return torch.empty_like(order).scatter_(0, order, order[first + (place + ahead) % size])
+
+
 class Epoch:
     """The order and the random numbers of one epoch: which rows a step takes, and what their views are.
 
     Both depend on seed and epoch alone, so a run that goes on in the middle of an epoch sees what it
-    would have seen, in one process or in several.
+    would have seen, in one process or in several. With `sisters`, the second view of a sketch is one of
+    another sketch of the same photo, where there is one.
     """
 
     def __init__(
-        self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, second_views: bool = True
-    ) -> None:
+        self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, second_views: bool = True,
+        sisters: bool = False,
+    ) -> None:  # fmt: skip
         self.data, self.config, self.second_views, count = data, config, second_views, len(data.sketches)
         self.order, self._made = torch.from_numpy(epoch_order(seed, epoch, count)), data.made
 
@@ -69,6 +93,11 @@ class Epoch:
             return torch.from_numpy(draws(seed, epoch, stream, count, size))
 
         self._numbers = numbers
+        self._sisters = find_sisters(data.photo_index, numbers(_SISTER, 1)[:, 0]) if sisters else None
+        # In the order of the steps: a photo is seen again only after all others.
+        spare = len(data.unlabelled.photos) if data.unlabelled else 0
+        turns = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)
+        self._unlabelled = torch.from_numpy(turns)[self.order.argsort()] if spare else None
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """(b,) the sketches of a step, counted from 0."""
@@ -84,17 +113,28 @@ class Epoch:
             return made.expand(-1, 3, -1, -1)
 
         # Another hand draws the first view only: the second one, which it is matched with, keeps the details.
-        redrawn = sketches
+        redrawn, others = sketches, sketches
         if config.redraw:
             redrawn = redraw(sketches, self._numbers(_REDRAW, REDRAWS)[rows].to(device), config.redraw)
+        if self._sisters is not None:
+            others = self._sketches(self._sisters[rows], device)
         nothing, second, wanted = sketches.new_empty(0), config.second_view, self.second_views
+        unlabelled, unlabelled_second, unlabelled_ids = nothing, nothing, torch.zeros_like(photo_ids)
+        if self.data.unlabelled and self._unlabelled is not None:
+            unlabelled_ids = self._unlabelled[rows]
+            pixels = to_float(self.data.unlabelled.photos[unlabelled_ids], device)
+            unlabelled = view(pixels, config.first_view, _UNLABELLED)
+            unlabelled_second = view(pixels, second, _UNLABELLED_SECOND) if wanted else nothing
         return Batch(
             sketch=view(redrawn, config.first_view, _SKETCH_FIRST),
             photo=view(photos, config.first_view, _PHOTO_FIRST),
-            sketch_second=view(sketches, second, _SKETCH_SECOND) if wanted else nothing,
+            sketch_second=view(others, second, _SKETCH_SECOND) if wanted else nothing,
             photo_second=view(photos, second, _PHOTO_SECOND) if wanted else nothing,
             photo_ids=photo_ids.to(device),
             numbers=self._numbers(_ROW)[rows].to(device),
+            unlabelled=unlabelled,
+            unlabelled_second=unlabelled_second,
+            unlabelled_ids=unlabelled_ids.to(device),
         )
 
     def _sketches(self, rows: Tensor, device: torch.device | str) -> Tensor:

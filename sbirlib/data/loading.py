@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
 from sbirlib.data.drawings import NUMBERS, pseudo_sketches
-from sbirlib.data.images import Fault, faults_message, read_all, read_pixels
+from sbirlib.data.images import Fault, faults_message, list_images, list_unread, read_all, read_pixels
 from sbirlib.data.pairs import PairFolder
-from sbirlib.data.splits import PairError, Split
+from sbirlib.data.splits import PairError, Photo, Split
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.errors import InputError
 
@@ -28,7 +28,8 @@ class LoadedSplit(NamedTuple):
 
     `photo_index[i]` is the row of sketch i's photo; `split.left_out` lists what was skipped. `grey`: whether
     the three channels of all sketches are known to be equal. Where a sketch is to be made of a photo (`made`
-    (n,) bool), its pixels are the photo's; `edge_maps`: whether photos are edge maps.
+    (n,) bool), its pixels are the photo's; `edge_maps`: whether photos are edge maps. `unlabelled` are photos
+    without a sketch, for the methods that learn from them.
     """
 
     split: Split
@@ -37,6 +38,7 @@ class LoadedSplit(NamedTuple):
     photo_index: Tensor
     grey: bool = False
     edge_maps: bool = False
+    unlabelled: "LoadedSplit | None" = None
 
     @property
     def made(self) -> Tensor:
@@ -62,16 +64,22 @@ class LoadedSplit(NamedTuple):
         return self._replace(split=split, sketches=sketches, photos=photos, photo_index=index)
 
 
-def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSplit | None, int]:
+def load_data(
+    pairs: PairFolder, config: Config, unlabelled: bool = False
+) -> tuple[LoadedSplit, LoadedSplit | None, int]:
     """Training and validation pairs in memory (None if nothing is held out), and files left out.
 
-    Under the released protocol nothing is held out and the test split takes the place of validation. Where
-    sketches are made of photos (`data.sketches`), held-out photos are searched with real ones if they have
-    any, else with ones that are made once and stay the same.
+    With `unlabelled`, photos without a sketch are not left out but loaded as well, if there are any. Under
+    the released protocol nothing is held out and the test split takes the place of validation. Where sketches
+    are made of photos (`data.sketches`), held-out photos are searched with real ones if they have any, else
+    with ones that are made once and stay the same.
     """
-    whole = load_split(pairs.split("train"), config.data, config.model.image_size)
-    whole = whole._replace(edge_maps=pairs.edge_maps)
-    skipped = len(whole.split.left_out)
+    split, spare = pairs.split("train"), None
+    if unlabelled:
+        split, spare = split.sketched, _load_unlabelled(split, config)
+    whole = load_split(split, config.data, config.model.image_size)
+    whole = whole._replace(edge_maps=pairs.edge_maps, unlabelled=spare)
+    skipped = len(whole.split.left_out) + (len(spare.split.faults) if spare else 0)
     if len(set(whole.photo_index.tolist())) < 2:
         raise PairError(f"{pairs.root}: only one photo has a sketch; training needs at least two")
     if config.run.protocol == "released":
@@ -82,6 +90,22 @@ def load_data(pairs: PairFolder, config: Config) -> tuple[LoadedSplit, LoadedSpl
     real = held.real
     validation = whole.part(real) if real.sketches else whole.part(held).as_drawn(config.run.seed)
     return whole.part(kept), validation, skipped
+
+
+def _load_unlabelled(split: Split, config: Config) -> LoadedSplit | None:
+    """The photos of `split` without a sketch, and those of the folder `data.unlabelled`; None without any."""
+    data, paths, faults = config.data, list(split.unsketched), []
+    if data.unlabelled:
+        paths += list_images(Path(data.unlabelled))
+        faults += list_unread(Path(data.unlabelled))
+    size, budget = config.model.image_size, data.ram_budget * 2**30
+    pixels, broken = load_images(paths, size, data.fit, budget, "photos without a sketch")
+    if (faults := faults + broken) and data.on_fault == "stop":
+        raise PairError(faults_message(data.unlabelled or data.root, faults))
+    lost = {fault.path for fault in faults}
+    photos = tuple(Photo(path, str(path)) for path in paths if path not in lost)
+    rest = Split("unlabelled", (), photos, tuple(faults))
+    return LoadedSplit(rest, pixels[:0], pixels, torch.empty(0, dtype=torch.int64)) if photos else None
 
 
 def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit:

@@ -143,12 +143,13 @@ def _run(job: _Job) -> RunScore:
     if begun and (before := run.saved_config().run.epochs) != epochs:
         raise InputError(f"{run.path} was begun with run.epochs {before}, now {epochs}; go on with that")
     list(train(job.config.data.root, job.config, out=job.folder, overwrite=not begun, resume=begun))
-    row = _score(job, run.model(), sum(run.history()["seconds"]))
+    unlabelled = run.start().get("data", {}).get("without_sketch")
+    row = _score(job, run.model(), sum(run.history()["seconds"]), unlabelled)
     shutil.rmtree(run.states, ignore_errors=True)
     return row
 
 
-def _score(job: _Job, model: Method, seconds: float) -> RunScore:
+def _score(job: _Job, model: Method, seconds: float, unlabelled: int | None = None) -> RunScore:
     """Scores on the test split and leaves the result in the job's folder."""
     data = job.config.data
     device = "cpu" if job.config.run.device == "cpu" else PartialState().device
@@ -161,6 +162,8 @@ def _score(job: _Job, model: Method, seconds: float) -> RunScore:
     score |= {"queries": len(scores.ranks), "gallery": scores.gallery, "median_rank": scores.median_rank}
     score |= {"mrr": scores.mrr, "seconds": seconds, "ms_query": _milliseconds(model, loaded)}
     score |= {"dataset": dataset_of(data.root), "protocol": scores.protocol}
+    if unlabelled is not None:
+        score["unlabelled"] = unlabelled
     sketches, photos, ranks = list(scores.sketches), list(scores.photos), scores.ranks.tolist()
     config = job.config.to_dict()
     row = RunScore(job.variant, job.place, job.seed, score, sketches, photos, ranks, config, _hash(data))

@@ -174,8 +174,10 @@ def read_row(path: Path) -> RunScore:
 
 
 def _warning(runs: Sequence[RunScore]) -> str:
-    """What every table and figure must say of scores that the test set chose."""
-    return " [TEST SET chose the epoch]" if any("CHOSEN ON" in run.score["protocol"] for run in runs) else ""
+    """What every table and figure must say: the test set chose, or a method lacked photos that it wants."""
+    lacking = " (no unlabelled)" if any(run.score.get("unlabelled") == 0 for run in runs) else ""
+    chosen = any("CHOSEN ON" in run.score["protocol"] for run in runs)
+    return f"{lacking} [TEST SET chose the epoch]" if chosen else lacking
 
 
 def _by_variant(rows: Sequence[RunScore]) -> dict[str, list[RunScore]]:

@@ -5,11 +5,12 @@ from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage, fingerprint
 from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.methods.dssa import DSSA
+from sbirlib.methods.eups import EUPS
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "DSSA", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "Paper", "PartSBIR",
+    "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "Paper", "PartSBIR",
     "SketchAA", "Stage", "TripletSN", "build", "fingerprint",
 ]  # fmt: skip

@@ -7,11 +7,12 @@ serve every method whose loss is a function of them.
 
 import copy
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import yaml
 from torch import Tensor, nn
@@ -42,11 +43,12 @@ class Needs(NamedTuple):
     """What a method needs beyond pairs of a sketch and a photo; `check` refuses a folder that lacks it."""
 
     second_views: bool = False  # a second, augmented view of every picture
+    sisters: bool = False  # that of a sketch from another sketch of the photo, where there is one
     edges: bool = False  # photos as edge maps
     sketches_per_photo: int = 1  # of each photo that is trained on
     designers: int = 1  # people who draw, by the number after the last '_' of a sketch's name
     strokes: bool = False  # the strokes of every sketch, in drawing order
-    unlabelled: bool = False  # photos without a sketch
+    unlabelled: Literal["no", "wanted", "required"] = "no"  # photos without a sketch
     support: int = 0  # pairs of each designer, to adapt to at test time
 
     def check(self, name: str, pairs: PairFolder, config: Config) -> None:
@@ -64,11 +66,15 @@ class Needs(NamedTuple):
             f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
             f"number after the last '_' of a sketch's name); {root} has {able}": few_able,
             f"the strokes of each sketch in drawing order; {root} holds only pictures": self.strokes,
-            f"photos without a sketch in trainB; {root} has none": self.unlabelled and not split.unsketched,
         }
         for what, is_lacking in lacking.items():
             if is_lacking:
                 raise PairError(f"method {name} needs {what}")
+        if self.unlabelled != "no" and not (split.unsketched or config.data.unlabelled):
+            none = f"photos without a sketch: {root}/trainB has none, and data.unlabelled names no folder"
+            if self.unlabelled == "required":
+                raise PairError(f"method {name} needs {none}")
+            warnings.warn(f"method {name} wants {none}; its terms over them are left out", stacklevel=2)
 
 
 class Stage(NamedTuple):
@@ -167,6 +173,9 @@ class Method(nn.Module):
 
     def enter(self, stage: str) -> None:
         """Called once when a later stage begins, such as to copy a teacher."""
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser, such as to average weights."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`encode`, under the name that several processes call."""

@@ -100,10 +100,13 @@ def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str,
     result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
     if file:
         result["weights_file_sha256"] = sha256(file)
+    files = data_fingerprint(data)
+    if model.needs.unlabelled != "no":
+        files["without_sketch"] = sum(len(split.photos) for split in data if not split.sketches)
     return result | {
         "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
         "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone),
-        "seed": config.run.seed, "data": data_fingerprint(data), "versions": versions(), "code": code_state(),
+        "seed": config.run.seed, "data": files, "versions": versions(), "code": code_state(),
     }  # fmt: skip
 
 

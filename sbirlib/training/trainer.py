@@ -88,8 +88,9 @@ class Trainer:
         self.files, self.stop, self.config = files, stop or Stop(), files.config
         config = self.config
         self.accelerator, self.out = files.accelerator, files.run.path
-        METHODS[config.method].needs.check(config.method, pairs, config)
-        self.data, self.held_out, self.skipped = load_data(pairs, config)
+        needs = METHODS[config.method].needs
+        needs.check(config.method, pairs, config)
+        self.data, self.held_out, self.skipped = load_data(pairs, config, needs.unlabelled != "no")
         chosen_by = PSEUDO if self.held_out and self.held_out.made.any() else HELD_OUT
         chosen_by = TEST_SET if config.run.protocol == "released" else chosen_by
         self.selected_on = NOTHING if self.held_out is None else chosen_by
@@ -101,7 +102,8 @@ class Trainer:
         # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"
         choose_attention(model, self.accelerator.device, self.bf16)
-        self.start = beginning(model, config, [part.split for part in (self.data, self.held_out) if part])
+        parts = (self.data, self.held_out, self.data.unlabelled)
+        self.start = beginning(model, config, [part.split for part in parts if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
         if self.batch_size % processes:
             few = f"{len(self.data.sketches)} sketches are fewer than a batch of {config.optim.batch_size}"
@@ -176,8 +178,11 @@ class Trainer:
 
     def plan(self, epoch: int) -> Epoch:
         """The order and the views of an epoch, counted from 1."""
-        views = self.method.second_views
-        return Epoch(self.data, self.config.data, seed=self.config.run.seed, epoch=epoch, second_views=views)
+        config, method = self.config, self.method
+        views, sisters = method.second_views, method.needs.sisters
+        return Epoch(
+            self.data, config.data, seed=config.run.seed, epoch=epoch, second_views=views, sisters=sisters
+        )
 
     def _epoch(self) -> EpochRecord | None:
         """Trains to the end of the current epoch; None, and a checkpoint, if asked to stop before."""
@@ -213,6 +218,7 @@ class Trainer:
         terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
         self.optimizer.step()
+        self.method.after_step()
         self.optimizer.zero_grad()
         self.schedule.step()
         # A gradient that is not a number spoils the weights even if the loss is one.

@@ -1,5 +1,7 @@
 """The interface: what a method may be, and what the kit does with one that is not like ARNet."""
 
+from collections import Counter
+
 import pytest
 import torch
 from tools.batches import batch_of, images
@@ -80,7 +82,7 @@ def test_without_second_views_none_are_made(pairs, tiny, monkeypatch):
     (Needs(designers=8), "needs 8 designers with more than 0 sketches each .*; .* has 7"),
     (Needs(designers=2, support=30), "needs 2 designers with more than 30 sketches each .*; .* has 0"),
     (Needs(strokes=True), "needs the strokes of each sketch in drawing order; .* holds only pictures"),
-    (Needs(unlabelled=True), "needs photos without a sketch in trainB; .* has none"),
+    (Needs(unlabelled="required"), "needs photos without a sketch: .*/trainB has none, and data.unlabelled"),
 ])  # fmt: skip
 def test_what_a_method_needs_is_checked_before_anything_is_loaded(pairs, tmp_path, monkeypatch, needs, words):
     config = Config.preset("mini").updated({"model.photo_edges": False, **TINY})
@@ -105,6 +107,7 @@ class Distances(Method):
     def __init__(self, backbone="sbir_mini", **options):
         options = {key: value for key, value in options.items() if key not in ("embed_dim", "mstr", "loss")}
         super().__init__(lambda trunk: Encoder(trunk, nn.Linear(trunk.dim, 8)), backbone, **options)
+        self.steps_of = Counter()
 
     @classmethod
     def from_config(cls, config):
@@ -116,6 +119,9 @@ class Distances(Method):
             Stage("backbone", 0.5, [self.sketch_encoder.backbone]),
             Stage("head", 0.5, [self.sketch_encoder.embed]),
         ]
+
+    def after_step(self):
+        self.steps_of[self.stage] += 1
 
     def enter(self, stage):
         assert stage == self.stage == "head"
@@ -191,7 +197,7 @@ def test_each_stage_trains_its_parts_alone_and_resume_goes_on_in_the_right_one(
         assert all(torch.equal(last[name], states[-1][name]) for name in last)
 
 
-def test_what_is_frozen_stays_so_in_every_stage(distances, pairs, tiny, tmp_path):
+def test_what_is_frozen_stays_so_in_every_stage_and_each_step_is_told(distances, pairs, tiny, tmp_path):
     changes = {"run.epochs": 2, "model.freeze": 2, "data.val_fraction": 0.0}
     trainer = trainer_of(pairs, tiny.updated(changes), tmp_path / "run")
     learning = {id(weight) for weight in trainer.learning}
@@ -201,6 +207,7 @@ def test_what_is_frozen_stays_so_in_every_stage(distances, pairs, tiny, tmp_path
     assert len(list(trainer.epochs())) == 2
     kept = {name for name, w in trainer.method.named_parameters() if torch.equal(before[name], w)}
     assert kept == frozen
+    assert trainer.method.steps_of == {"backbone": 4, "head": 4}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,10 @@ SHARED = {"shared": True, "separate": False}
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """Photos with one sketch and with two."""
+    """Photos with one sketch and with two; beside them is a folder of photos with none."""
     root = tmp_path_factory.mktemp("few") / "MiniClothes"
     draw_miniclothes(root, photos=(8, 4), sketches=(11, 4), size=48)
+    shutil.copytree(root / "testB", root.parent / "unlabelled")
     return PairFolder(root)
 
 
@@ -40,7 +42,8 @@ def config_of(tiny, few):
     """A tiny configuration of a method: one epoch, or if it has stages one more than these."""
 
     def make(method, backbone="sbir_mini", **model):
-        config = tiny.updated({"method": method, "data.root": str(few.root), **OWN.get(method, {})})
+        data = {"data.root": str(few.root), "data.unlabelled": str(few.root.parent / "unlabelled")}
+        config = tiny.updated({"method": method, **data, **OWN.get(method, {})})
         model |= {"backbone": backbone, "image_size": BACKBONES[backbone]}
         # Without chance, where a test does not ask for it.
         still = {name: 0.0 for name in config.flat() if name.endswith(".dropout")}
