@@ -13,7 +13,7 @@ from sbirlib.config.methods import EUPSConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage
+from sbirlib.methods.base import PAPERS, Encoder, Method, Needs, Stage
 
 
 class EUPS(Method):
@@ -31,7 +31,7 @@ class EUPS(Method):
     """
 
     name = "eups"
-    paper = Paper.of(name)
+    paper = PAPERS[name]
     terms = (
         "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
     )  # fmt: skip
