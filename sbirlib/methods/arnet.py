@@ -50,19 +50,12 @@ class ARNet(Method):
         self, backbone: str = "vit_base_patch16_224", *, embed_dim: int | None = 512,
         mstr: Mapping[str, Any] | None = None, loss: LossConfig | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        loss = loss or LossConfig()
-        if not any((loss.multi, loss.inter, loss.intra_sketch, loss.intra_photo)):
+        self.loss, self.recycling = loss or LossConfig(), mstr  # which the encoders are made with
+        if not any(getattr(self.loss, name) for name in ("multi", "inter", "intra_sketch", "intra_photo")):
             raise ConfigError("loss.multi, inter, intra_sketch and intra_photo are all 0: nothing to learn")
-
-        def encoder(trunk: Backbone) -> RecyclingEncoder:
-            recycle = None if mstr is None else _mstr(trunk, backbone, mstr)
-            embed = nn.Identity() if embed_dim is None else nn.Linear(trunk.dim, embed_dim)
-            return RecyclingEncoder(trunk, embed, recycle)
-
-        super().__init__(encoder, backbone, **options)
-        self.loss = loss
+        super().__init__(backbone, embed_dim=embed_dim, **options)
         # Only the terms within a domain look at them.
-        self.second_views = bool(loss.intra_sketch or loss.intra_photo)
+        self.second_views = bool(self.loss.intra_sketch or self.loss.intra_photo)
         if getattr(self.sketch_encoder.mstr, "attention", "tokens") != "tokens":
             self.indivisible = "mstr.attention = 'batch' lets the images of a batch see each other"
 
@@ -72,6 +65,11 @@ class ARNet(Method):
         model, mstr = asdict(config.model), asdict(config.mstr)
         recycle = mstr if mstr.pop("enabled") else None
         return cls(model.pop("backbone"), fit=config.data.fit, mstr=recycle, loss=config.loss, **model)
+
+    def make_encoder(self, trunk: Backbone) -> "RecyclingEncoder":
+        recycle = None if self.recycling is None else _mstr(trunk, self.recycling)
+        embed = nn.Identity() if self.embed_dim is None else nn.Linear(trunk.dim, self.embed_dim)
+        return RecyclingEncoder(trunk, embed, recycle)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Steps 1 to 5 of the paper's figure, before the alignment.
@@ -149,11 +147,11 @@ class RecyclingEncoder(Encoder):
         return no_loss if self.mstr is None or encoded.cells is None else self.mstr.loss(encoded.cells)
 
 
-def _mstr(trunk: Backbone, name: str, options: Mapping[str, Any]) -> MSTR:
+def _mstr(trunk: Backbone, options: Mapping[str, Any]) -> MSTR:
     """MSTR as in the paper, unless an option asks for what the released code does."""
     if trunk.dim != trunk.width and trunk.pool != "grid":
         sizes = f"pools to {trunk.dim} channels, its tokens have {trunk.width}"
-        raise BackboneError(f"backbone {name!r} {sizes}: MSTR cannot mix them; use pool mean")
+        raise BackboneError(f"backbone {trunk.name!r} {sizes}: MSTR cannot mix them; use pool mean")
     asked = PAPER_MSTR | dict(options)
     others = {key: value for key, value in asked.items() if key not in PAPER_MSTR}
     tokens = trunk.dim // trunk.width

@@ -1,7 +1,5 @@
 """B-Siamese (Sain et al., BMVC 2020): one encoder for both domains, a triplet loss: the plain baseline."""
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,16 +18,10 @@ class BSiamese(Method):
 
     name = "b_siamese"
     paper = PAPERS[name]
+    settings = BSiameseConfig
 
-    def __init__(
-        self, backbone: str = "inception_v3", *, embed_dim: int = 64, b_siamese: BSiameseConfig | None = None,
-        **options: Any,
-    ) -> None:  # fmt: skip
-        def encoder(trunk: Backbone) -> Encoder:
-            return Encoder(trunk, nn.Sequential(Unit(), nn.Linear(trunk.dim, embed_dim)))
-
-        super().__init__(encoder, backbone, **options)
-        self.options = b_siamese or BSiameseConfig()
+    def make_encoder(self, trunk: Backbone) -> Encoder:
+        return Encoder(trunk, nn.Sequential(Unit(), nn.Linear(trunk.dim, self.embed_dim)))
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo, which are flipped together."""

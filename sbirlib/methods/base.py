@@ -9,7 +9,7 @@ import copy
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.config.methods import GROUPS
 from sbirlib.data import Batch, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
@@ -115,27 +114,31 @@ class PatchEncoder(Encoder):
 class Method(nn.Module):
     """Base of every method: a sketch encoder, a photo encoder, and how their rows are compared.
 
-    `encoder` makes the encoder of one domain around a backbone; the other arguments are those of
-    `config.model` and `config.data.fit`. Two encoders begin with the same weights unless `same_start` is
+    `options` are the method's own hyper-parameters, its `settings` by default; the other arguments are those
+    of `config.model` and `config.data.fit`. Two encoders begin with the same weights unless `same_start` is
     False. With `photo_edges`, photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
-    A subclass sets `name`, `paper`, the names of its loss `terms` ("total" is what is minimised) and what it
-    `needs`; it defines `compare`, and overrides the rest where its paper asks for it.
+    A subclass sets `name`, `paper`, the class of its `settings`, the names of its loss `terms` ("total" is
+    what is minimised) and what it `needs`; it defines `make_encoder` and `compare`, and overrides the rest
+    where its paper asks for it.
     """
 
     name: ClassVar[str] = "frozen"  # what a backbone is that no method has trained
     paper: ClassVar[Paper]
+    settings: ClassVar[type[Any]] = tuple  # of its own hyper-parameters; none here
     terms: ClassVar[tuple[str, ...]] = ("total",)
     needs: ClassVar[Needs] = Needs()
     # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
 
     def __init__(
-        self, encoder: Callable[[Backbone], Encoder], backbone: str, *, image_size: int = 224,
+        self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,
         fit: Fit = "pad", share_encoders: bool = False, same_start: bool = True, photo_edges: bool = False,
-        **options: Any,
+        **of_backbone: Any,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.options = self.settings() if options is None else options
+        self.embed_dim: Any = embed_dim
         self.image_size, self.fit = image_size, fit
         self.config: Config | None = None  # of the run that trained the weights
         self.origin = "untrained"  # where the weights come from, in words
@@ -144,7 +147,7 @@ class Method(nn.Module):
         self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so
 
         def build() -> Encoder:
-            return encoder(Backbone(backbone, image_size=image_size, **options))
+            return self.make_encoder(Backbone(backbone, image_size=image_size, **of_backbone))
 
         self.sketch_encoder = build()
         # Alike at first: then a line of a sketch starts out near the edge that it stands for.
@@ -157,10 +160,13 @@ class Method(nn.Module):
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """The model that `config` describes; a method takes its own groups of settings by their names."""
-        model = asdict(config.model)
-        own = {group: getattr(config, group) for group in GROUPS[config.method]}
-        return cls(model.pop("backbone"), fit=config.data.fit, **own, **model)
+        """The model that `config` describes."""
+        model, options = asdict(config.model), getattr(config, config.method)
+        return cls(model.pop("backbone"), fit=config.data.fit, options=options, **model)
+
+    def make_encoder(self, trunk: Backbone) -> Encoder:
+        """The encoder of one domain around a backbone; by default the backbone as it is."""
+        return Encoder(trunk, nn.Identity())
 
     @property
     def passes(self) -> float:

@@ -25,26 +25,22 @@ class DSSA(Method):
 
     name = "dssa"
     paper = PAPERS[name]
+    settings = DSSAConfig
     terms = ("total", "triplet", "regular")
     needs = Needs(edges=True)
     vectors = False  # not of unit length
     sketch_encoder: "AttendingEncoder"
     photo_encoder: "AttendingEncoder"
 
-    def __init__(
-        self, backbone: str = "sketch_a_net", *, embed_dim: int = 256, dssa: DSSAConfig | None = None,
-        **options: Any,
-    ) -> None:  # fmt: skip
-        own = dssa or DSSAConfig()
-
-        def encoder(trunk: Backbone) -> AttendingEncoder:
-            head = fully_connected(trunk.dim, own.hidden, embed_dim, own.dropout)
-            return AttendingEncoder(trunk, head, HOLEF(embed_dim + trunk.width, own.noise))
-
-        super().__init__(encoder, backbone, **options)
-        self.options = own
+    def __init__(self, backbone: str, **options: Any) -> None:
+        super().__init__(backbone, **options)
         # Two encoders, but one distance.
         self.photo_encoder.distance = self.sketch_encoder.distance
+
+    def make_encoder(self, trunk: Backbone) -> "AttendingEncoder":
+        own, size = self.options, self.embed_dim
+        head = fully_connected(trunk.dim, own.hidden, size, own.dropout)
+        return AttendingEncoder(trunk, head, HOLEF(size + trunk.width, own.noise))
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Rows of sketch and photo, which are flipped together, and what keeps D_W near Euclid's."""

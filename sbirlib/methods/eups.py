@@ -32,6 +32,7 @@ class EUPS(Method):
 
     name = "eups"
     paper = PAPERS[name]
+    settings = EUPSConfig
     terms = (
         "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
     )  # fmt: skip
@@ -39,21 +40,17 @@ class EUPS(Method):
     sketch_encoder: "TwoHeads"
     photo_encoder: "TwoHeads"
 
-    def __init__(
-        self, backbone: str = "vit_base_patch16_224", *, embed_dim: int = 512, eups: EUPSConfig | None = None,
-        **options: Any,
-    ) -> None:  # fmt: skip
-        def encoder(trunk: Backbone) -> TwoHeads:
-            return TwoHeads(trunk, nn.Linear(trunk.dim, embed_dim), nn.Linear(trunk.dim, embed_dim))
-
-        super().__init__(encoder, backbone, **options)
-        self.options = eups or EUPSConfig()
+    def __init__(self, backbone: str, **options: Any) -> None:
+        super().__init__(backbone, **options)
         self.has_unlabelled = False  # whether the last batch had photos without a sketch
         sketch, photo = self.sketch_encoder, self.photo_encoder
         # Copied together: the learners share what the two encoders share.
         self.sketch_learner, self.photo_learner = copy.deepcopy((sketch, photo))
         self.teacher = Encoder(*copy.deepcopy((photo.backbone, photo.embed)))
         nn.ModuleList([sketch, photo]).requires_grad_(False)
+
+    def make_encoder(self, trunk: Backbone) -> "TwoHeads":
+        return TwoHeads(trunk, *(nn.Linear(trunk.dim, self.embed_dim) for _ in range(2)))
 
     def stages(self) -> list[Stage]:
         """First the teacher, then the student."""

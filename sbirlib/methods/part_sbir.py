@@ -1,6 +1,6 @@
 """Part-SBIR (Chowdhury et al., CVPR 2022): sets of regions, matched by transport; some may be left out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce
@@ -35,21 +35,13 @@ class PartSBIR(Method):
 
     name = "part_sbir"
     paper = PAPERS[name]
+    settings = PartSBIRConfig
     terms = ("total", "transport", "adjacency")
     vectors = False
 
-    def __init__(
-        self, backbone: str = "vgg16", *, embed_dim: int | None = None,
-        part_sbir: PartSBIRConfig | None = None, **options: Any,
-    ) -> None:  # fmt: skip
-        settings = part_sbir or PartSBIRConfig()
-
-        def encoder(trunk: Backbone) -> PatchEncoder:
-            trunk.check_blocks("part_sbir.regions", settings.regions)
-            return PatchEncoder(trunk, nn.Identity())
-
-        super().__init__(encoder, backbone, **options)
-        self.options = settings
+    def make_encoder(self, trunk: Backbone) -> PatchEncoder:
+        trunk.check_blocks("part_sbir.regions", self.options.regions)
+        return PatchEncoder(trunk, nn.Identity())
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Means of [margin + D(s, p) - D(s, n)]+ over rows, n another photo of the batch.

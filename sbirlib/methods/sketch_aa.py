@@ -1,7 +1,5 @@
 """SketchAA (Yang et al., ICCV 2021): a picture as a hierarchy of averaged blocks, from coarse to fine."""
 
-from typing import Any
-
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,19 +20,11 @@ class SketchAA(Method):
 
     name = "sketch_aa"
     paper = PAPERS[name]
+    settings = SketchAAConfig
 
-    def __init__(
-        self, backbone: str = "resnet50", *, embed_dim: int = 512, sketch_aa: SketchAAConfig | None = None,
-        **options: Any,
-    ) -> None:  # fmt: skip
-        settings = sketch_aa or SketchAAConfig()
-
-        def encoder(trunk: Backbone) -> PatchEncoder:
-            trunk.check_blocks("sketch_aa.levels", max(settings.levels))
-            return PatchEncoder(trunk, Hierarchy(trunk.width, embed_dim, settings))
-
-        super().__init__(encoder, backbone, **options)
-        self.options = settings
+    def make_encoder(self, trunk: Backbone) -> PatchEncoder:
+        trunk.check_blocks("sketch_aa.levels", max(self.options.levels))
+        return PatchEncoder(trunk, Hierarchy(trunk.width, self.embed_dim, self.options))
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean of [margin + |s - p| - |s - n|]+ over rows, n another photo of the batch."""

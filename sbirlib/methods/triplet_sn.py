@@ -1,7 +1,6 @@
 """Triplet-SN (Yu et al., CVPR 2016): photos as edge maps, one network for both, and a triplet loss."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,19 +29,12 @@ class TripletSN(Method):
 
     name = "triplet_sn"
     paper = PAPERS[name]
+    settings = TripletSNConfig
     needs = Needs(edges=True)
 
-    def __init__(
-        self, backbone: str = "sketch_a_net", *, embed_dim: int = 256,
-        triplet_sn: TripletSNConfig | None = None, **options: Any,
-    ) -> None:  # fmt: skip
-        own = triplet_sn or TripletSNConfig()
-
-        def encoder(trunk: Backbone) -> Encoder:
-            return Encoder(trunk, fully_connected(trunk.dim, own.hidden, embed_dim, own.dropout))
-
-        super().__init__(encoder, backbone, **options)
-        self.options = own
+    def make_encoder(self, trunk: Backbone) -> Encoder:
+        own = self.options
+        return Encoder(trunk, fully_connected(trunk.dim, own.hidden, self.embed_dim, own.dropout))
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo, which are flipped together; of one view, not of ten."""

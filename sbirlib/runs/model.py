@@ -14,7 +14,7 @@ from sbirlib.errors import ConfigError
 from sbirlib.layers.chance import drawing
 from sbirlib.layers.weights import BackboneError, pretrained_config
 from sbirlib.layers.weights import read_weights as read_tensors
-from sbirlib.methods import ARNet, Encoder, Method, build
+from sbirlib.methods import ARNet, Method, build
 from sbirlib.runs.atomic import RunError, replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -115,7 +115,7 @@ def frozen(config: Config) -> Method:
     options = asdict(config.model) | {"share_encoders": True, "fit": config.data.fit}
     backbone, _ = options.pop("backbone"), options.pop("embed_dim")
     with drawing(config.run.seed):
-        model = Method(lambda trunk: Encoder(trunk, nn.Identity()), backbone, **options)
+        model = Method(backbone, **options)
     model.origin = f"backbone {backbone}, frozen, {model.photo_encoder.backbone.source}: nothing was trained"
     return model.eval()
 

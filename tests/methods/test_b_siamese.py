@@ -73,7 +73,7 @@ def test_sketch_and_photo_are_flipped_together(model):
         expected = torch.where(flipped[:, None], embed(views.flip(-1)), embed(views))
         torch.testing.assert_close(rows[name], expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(rows[name].norm(dim=1), torch.ones(6))
-    never = BSiamese("sbir_mini", image_size=48, embed_dim=8, b_siamese=BSiameseConfig(flip=0.0)).eval()
+    never = BSiamese("sbir_mini", image_size=48, embed_dim=8, options=BSiameseConfig(flip=0.0)).eval()
     torch.testing.assert_close(never.encode(batch)["sketch"], never.embed_sketches(batch.sketch))
 
 

@@ -106,8 +106,11 @@ class Distances(Method):
 
     def __init__(self, backbone="sbir_mini", **options):
         options = {key: value for key, value in options.items() if key not in ("embed_dim", "mstr", "loss")}
-        super().__init__(lambda trunk: Encoder(trunk, nn.Linear(trunk.dim, 8)), backbone, **options)
+        super().__init__(backbone, **options)
         self.steps_of = Counter()
+
+    def make_encoder(self, trunk):
+        return Encoder(trunk, nn.Linear(trunk.dim, 8))
 
     @classmethod
     def from_config(cls, config):

@@ -15,7 +15,7 @@ from sbirlib.methods.dssa import HOLEF
 def small(backbone="sbir_mini", **options):
     torch.manual_seed(0)
     options = {"image_size": 48, "embed_dim": 8, "pool": "mean", "share_encoders": True} | options
-    return DSSA(backbone, **{"dssa": DSSAConfig(hidden=16, noise=0.05)} | options).eval()
+    return DSSA(backbone, **{"options": DSSAConfig(hidden=16, noise=0.05)} | options).eval()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_loss_is_a_loop_over_rows_and_two_norms(model):
 @pytest.mark.parametrize(
     "options",
     [
-        {"dssa": DSSAConfig()},
+        {"options": DSSAConfig()},
         {"share_encoders": False, "photo_edges": True},
         {"backbone": "sketch_a_net", "image_size": 129},
     ],

@@ -20,7 +20,7 @@ def made(backbone="sbir_mini", size=48, **options):
 
 @pytest.mark.parametrize("share", [True, False])
 def test_the_average_of_constant_weights_is_a_closed_form(share):
-    model = made("test_resnet", 64, share_encoders=share, freeze=1, eups=EUPSConfig(average=0.9))
+    model = made("test_resnet", 64, share_encoders=share, freeze=1, options=EUPSConfig(average=0.9))
     averaged = {name: value.clone() for name, value in model.sketch_encoder.state_dict().items()}
     with torch.no_grad():
         for value in (*model.sketch_learner.parameters(), *model.sketch_learner.buffers()):

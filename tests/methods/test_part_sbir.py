@@ -16,7 +16,7 @@ from sbirlib.methods.part_sbir import adjacency_difference, importance, sinkhorn
 def model_of(backbone="sbir_mini", *, image_size=48, **settings):
     torch.manual_seed(0)
     config = PartSBIRConfig(**settings)
-    return PartSBIR(backbone, image_size=image_size, pool="mean", share_encoders=True, part_sbir=config)
+    return PartSBIR(backbone, image_size=image_size, pool="mean", share_encoders=True, options=config)
 
 
 def rows(*shape, seed=0):

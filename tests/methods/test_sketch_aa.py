@@ -99,7 +99,7 @@ def test_the_triplet_is_a_loop_over_rows_with_a_negative_of_another_photo():
     assert model.compare({"sketch": sketches[:2], "photo": photos[:2]}, alone)["total"] == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"sketch_aa": SketchAAConfig(combine="parallel")}])
+@pytest.mark.parametrize("options", [{}, {"options": SketchAAConfig(combine="parallel")}])
 @pytest.mark.parametrize("shared", [True, False], ids=["one encoder", "two encoders"])
 def test_every_parameter_learns_from_unit_rows(options, shared):
     model, batch = model_of(share_encoders=shared, **options), batch_of(images(4, 6, 3, 48, 48))
@@ -111,10 +111,10 @@ def test_every_parameter_learns_from_unit_rows(options, shared):
 def test_a_level_finer_than_the_grid_is_refused():
     words = r"sketch_aa\.levels = 8: the map of 'sbir_mini' has 4 x 4 tokens; choose 1 to 4"
     with pytest.raises(BackboneError, match=words):
-        model_of(sketch_aa=SketchAAConfig(levels=(1, 8, 2)))
+        model_of(options=SketchAAConfig(levels=(1, 8, 2)))
     with pytest.raises(ConfigError, match=r"sketch_aa\.levels = \(\)"):
         SketchAAConfig(levels=())
-    assert model_of("resnet18", stride=16, pool="grid", sketch_aa=SketchAAConfig(levels=(1, 3))).embed_photos(
+    assert model_of("resnet18", stride=16, pool="grid", options=SketchAAConfig(levels=(1, 3))).embed_photos(
         images(2, 3, 48, 48)
     ).shape == (2, 8)
 

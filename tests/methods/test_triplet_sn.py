@@ -19,7 +19,7 @@ def unit(*degrees):
 def small(**own):
     torch.manual_seed(0)
     options = {"image_size": 48, "embed_dim": 8, "pool": "mean", "share_encoders": True, "photo_edges": True}
-    return TripletSN("sbir_mini", triplet_sn=TripletSNConfig(hidden=16, **own), **options).eval()
+    return TripletSN("sbir_mini", options=TripletSNConfig(hidden=16, **own), **options).eval()
 
 
 @pytest.fixture(scope="module")
