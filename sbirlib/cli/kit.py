@@ -52,8 +52,8 @@ class Import:
 
     source: Positional[Source]
     """Which data set."""
-    archive: Positional[Path]
-    """What was downloaded: a .zip, or a folder; unpack other archives yourself."""
+    folder: Positional[Path]
+    """Folder that holds what was downloaded; unpack archives first."""
     out: Path
     """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
     category: Category | None = None
@@ -76,7 +76,7 @@ def data_command(
             folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
             print(f"MiniClothes is in {folder}")
         else:
-            print(import_dataset(command.source, command.archive, command.out, command.category))
+            print(import_dataset(command.source, command.folder, command.out, command.category))
     except KeyboardInterrupt:
         print(f"stopped; nothing was written to {command.out}", file=sys.stderr)
         return 130

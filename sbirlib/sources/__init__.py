@@ -1,7 +1,6 @@
 """Public data sets, brought in from what people download."""
 
-from sbirlib.sources.archives import ArchiveError
 from sbirlib.sources.importing import Category, ImportReport, Source, import_dataset, published
 from sbirlib.sources.layouts import SourceError
 
-__all__ = ["ArchiveError", "Category", "ImportReport", "Source", "SourceError", "import_dataset", "published"]
+__all__ = ["Category", "ImportReport", "Source", "SourceError", "import_dataset", "published"]

@@ -1,4 +1,4 @@
-"""Bring in the public data sets from what people download: Clothes-V1, and QMUL's V1 and V2."""
+"""Bring in the public data sets as people download and unpack them: Clothes-V1, and QMUL's V1 and V2."""
 
 import errno
 import json
@@ -12,8 +12,7 @@ from sbirlib.data.folders import RECORD, content, filling
 from sbirlib.data.images import Fault, inspect_image, read_all
 from sbirlib.data.pairs import EDGE_MAPS, SPLITS, PairFolder
 from sbirlib.errors import InputError, printable
-from sbirlib.sources.archives import ArchiveError, open_archive
-from sbirlib.sources.layouts import Files, SourceError, arrange
+from sbirlib.sources.layouts import Picture, SourceError, arrange, list_folder
 from sbirlib.sources.matrices import arrange_matrices
 
 MANIFEST = Path(__file__).resolve().parent / "manifest.yaml"
@@ -31,7 +30,7 @@ class ImportReport(NamedTuple):
     """
 
     published: dict[str, Any]
-    archive: Path
+    folder: Path
     out: Path
     counts: dict[str, int]
     left_out: tuple[Fault, ...]
@@ -47,7 +46,7 @@ class ImportReport(NamedTuple):
         return tuple(lines)
 
     def __str__(self) -> str:
-        heading = f"{self.published['name']}, imported from {self.archive} to {self.out}"
+        heading = f"{self.published['name']}, imported from {self.folder} to {self.out}"
         lines = [heading, f"{'':<16}{'found':>8}  published"]
         for what, found in self.counts.items():
             known = " or ".join(map(str, self.published["counts"].get(what, ()))) or "not stated"
@@ -70,19 +69,18 @@ def published(source: str) -> dict[str, Any]:
 
 
 def import_dataset(
-    source: Source, archive: str | Path, out: str | Path, category: Category | None = None
+    source: Source, folder: str | Path, out: str | Path, category: Category | None = None
 ) -> ImportReport:
     """Writes the pictures of a public data set to `out` as trainA, trainB, testA and testB.
 
-    `archive` is a .zip or a folder, in one of the shapes of `layouts.arrange`, or for
-    "qmulv1" and one `category` of it of `matrices.arrange_matrices`; nothing is downloaded. Picture files
-    keep their names and bytes; each is decoded once, and left out if that fails. Counts are compared with
-    the manifest: another number is a warning. `out`, a new or empty folder, is filled only when all is
-    complete.
+    `folder` holds the data set, unpacked, in one of the shapes of `layouts.arrange`, or for "qmulv1" and one
+    `category` of it of `matrices.arrange_matrices`; nothing is downloaded. Picture files keep their names and
+    bytes; each is decoded once, and left out if that fails. Counts are compared with the manifest: another
+    number is a warning. `out`, a new or empty folder, is filled only when all is complete.
 
-    Raises InputError for a category that is missing or too much; SourceError for an `out` that holds
-    something or cannot be written, and for content in no known shape or without a usable pair; ArchiveError
-    as `open_archive` does.
+    Raises InputError for a category that is missing or too much and a folder that is not there; SourceError
+    for an `out` that holds something or cannot be written, for a file in place of `folder`, such as an
+    archive, and for content in no known shape or without a usable pair.
     """
     in_parts, parts = source == "qmulv1", ", ".join(get_args(Category))
     if in_parts and category is None:
@@ -90,37 +88,37 @@ def import_dataset(
     if category and not in_parts:
         raise InputError(f"--category {category} goes with qmulv1; {source} has no categories: leave it out")
     name = f"{source}-{category}" if category else source
-    known, archive, out = published(name), Path(archive), Path(out)
+    known, folder, out = published(name), Path(folder), Path(out)
     if out.exists() and (not out.is_dir() or content(out)):
         ways = "choose a new one with --out, or move this away. Nothing in it was touched"
         raise SourceError(f"{out}: is not an empty folder; {ways}")
-    with open_archive(archive) as listing:
-        files = (arrange_matrices if in_parts else arrange)(listing, known["word"], archive)
-        try:
-            with filling(out) as new:
-                left_out = _write(files, archive, new) + listing.faults
-                report = _report(known, archive, out, left_out, new)
-                record = {
-                    "source": name, "name": known["name"], "from": str(archive), "terms": known["terms"],
-                    "edge_maps": known["edge_maps"], "counts": report.counts, "warnings": report.warnings,
-                    "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
-                }  # fmt: skip
-                (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror or error}); nothing was imported"
-            raise SourceError(f"{out}: {reason}. Make room, or choose another folder with --out") from None
+    listing = list_folder(folder)
+    pictures = (arrange_matrices if in_parts else arrange)(listing, known["word"])
+    try:
+        with filling(out) as new:
+            left_out = _write(pictures, new) + listing.faults
+            report = _report(known, folder, out, left_out, new)
+            record = {
+                "source": name, "name": known["name"], "from": str(folder), "terms": known["terms"],
+                "edge_maps": known["edge_maps"], "counts": report.counts, "warnings": report.warnings,
+                "left_out": [f"{fault.path}: {fault.detail}" for fault in report.left_out],
+            }  # fmt: skip
+            (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror or error}); nothing was imported"
+        raise SourceError(f"{out}: {reason}. Make room, or choose another folder with --out") from None
     return report
 
 
-def _write(files: Files, archive: Path, folder: Path) -> list[Fault]:
+def _write(pictures: list[Picture], folder: Path) -> list[Fault]:
     """Writes all pictures, removes those that cannot be decoded, and returns what cannot be used."""
-    for place in {target.parent for _, target in files}:
+    for place in {picture.target.parent for picture in pictures}:
         (folder / place).mkdir(parents=True)
     written, origins, faults = {}, {}, []
-    for entry, target in tqdm(files, desc="reading", unit="file", disable=None, leave=False):
-        origin, path, key = archive / entry.path, folder / target, str(target).casefold()
+    for origin, target, read in tqdm(pictures, desc="reading", unit="file", disable=None, leave=False):
+        path, key = folder / target, str(target).casefold()
         try:
-            data = entry.read()
+            data = read()
             # Upper and lower case make one file on many disks.
             if not (first := written.get(key)):
                 path.write_bytes(data)
@@ -128,8 +126,8 @@ def _write(files: Files, archive: Path, folder: Path) -> list[Fault]:
             elif first.name != path.name or first.read_bytes() != data:
                 reason = f"another file is called {first.name}; rename one"
                 faults.append(Fault(origin, "two files of one name", reason))
-        except ArchiveError as error:
-            faults.append(Fault(origin, "cannot be read", str(error).partition(": ")[2]))
+        except SourceError as error:
+            faults.append(Fault(origin, "cannot be read", str(error).removeprefix(f"{origin}: ")))
         except OSError as error:
             if error.errno not in _BAD_NAMES:
                 raise
@@ -140,15 +138,13 @@ def _write(files: Files, archive: Path, folder: Path) -> list[Fault]:
     return faults
 
 
-def _report(
-    known: dict[str, Any], archive: Path, out: Path, left_out: list[Fault], folder: Path
-) -> ImportReport:
-    splits = PairFolder(folder).splits.values()
+def _report(known: dict[str, Any], folder: Path, out: Path, left_out: list[Fault], new: Path) -> ImportReport:
+    splits = PairFolder(new).splits.values()
     if not any(split.sketches for split in splits):
         reason = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
-        raise SourceError(f"{archive}: {reason}. {len(left_out)} files were left out")
+        raise SourceError(f"{folder}: {reason}. {len(left_out)} files were left out")
     sides = {"photos": "B", "sketches": "A"}
-    parts = {f"{split} {what}": folder / f"{split}{side}" for split in SPLITS for what, side in sides.items()}
+    parts = {f"{split} {what}": new / f"{split}{side}" for split in SPLITS for what, side in sides.items()}
     counts = {what: len(content(part)) if part.is_dir() else 0 for what, part in parts.items()}
     counts |= {f"all {what}": sum(counts[f"{split} {what}"] for split in SPLITS) for what in sides}
-    return ImportReport(known, archive, out, counts, tuple(left_out))
+    return ImportReport(known, folder, out, counts, tuple(left_out))

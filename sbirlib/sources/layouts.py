@@ -1,17 +1,19 @@
 """The shapes in which the public data sets are passed around, and which file of them goes where."""
 
 import re
+import shlex
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from sbirlib.data.images import EXTENSIONS, OTHER_EXTENSIONS, SAVE_AS, Fault
+from sbirlib.data.images import EXTENSIONS, OTHER_EXTENSIONS, SAVE_AS, Fault, list_visible
 from sbirlib.data.pairs import SPLITS
 from sbirlib.errors import InputError
-from sbirlib.sources.archives import SUFFIXES, Entry, Listing
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # which are not read
 _SPLIT_AND_SIDE = re.compile(r"(train|test)([ab])")
 _SIDE = re.compile(r"(?:.*[_ -])?(photo|sketch)(?:e?s)?(?:_png)?")
 _LIST = re.compile(r"(photo|sketch)_(train|test)(?:_name)?\.txt")
@@ -24,33 +26,82 @@ class SourceError(InputError):
     """A data set that cannot be imported; the message names it and says what to do."""
 
 
-# Which file goes where, as (entry, `trainA/00001_01.png`), in reading order.
-Files = list[tuple[Entry, PurePosixPath]]
+class Picture(NamedTuple):
+    """A picture to import: the file that holds it, where it goes (`trainA/00001_01.png`), and its bytes."""
+
+    origin: Path
+    target: PurePosixPath
+    read: Callable[[], bytes]
+
+
+class Listing(NamedTuple):
+    """The files of a folder at any depth, relative to it and in reading order, and what is left out."""
+
+    folder: Path
+    files: list[Path]
+    faults: list[Fault]
+
+    @property
+    def unread(self) -> str:
+        """Archives, links and the like, as the end of a message."""
+        archives = [path for path in self.files if path.name.lower().endswith(_ARCHIVES)]
+        packed = f". It holds archives ({_names(archives[:4])}): unpack them first" if archives else ""
+        return packed + "".join(f". {fault.path}: {fault.detail}" for fault in self.faults[:4])
 
 
 class _Placed(NamedTuple):
     """A file, and what its folder says: where that lies, which side, and which split if it says so."""
 
-    entry: Entry
-    root: PurePosixPath
+    path: Path
+    root: Path
     side: str
     split: str | None = None
 
     @property
     def readable(self) -> bool:
-        return self.entry.path.suffix.lower() in EXTENSIONS
+        return self.path.suffix.lower() in EXTENSIONS
 
 
 # The split lists: {("photo", "train"): {"2429245009", ...}, ...}.
 _Lists = dict[tuple[str, str], set[str]]
 
 
-def arrange(listing: Listing, word: str, archive: Path) -> Files:
+def list_folder(folder: Path) -> Listing:
+    """Lists what is not hidden; links are not followed. Raises SourceError for a file, such as an archive."""
+    if folder.is_file():
+        way = "If it is an archive, unpack it with a program for its kind, and import the folder"
+        if folder.suffix.lower() == ".zip":
+            command = f"python -m zipfile -e {shlex.quote(str(folder))} FOLDER"
+            way = f"Unpack it with `{command}`, and import FOLDER"
+        raise SourceError(f"{folder}: is not a folder. {way}")
+    files, faults, folders = [], [], [folder]
+    while folders:
+        for path in list_visible(folders.pop()):
+            if path.is_symlink():
+                faults.append(Fault(path, "not followed", "is a link; import the folder that it leads to"))
+            elif path.is_dir():
+                folders.append(path)
+            elif path.is_file():
+                files.append(path.relative_to(folder))
+            else:
+                faults.append(Fault(path, "not read", "is a pipe or device, not a file"))
+    return Listing(folder, files, faults)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises SourceError where the disk does not give them."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def arrange(listing: Listing, word: str) -> list[Picture]:
     """Finds the data set in a listing, at any depth; of several, the one below a folder named `word`.
 
     Known shapes, upper or lower case, with or without a folder around them:
     1. trainA, trainB, testA, testB (A sketches, B photos): Clothes-V1, and the copies of Chair-V2 and Shoe-V2
-       that are trained on. Each may also be an archive of its own (trainA.zip) in a folder.
+       that are trained on.
     2. photo and sketch, or names that end so (ShoeV2_photo, ShoeV2_sketch_png), beside the lists
        photo_train.txt, photo_test.txt and, if there, sketch_train.txt and sketch_test.txt, one name a line:
        QMUL's own form. With photo lists alone, a sketch goes with its photo, and the other way round.
@@ -58,61 +109,54 @@ def arrange(listing: Listing, word: str, archive: Path) -> Files:
 
     Pictures that go nowhere join the listing's faults. Raises SourceError if none, half or several fit.
     """
-    placed = [found for entry in listing.entries if (found := _place(entry))]
-    root = _root(listing, placed, word, archive)
+    folder, placed = listing.folder, list(filter(None, map(_place, listing.files)))
+    root = _root(listing, placed, word)
     files = [found for found in placed if found.root == root]
-    lists = _lists(listing.entries, root, archive)
+    lists = _lists(listing, root)
     if paired := [found for found in files if found.split]:
         files = paired
     elif lists:
-        files = _by_lists(_one_folder_a_side(files, archive), lists, archive, listing.faults)
+        files = _by_lists(_one_folder_a_side(files, folder), lists, listing)
     else:
         raise SourceError(
-            f"{archive}: has photos and sketches, but nothing that divides them into train and test: put "
+            f"{folder}: has photos and sketches, but nothing that divides them into train and test: put "
             "the lists photo_train.txt and photo_test.txt (a file name a line) beside them, or name the "
             "folders trainA, trainB, testA, testB"
         )
-    result: Files = []
+    result = []
     for found in files:
-        path = found.entry.path
+        path = folder / found.path
         if path.name.isprintable() and found.readable:
-            result.append((found.entry, PurePosixPath(f"{found.split}{found.side}") / path.name))
+            target = PurePosixPath(f"{found.split}{found.side}", _composed(path.name))
+            result.append(Picture(path, target, partial(read_bytes, path)))
         elif not path.name.isprintable() or path.suffix.lower() in OTHER_EXTENSIONS:
             reason = SAVE_AS if path.name.isprintable() else "its name cannot be printed; rename it"
-            listing.faults.append(Fault(archive / path, "cannot be read", reason))
-    _check_sides(result, listing.faults, archive)
+            listing.faults.append(Fault(path, "cannot be read", reason))
+    _check_sides(result, listing)
     return result
 
 
-def _place(entry: Entry) -> _Placed | None:
+def _place(path: Path) -> _Placed | None:
     """Reads the name of the folder that a file lies in."""
-    if any(part.startswith(".") or part == "__MACOSX" for part in entry.path.parts):
-        return None
-    name, above = _bare(entry.path.parent.name), entry.path.parts[:-2]
+    name, above = path.parent.name.casefold(), path.parts[:-2]
     while above and above[-1].casefold() == name:  # as Windows unpacks trainA.zip
         above = above[:-1]
     if both := _SPLIT_AND_SIDE.fullmatch(name):
-        return _Placed(entry, _above(above), both[2].upper(), both[1])
+        return _Placed(path, Path(*above), both[2].upper(), both[1])
     if one := _SIDE.fullmatch(name):
-        return _Placed(entry, _above(above), _SIDE_OF[one[1]])
+        return _Placed(path, Path(*above), _SIDE_OF[one[1]])
     return None
 
 
-def _bare(folder: str) -> str:
-    """A folder's name in lower case, without the suffix of an archive: files in trainA.zip lie in trainA."""
-    name = folder.casefold()
-    return name.partition(".")[0] if name.endswith(SUFFIXES) else name
+def _composed(name: str) -> str:
+    """A name in which an accent is no character of its own, as macOS writes it."""
+    return unicodedata.normalize("NFC", name)
 
 
-def _above(parts: Iterable[str]) -> PurePosixPath:
-    # Other names of archives say nothing: a download may come in several parts.
-    return PurePosixPath(*(part for part in parts if not part.casefold().endswith(SUFFIXES)))
-
-
-def _root(listing: Listing, placed: Sequence[_Placed], word: str, archive: Path) -> PurePosixPath:
+def _root(listing: Listing, placed: Sequence[_Placed], word: str) -> Path:
     sides = defaultdict(set)
     for found in placed:
-        if found.readable or found.entry.path.suffix.lower() == ".svg":
+        if found.readable or found.path.suffix.lower() == ".svg":
             sides[found.root].add(found.side)
     whole = [root for root, found in sides.items() if len(found) == 2]
     whole = [root for root in whole if word in str(root).casefold()] or whole
@@ -120,68 +164,60 @@ def _root(listing: Listing, placed: Sequence[_Placed], word: str, archive: Path)
         return whole[0]
     if whole:
         several = f"holds {len(whole)} data sets ({_names(sorted(whole))})"
-        raise SourceError(f"{archive}: {several}; unpack it if it is packed, and import one of these folders")
+        raise SourceError(f"{listing.folder}: {several}; import one of these folders")
     half = set().union(*sides.values())
     only = f"has {_CONTENT[half.pop()]} only; " if len(half) == 1 else ""
-    inner = [entry.path for entry in listing.entries if entry.path.name.lower().endswith(SUFFIXES)]
-    inside = f". It holds archives ({_names(inner[:4])}): unpack it and import the folder" if inner else ""
     raise SourceError(
-        f"{archive}: {only}needs trainA, trainB, testA, testB (A sketches, B photos), or photo and sketch "
-        f"with photo_train.txt and photo_test.txt{inside}{unread(listing.faults)}"
+        f"{listing.folder}: {only}needs trainA, trainB, testA, testB (A sketches, B photos), or photo and "
+        f"sketch with photo_train.txt and photo_test.txt{listing.unread}"
     )
 
 
-def _names(paths: Iterable[PurePosixPath]) -> str:
+def _names(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, paths))
 
 
-def unread(faults: Sequence[Fault]) -> str:
-    """What could not be read, as the end of a message."""
-    return "".join(f". {fault.path}: {fault.detail}" for fault in faults[:4])
-
-
-def _one_folder_a_side(files: Sequence[_Placed], archive: Path) -> list[_Placed]:
+def _one_folder_a_side(files: Sequence[_Placed], root: Path) -> list[_Placed]:
     """Of ShoeV2_sketch (SVG) and ShoeV2_sketch_png, the one that can be read."""
     folders = defaultdict(lambda: defaultdict(list))
     for found in files:
-        folders[found.side][found.entry.path.parent].append(found)
+        folders[found.side][found.path.parent].append(found)
     result = []
     for side, candidates in folders.items():
         usable = [folder for folder, inside in candidates.items() if any(found.readable for found in inside)]
         usable = [folder for folder in usable if str(folder).endswith("_png")] or usable
         if len(usable) > 1:
             several = f"has {len(usable)} folders of {_CONTENT[side]}"
-            raise SourceError(f"{archive}: {several} ({_names(sorted(usable))}); keep one")
+            raise SourceError(f"{root}: {several} ({_names(sorted(usable))}); keep one")
         if not usable:
             where = next(iter(candidates))
             raise SourceError(
-                f"{archive}: the {_CONTENT[side]} in {where} are not in a format that can be read "
-                f"({', '.join(EXTENSIONS)}). For SVG: unpack it, run inkscape --export-type=png "
-                f"--export-background=white {where}/*.svg, and import the folder"
+                f"{root}: the {_CONTENT[side]} in {where} are not in a format that can be read "
+                f"({', '.join(EXTENSIONS)}). For SVG: run inkscape --export-type=png "
+                f"--export-background=white {root / where}/*.svg, and import again"
             )
         result += candidates[usable[0]]
     return result
 
 
-def _lists(entries: Iterable[Entry], root: PurePosixPath, archive: Path) -> _Lists:
+def _lists(listing: Listing, root: Path) -> _Lists:
     """The split lists beside the folders."""
     result = {}
-    for entry in entries:
-        match = _LIST.fullmatch(entry.path.name.casefold())
-        if not match or _above(entry.path.parts[:-1]) != root:
+    for path in listing.files:
+        match = _LIST.fullmatch(path.name.casefold())
+        if not match or path.parent != root:
             continue
-        where = f"{archive}, {entry.path}"
+        file = listing.folder / path
         try:
-            # Composed, as the names of an archive's files are.
-            lines = unicodedata.normalize("NFC", entry.read().decode("utf-8-sig")).splitlines()
+            lines = _composed(read_bytes(file).decode("utf-8-sig")).splitlines()
         except UnicodeDecodeError:
-            raise SourceError(f"{where}: is not text; it needs one file name a line") from None
+            raise SourceError(f"{file}: is not text; it needs one file name a line") from None
         names = [line.strip().replace("\\", "/").rpartition("/")[2] for line in lines]
         result[match[1], match[2]] = {_EXTENSION.sub("", name) for name in names if name}
     return result
 
 
-def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, faults: list[Fault]) -> list[_Placed]:
+def _by_lists(files: Sequence[_Placed], lists: _Lists, listing: Listing) -> list[_Placed]:
     """Puts every file into the split whose list names it, or its photo, or a sketch of it.
 
     What is in both lists goes to test.
@@ -193,12 +229,12 @@ def _by_lists(files: Sequence[_Placed], lists: _Lists, archive: Path, faults: li
     if not split_of["B"]:
         split_of["B"] = {photo: split for stem, split in split_of["A"].items() for photo in _photos_of(stem)}
     for found in files:
-        stem, own = found.entry.path.stem, split_of[found.side]
+        stem, own = _composed(found.path.stem), split_of[found.side]
         names = (stem,) if own else _photos_of(stem)
         if split := next(filter(None, map((own or split_of["B"]).get, names)), None):
             listed.append(found._replace(split=split))
         else:
-            faults.append(Fault(archive / found.entry.path, "in no list", "no list names it"))
+            listing.faults.append(Fault(listing.folder / found.path, "in no list", "no list names it"))
     return listed
 
 
@@ -208,12 +244,12 @@ def _photos_of(sketch: str) -> tuple[str, ...]:
     return (sketch, head) if head and digits.isdigit() else (sketch,)
 
 
-def _check_sides(files: Files, faults: Sequence[Fault], archive: Path) -> None:
-    if not files:
-        raise SourceError(f"{archive}: holds no picture that can be read ({', '.join(EXTENSIONS)})")
+def _check_sides(pictures: Sequence[Picture], listing: Listing) -> None:
+    if not pictures:
+        raise SourceError(f"{listing.folder}: holds no picture that can be read ({', '.join(EXTENSIONS)})")
     for split in SPLITS:
-        sides = {target.parts[0][-1] for _, target in files if target.parts[0].startswith(split)}
+        sides = {target.parts[0][-1] for _, target, _ in pictures if target.parts[0].startswith(split)}
         if len(sides) == 1:
             have, lack = ("A", "B") if "A" in sides else ("B", "A")
             half = f"the {split} split has {_CONTENT[have]} but no {_CONTENT[lack]} ({split}{lack})"
-            raise SourceError(f"{archive}: {half}; import both{unread(faults)}")
+            raise SourceError(f"{listing.folder}: {half}; import both{listing.unread}")

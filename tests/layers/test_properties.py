@@ -1,4 +1,4 @@
-"""What must hold for any names of files and any configuration; for archives see test_archives."""
+"""What must hold for any names of files and any configuration."""
 
 import tempfile
 import unicodedata

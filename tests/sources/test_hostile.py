@@ -34,6 +34,7 @@ from tools.hostile_cases import (
     search,
     snapshot,
     special,
+    unpacked,
     weights,
 )
 from tools.hostile_files import (
@@ -42,7 +43,6 @@ from tools.hostile_files import (
     bad_checksum,
     claim,
     cut,
-    encrypted,
     evil_checkpoint,
     evil_pickle,
     laughs,
@@ -53,8 +53,6 @@ from tools.hostile_files import (
     safetensors,
     text_bomb,
     turned,
-    zip_link,
-    zipped,
 )
 
 from sbirlib.runs.records import read_history
@@ -62,7 +60,6 @@ from sbirlib.runs.records import read_history
 NO_PICTURE = "is not a PNG, JPEG, WEBP, BMP image"
 SAVE_AS = "save it as one of .png"
 UNREAD = "holds more than tensors, which could run a program; it was not read"  # instead of how to run it
-OUTSIDE = Path("/tmp/owned")  # where an absolute path would lead
 
 CASES = [
     image("empty picture", "x.png", bytes, 1, "x.png: .*is empty .0 bytes.; copy it again"),
@@ -142,104 +139,59 @@ CASES = [
         claim(100_000),
         "sketch.png: claims to have more than 64 million",
     ),
+    download("zip", "a.zip", b"PK", "a.zip: is not a folder. Unpack it with `python -m zipfile -e"),
     download(
-        "zip: ../ in a name",
-        "a.zip",
-        lambda path: zipped(path, GOOD | {"../owned": b""}),
-        2,
-        "a.zip: holds ../owned, a path that leads out",
+        "zip whose name is a command",
+        "$(touch owned).zip",
+        b"PK",
+        r"Unpack it with `python -m zipfile -e '\S+/\$\(touch owned\).zip' FOLDER`, and import FOLDER",
     ),
     download(
-        "zip: ..\\ in a name", "a.zip", lambda path: zipped(path, GOOD | {"..\\owned": b""}), 2, "leads out"
+        "archive of another format", "a.rar", b"Rar!\x1a", "a.rar: is not a folder. If it is an archive"
     ),
-    download(
-        "zip: drive letter", "a.zip", lambda path: zipped(path, GOOD | {"C:/owned": b""}), 2, "leads out"
-    ),
-    download("zip: link", "a.zip", zip_link, 2, "a.zip: holds trainA/a_1.png, which is a link or device"),
-    download(
-        "zip bomb",
-        "a.zip",
-        lambda path: zipped(path, {f"trainA/{i}.bmp": bytes(2**22) for i in range(3)}),
-        2,
-        "a.zip: unpacks to more than 8 MiB from .* as a decompression bomb does",
-    ),
-    download(
-        "zip of too many files",
-        "a.zip",
-        lambda path: zipped(path, {str(i): b"" for i in range(999)}),
-        2,
-        "a.zip: holds more than 500 files",
-    ),
-    download(
-        "zip cut short", "a.zip", lambda path: cut(zipped(path, GOOD)), 2, "a.zip: is damaged or incomplete"
-    ),
-    download("encrypted zip", "a.zip", encrypted, 2, "a.zip: is encrypted; unpack it yourself"),
-    download(
-        "empty file",
-        "a.zip",
-        lambda path: path.write_bytes(b""),
-        2,
-        "a.zip: is empty .0 bytes.; download it again",
-    ),
-    download(
-        "archive of another format",
-        "a.rar",
-        lambda path: path.write_bytes(b"Rar!\x1a"),
-        2,
-        "a.rar: is not a .zip",
-    ),
-    download(
-        "zip in a zip", "a.zip", lambda path: zipped(path, {"b.zip": b"PK"}), 2, "It holds archives .b.zip."
-    ),
-    download(
-        "zip without a data set", "a.zip", lambda path: zipped(path, {"x.txt": b""}), 2, "a.zip: needs trainA"
-    ),
+    download("empty file", "a.7z", b"", "a.7z: is not a folder"),
     download(
         "pickle of coordinates",
         "ChairV2_Coordinate",
         lambda path: evil_pickle(path, path.parent / "owned"),
-        2,
-        "ChairV2_Coordinate: is a Python pickle; opening one can run any program, so it was not opened",
+        "ChairV2_Coordinate: is not a folder",
     ),
-    download(
-        "zip: one picture damaged",
-        "a.zip",
-        lambda path: zipped(path, GOOD | {"testB/x.png": b"no"}),
+    unpacked("folder: an archive in it", {"b.zip": b"PK"}, 2, "It holds archives .b.zip.: unpack them first"),
+    unpacked("folder: no data set", {"x.txt": b""}, 2, "down: needs trainA"),
+    unpacked(
+        "folder: one picture damaged",
+        GOOD | {"testB/x.png": b"no"},
         0,
-        f"left out: .*a.zip/testB/x.png: {NO_PICTURE}",
+        f"left out: .*down/testB/x.png: {NO_PICTURE}",
     ),
-    download(
-        "zip: names that differ in case",
-        "a.zip",
-        lambda path: zipped(path, GOOD | {"testB/C.png": b"2"}),
+    unpacked(
+        "folder: names that differ in case",
+        GOOD | {"testB/C.png": b"2"},
         0,
-        "left out: .*testB/C.png: another file is called c.png",
+        "left out: .*testB/c.png: another file is called C.png",
     ),
-    download(
-        "zip: a name that clears the terminal",
-        "a.zip",
-        lambda path: zipped(path, GOOD | {"testB/\x1b[2J.png": b""}),
+    unpacked(
+        "folder: a name that clears the terminal",
+        GOOD | {"testB/\x1b[2J.png": b""},
         0,
         r"left out: .*\\x1b\[2J.png: its name cannot be printed",
     ),
-    download(
-        "zip: ../ and a name that clears the terminal",
-        "a.zip",
-        lambda path: zipped(path, {"../\x1b[2J.png": b""}),
-        2,
-        r"a.zip: holds ../\\x1b\[2J.png, a path that",
-    ),
-    download(
-        "zip: a name of 300 letters",
-        "a.zip",
-        lambda path: zipped(path, GOOD | {f"testB/{'x' * 300}.png": b""}),
+    unpacked(
+        "folder: a name that is not UTF-8",
+        GOOD | {os.fsdecode(b"testB/caf\xe9.png"): b""},
         0,
-        "left out: .*x.png: no file can have this name",
+        r"left out: .*caf\\udce9.png: its name cannot be printed",
+    ),
+    unpacked(
+        "folder: an archive whose name clears the terminal",
+        {"\x1b[2J.zip": b""},
+        2,
+        r"It holds archives .\\x1b\[2J.zip.: unpack",
     ),
     matrix("MAT-file: cut short", lambda data: data[:-9], "edge_db_train.mat: is damaged or incomplete"),
     matrix("MAT-file: text", lambda data: b"hello", "edge_db_train.mat: is not a MAT-file"),
     matrix("MAT-file: version 7.3", lambda data: data[:124] + b"\0\2IM", "is a MAT-file of version 7.3"),
-    matrix("MAT-file: a bomb", matrix_bomb, "unpacks to more than 4096 pictures, as a decompression bomb"),
+    matrix("MAT-file: a bomb", matrix_bomb, "edge_db_train.mat: is damaged or incomplete"),
     matrix(
         "MAT-file: a shape that it does not hold",
         lambda data: data.replace(struct.pack("<3I", 2, 256, 256), struct.pack("<3I", 2**30, 256, 256)),
@@ -256,7 +208,7 @@ CASES = [
             "data",
             "import",
             "clothesv1",
-            str(zipped(bench.root / "a.zip", GOOD)),
+            str(bench.root),
             "--out",
             str(bench.data("thesis.tex")),
         ],
@@ -407,7 +359,6 @@ def test_hostile_input_is_told_and_harms_nothing(case, run, tmp_path):
     made = {name.split("/")[0] for name in after.keys() - states[0].keys()}
     assert made <= ({"out"} if code == 0 else set())
     assert not bench.mark.exists()
-    assert not OUTSIDE.exists()
 
 
 def test_a_terminal_that_lacks_letters_shows_their_numbers(run, tmp_path):

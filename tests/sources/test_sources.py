@@ -1,20 +1,24 @@
-"""Small archives in the shapes in which the public data sets are passed around."""
+"""Small folders in the shapes in which the public data sets are passed around."""
 
 import errno
 import json
 import os
+import shlex
+import subprocess
+import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from tools.hostile_files import picture, zipped
+from tools.hostile_files import evil_pickle, picture
 
 from sbirlib.cli.app import main
+from sbirlib.data.images import ImageError
 from sbirlib.data.pairs import PairFolder
 from sbirlib.sources import importing as sources
-from sbirlib.sources.archives import ArchiveError
 from sbirlib.sources.importing import RECORD, import_dataset, published
-from sbirlib.sources.layouts import SourceError
+from sbirlib.sources.layouts import SourceError, list_folder
 
 
 def png(shade=0):
@@ -49,9 +53,7 @@ def qmul(word="Chair", *, sketch="sketch", extension="png"):
 
 
 def write(path, files):
-    """`files` as a .zip or a folder, as the name asks."""
-    if path.suffix:
-        return zipped(path, files)
+    """`files` below a folder."""
     for name, data in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
@@ -68,13 +70,11 @@ CLOTHES, CHAIRS = (
 )
 
 
-@pytest.mark.parametrize("name", ["download.zip", "download"])
 @pytest.mark.parametrize("top", ["", "ClothesV1/", "some/where/ClothesV1/"])
-def test_four_folders_at_any_depth(name, top, tmp_path):
-    archive = write(
-        tmp_path / name, clothes(top) | {f"{top}README.txt": b"hello", "__MACOSX/trainA/._x.png": b"x"}
-    )
-    report = import_dataset("clothesv1", archive, tmp_path / "data" / "ClothesV1")
+def test_four_folders_at_any_depth(top, tmp_path):
+    other = {f"{top}README.txt": b"hello", f"{top}.old/trainA/x.png": b"x", "__MACOSX/trainA/._x.png": b"x"}
+    folder = write(tmp_path / "download", clothes(top) | other)
+    report = import_dataset("clothesv1", folder, tmp_path / "data" / "ClothesV1")
     assert found(tmp_path / "data" / "ClothesV1") == CLOTHES
     assert report.left_out == ()
     assert PairFolder(tmp_path / "data" / "ClothesV1").report().left_out == 0
@@ -84,44 +84,113 @@ def test_four_folders_at_any_depth(name, top, tmp_path):
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["ClothesV1"]
 
 
-@pytest.mark.parametrize("inner", ["", "trainA/", "x/y/{}/"])
-def test_one_archive_for_each_folder(inner, tmp_path):
-    (tmp_path / "down").mkdir()
-    for part in CLOTHES:
-        files = {
-            inner.format(part).replace("trainA", part) + Path(name).name: data
-            for name, data in clothes("").items()
-            if name.startswith(part)
-        }
-        write(tmp_path / "down" / f"{part}.zip", files)
-    import_dataset("clothesv1", tmp_path / "down", tmp_path / "out")
-    assert found(tmp_path / "out") == CLOTHES
-
-
-def test_what_is_there_packed_and_unpacked_is_taken_once(tmp_path):
-    write(write(tmp_path / "down", clothes()) / "clothes.zip", clothes())
+def test_an_import_may_go_into_the_folder_itself_and_archives_beside_the_pictures_are_passed_over(tmp_path):
+    write(tmp_path / "down", clothes() | {"clothes.zip": b"PK\x03\x04"})
     report = import_dataset("clothesv1", tmp_path / "down", tmp_path / "down" / "out")
     assert found(tmp_path / "down" / "out") == CLOTHES
     assert report.left_out == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x y.zip", r"Unpack it with `python -m zipfile -e '\S+/x y.zip' FOLDER`, and import FOLDER"),
+        ("X.ZIP", r"Unpack it with `python -m zipfile -e \S+/X.ZIP FOLDER`, and import FOLDER"),
+        ("x.tar.gz", "If it is an archive, unpack it with a program for its kind, and import the folder"),
+        ("x.7z", "If it is an archive, unpack it with a program"),
+        ("x.rar", "If it is an archive, unpack it with a program"),
+        ("ChairV2_Coordinate", "If it is an archive, unpack it with a program"),
+    ],
+)
+@pytest.mark.parametrize("source", ["clothesv1", "qmulv1"])
+def test_a_file_is_no_folder_and_says_how_to_unpack_it(source, name, words, tmp_path):
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    with pytest.raises(SourceError, match=rf"/{name}: is not a folder. {words}"):
+        import_dataset(source, tmp_path / name, tmp_path / "out", "chairs" if source == "qmulv1" else None)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_command_that_unpacks_a_zip_makes_a_folder_to_import(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "x y.zip", "w") as archive:
+        for name, data in clothes().items():
+            archive.writestr(name, data)
+    with pytest.raises(SourceError) as error:
+        import_dataset("clothesv1", tmp_path / "x y.zip", tmp_path / "out")
+    python, *words = shlex.split(str(error.value).split("`")[1])
+    assert (python, words.pop()) == ("python", "FOLDER")
+    subprocess.run([sys.executable, *words, tmp_path / "x"], check=True)
+    import_dataset("clothesv1", tmp_path / "x", tmp_path / "out")
+    assert found(tmp_path / "out") == CLOTHES
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ImageError, match="nowhere: no such folder"):
+        import_dataset("clothesv1", tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_links_and_pipes_in_a_folder_are_not_followed(tmp_path):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.png").write_bytes(b"secret")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file.png").symlink_to(tmp_path / "secret" / "a.png")
+    (tmp_path / "data" / "folder").symlink_to(tmp_path / "secret")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    os.mkfifo(tmp_path / "data" / "pipe.png")
+    listing = list_folder(tmp_path / "data")
+    assert listing.files == []
+    assert [(fault.path.name, fault.kind) for fault in listing.faults] == [
+        ("file.png", "not followed"),
+        ("folder", "not followed"),
+        ("loop", "not followed"),
+        ("pipe.png", "not read"),
+    ]
+    write(tmp_path / "data", clothes())
+    report = import_dataset("clothesv1", tmp_path / "data", tmp_path / "out")
+    assert (found(tmp_path / "out"), len(report.left_out)) == (CLOTHES, 4)
+
+
+@pytest.mark.parametrize("name", ["ChairV2_photo/2429245009.png", "photo_test.txt"])
+def test_a_file_that_the_disk_does_not_give_is_named(name, tmp_path, monkeypatch):
+    read, broken = Path.read_bytes, write(tmp_path / "a", qmul()) / "ChairV2_F" / name
+
+    def fail(path):
+        if path == broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    if name.endswith(".txt"):
+        with pytest.raises(SourceError, match=r"photo_test.txt: cannot be read \(Input/output error\)"):
+            import_dataset("chairv2", tmp_path / "a", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    else:
+        report = import_dataset("chairv2", tmp_path / "a", tmp_path / "out")
+        assert [(fault.path, fault.detail) for fault in report.left_out] == [
+            (broken, "cannot be read (Input/output error)")
+        ]
+        assert found(tmp_path / "out") == {"trainA": 4, "trainB": 2, "testA": 2}
+
+
 @pytest.mark.parametrize("keep", ["", "photo_", "sketch_"])
-@pytest.mark.parametrize("name", ["download.zip", "download"])
-def test_photo_and_sketch_folders_with_lists(name, keep, tmp_path):
+def test_photo_and_sketch_folders_with_lists(keep, tmp_path):
     files = {name: data for name, data in qmul().items() if not name.endswith(".txt") or f"/{keep}" in name}
-    report = import_dataset("chairv2", write(tmp_path / name, files), tmp_path / "out")
+    report = import_dataset("chairv2", write(tmp_path / "download", files), tmp_path / "out")
     assert found(tmp_path / "out") == CHAIRS
     assert report.left_out == ()
     assert PairFolder(tmp_path / "out").split("test").designers == ["1", "12"]
 
 
-def test_lists_may_write_an_accent_as_a_character_of_its_own(tmp_path):
+@pytest.mark.parametrize(
+    ("in_names", "in_lists"), [("é", "e\u0301"), ("e\u0301", "é"), ("e\u0301", "e\u0301")]
+)
+def test_names_and_lists_may_write_an_accent_as_a_character_of_its_own(in_names, in_lists, tmp_path):
     files = {
-        name.replace("1031000079", "é"): data.replace(b"1031000079", "e\u0301".encode())
+        name.replace("1031000079", in_names): data.replace(b"1031000079", in_lists.encode())
         for name, data in qmul().items()
     }
-    report = import_dataset("chairv2", write(tmp_path / "a.zip", files), tmp_path / "out")
+    report = import_dataset("chairv2", write(tmp_path / "a", files), tmp_path / "out")
     assert (found(tmp_path / "out"), report.left_out) == (CHAIRS, ())
+    assert (tmp_path / "out/trainB/é.png").is_file()
 
 
 def test_folders_that_were_unpacked_into_folders_of_their_names(tmp_path):
@@ -131,21 +200,24 @@ def test_folders_that_were_unpacked_into_folders_of_their_names(tmp_path):
 
 
 def test_of_two_data_sets_the_one_asked_for_is_taken(tmp_path):
-    archive = write(tmp_path / "QMUL.zip", qmul("Chair") | {"Shoes" + name: b"x" for name in qmul("Shoe")})
-    import_dataset("chairv2", archive, tmp_path / "out")
+    folder = write(tmp_path / "QMUL", qmul("Chair") | {"Shoes" + name: b"x" for name in qmul("Shoe")})
+    import_dataset("chairv2", folder, tmp_path / "out")
     assert found(tmp_path / "out") == CHAIRS
     with pytest.raises(
-        SourceError, match=r"QMUL.zip: holds 2 data sets .ChairV2_F, ShoesShoeV2_F.; unpack it"
+        SourceError, match=r"QMUL: holds 2 data sets .ChairV2_F, ShoesShoeV2_F.; import one of these folders"
     ):
-        import_dataset("clothesv1", archive, tmp_path / "other")
+        import_dataset("clothesv1", folder, tmp_path / "other")
 
 
 def test_svg_sketches_are_refused_unless_png_is_beside_them(tmp_path):
     svg = qmul("Shoe", extension="svg")
-    with pytest.raises(SourceError, match=r"the sketches in ShoeV2_F/ShoeV2_sketch are not .* inkscape"):
-        import_dataset("shoev2", write(tmp_path / "a.zip", svg), tmp_path / "out")
+    command = (
+        rf"inkscape --export-type=png --export-background=white {tmp_path}/a/ShoeV2_F/ShoeV2_sketch/\*.svg"
+    )
+    with pytest.raises(SourceError, match=rf"the sketches in ShoeV2_F/ShoeV2_sketch are not .* {command}"):
+        import_dataset("shoev2", write(tmp_path / "a", svg), tmp_path / "out")
     both = svg | qmul("Shoe", sketch="sketch_png")
-    import_dataset("shoev2", write(tmp_path / "b.zip", both), tmp_path / "out")
+    import_dataset("shoev2", write(tmp_path / "b", both), tmp_path / "out")
     assert found(tmp_path / "out") == CHAIRS
 
 
@@ -154,7 +226,7 @@ def test_files_in_no_list_are_left_out_and_in_both_go_to_test(tmp_path):
     files["ChairV2_F/photo_test.txt"] += b"9999999999.png\n1031000079.png\n"
     files["ChairV2_F/sketch_test.txt"] += b"1031000079_1.svg\n1031000079_12.svg\n"
     files["ChairV2_F/ChairV2_sketch/2429245009_3.png"] = png()
-    report = import_dataset("chairv2", write(tmp_path / "a.zip", files), tmp_path / "out")
+    report = import_dataset("chairv2", write(tmp_path / "a", files), tmp_path / "out")
     assert found(tmp_path / "out") == {"trainA": 2, "trainB": 1, "testA": 4, "testB": 2}
     assert [(fault.path.name, fault.detail) for fault in report.left_out] == [
         ("2429245009_3.png", "no list names it")
@@ -173,7 +245,19 @@ def test_files_in_no_list_are_left_out_and_in_both_go_to_test(tmp_path):
             "has photos only; needs trainA",
         ),
         (lambda files: {"notes.txt": b""}, "needs trainA, trainB, testA, testB"),
-        (lambda files: {"inner.zip": b"PK"}, "It holds archives .inner.zip.: unpack it"),
+        (
+            lambda files: {"in/trainA.zip": b"PK", "b.7z": b""},
+            "archives .b.7z, in/trainA.zip.: unpack them first",
+        ),
+        (
+            lambda files: {
+                "trainA/a.png": png(),
+                "trainB/a.png": png(),
+                "testA/b.png": png(),
+                "testB.zip": b"PK",
+            },
+            "import both. It holds archives .testB.zip.: unpack them first",
+        ),
         (
             lambda files: {name: b"no picture" if name.endswith("png") else files[name] for name in files},
             "no sketch belongs to a photo",
@@ -190,43 +274,55 @@ def test_files_in_no_list_are_left_out_and_in_both_go_to_test(tmp_path):
     ],
 )
 def test_what_cannot_be_imported_says_why_and_leaves_nothing(change, words, tmp_path):
-    archive = write(tmp_path / "a.zip", change(qmul()))
-    with pytest.raises(SourceError, match=f"a.zip.*{words}"):
-        import_dataset("chairv2", archive, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == [archive]
+    folder = write(tmp_path / "a", change(qmul()))
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SourceError, match=f"/a[:/].*{words}"):
+        import_dataset("chairv2", folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [folder]
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_a_pickle_of_coordinates_is_never_opened(tmp_path):
     files = {name: data for name, data in qmul().items() if not name.endswith("txt")}
-    archive = write(tmp_path / "ChairV2", files | {"ChairV2_Coordinate": b"\x80\x04cos\nsystem\n."})
+    folder = write(tmp_path / "ChairV2", files)
+    evil_pickle(folder / "ChairV2_Coordinate", tmp_path / "owned")
     with pytest.raises(SourceError, match="nothing that divides them"):
-        import_dataset("chairv2", archive, tmp_path / "out")
-    with pytest.raises(ArchiveError, match=r"ChairV2_Coordinate: is a Python pickle; .* it was not opened"):
-        import_dataset("chairv2", archive / "ChairV2_Coordinate", tmp_path / "out")
+        import_dataset("chairv2", folder, tmp_path / "out")
+    with pytest.raises(SourceError, match=r"ChairV2_Coordinate: is not a folder"):
+        import_dataset("chairv2", folder / "ChairV2_Coordinate", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_damaged_and_colliding_files_are_left_out_and_named(tmp_path):
+def test_damaged_and_colliding_files_are_left_out_and_named(tmp_path, monkeypatch):
     files = clothes("") | {
         "trainA/00001_06.png": b"no picture",
         "trainA/00002_06.gif": b"GIF89a",
         "TRAINA/00000_01.PNG": png(99),
         "trainB/\x1b[2Jx.png": png(),
     }
-    files[f"testB/{'x' * 300}.png"] = png()
-    report = import_dataset("clothesv1", write(tmp_path / "a.zip", files), tmp_path / "out")
+    files["testB/a:b.png"] = png()
+    folder, write_bytes = write(tmp_path / "a", files), Path.write_bytes
+
+    def refuse(path, data):
+        if ":" in path.name:  # as a disk of Windows does
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    report = import_dataset("clothesv1", folder, tmp_path / "out")
     reasons = {fault.path.name: fault.detail for fault in report.left_out}
     assert reasons["00001_06.png"].startswith("is not a PNG")
     assert reasons["00002_06.gif"].startswith("save it as one of .png")
     assert reasons["00000_01.PNG"] == "another file is called 00000_01.png; rename one"
     assert reasons["\x1b[2Jx.png"].startswith("its name cannot be printed")
-    assert reasons["x" * 300 + ".png"] == "no file can have this name; rename it"
+    assert reasons["a:b.png"] == "no file can have this name; rename it"
     assert "\x1b" not in str(report)
     assert found(tmp_path / "out") == CLOTHES | {"trainA": 5}
     assert len(json.loads((tmp_path / "out" / RECORD).read_text())["left_out"]) == 5
 
 
 def test_counts_are_compared_with_the_manifest(tmp_path, monkeypatch):
-    report = import_dataset("clothesv1", write(tmp_path / "a.zip", clothes()), tmp_path / "out")
+    report = import_dataset("clothesv1", write(tmp_path / "a", clothes()), tmp_path / "out")
     assert (
         "test sketches: found 2, published are 275 (README of github.com/ExponentiAI/ARNet)"
         in report.warnings
@@ -234,7 +330,7 @@ def test_counts_are_compared_with_the_manifest(tmp_path, monkeypatch):
     assert "next: python -m sbirlib data check" in str(report)
     known = {"train photos": {3: "here"}, "train sketches": {5: "there", 9: "elsewhere"}}
     monkeypatch.setattr(sources, "published", lambda source: published(source) | {"counts": known})
-    report = import_dataset("clothesv1", tmp_path / "a.zip", tmp_path / "again")
+    report = import_dataset("clothesv1", tmp_path / "a", tmp_path / "again")
     assert report.warnings == ("train sketches: found 6, published are 5 (there); 9 (elsewhere)",)
 
 
@@ -253,13 +349,13 @@ def test_the_manifest_names_a_source_for_every_count():
 
 
 def test_an_import_goes_into_a_new_or_empty_folder_only(tmp_path):
-    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    folder, out = write(tmp_path / "a", clothes()), tmp_path / "out"
     out.mkdir()
     (out / ".DS_Store").write_bytes(b"")
-    import_dataset("clothesv1", archive, out)
+    import_dataset("clothesv1", folder, out)
     (out / "trainA" / "00000_01.png").write_bytes(b"changed by hand")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    for source, place in ((archive, out), (out, out), (archive, archive)):
+    for source, place in ((folder, out), (out, out), (folder, folder)):
         with pytest.raises(SourceError, match=f"{place.name}: is not an empty folder; choose a new one"):
             import_dataset("clothesv1", source, place)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
@@ -276,7 +372,7 @@ def test_an_import_goes_into_a_new_or_empty_folder_only(tmp_path):
 def test_a_full_disk_and_ctrl_c_leave_what_was_there(
     before, error, code, words, tmp_path, monkeypatch, capsys
 ):
-    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    folder, out = write(tmp_path / "a", clothes()), tmp_path / "out"
     if before:
         out.mkdir()
 
@@ -284,17 +380,17 @@ def test_a_full_disk_and_ctrl_c_leave_what_was_there(
         raise error
 
     monkeypatch.setattr(Path, "write_bytes", stop)
-    assert main(["data", "import", "clothesv1", str(archive), "--out", str(out)]) == code
+    assert main(["data", "import", "clothesv1", str(folder), "--out", str(out)]) == code
     assert words in capsys.readouterr().err
     assert found(out) == {}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"][: 1 + before]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"][: 1 + before]
 
 
 def test_a_folder_that_is_there_is_filled_and_stays_itself(tmp_path):
-    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    folder, out = write(tmp_path / "a", clothes()), tmp_path / "out"
     (out / "lost+found").mkdir(parents=True)
     before = out.stat().st_ino
-    import_dataset("clothesv1", archive, out)
+    import_dataset("clothesv1", folder, out)
     assert found(out) == CLOTHES
     assert out.stat().st_ino == before
     assert sorted(path.name for path in out.iterdir()) == sorted([*CLOTHES, RECORD, "lost+found"])
@@ -302,7 +398,7 @@ def test_a_folder_that_is_there_is_filled_and_stays_itself(tmp_path):
 
 @pytest.mark.parametrize("step", range(5))
 def test_an_import_that_cannot_be_put_in_place_leaves_the_folder_empty(step, tmp_path, monkeypatch):
-    archive, out = write(tmp_path / "a.zip", clothes()), tmp_path / "out"
+    folder, out = write(tmp_path / "a", clothes()), tmp_path / "out"
     out.mkdir()
     rename, moved = Path.rename, []
 
@@ -314,12 +410,12 @@ def test_an_import_that_cannot_be_put_in_place_leaves_the_folder_empty(step, tmp
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(SourceError, match=r"cannot be written .Input/output error."):
-        import_dataset("clothesv1", archive, out)
+        import_dataset("clothesv1", folder, out)
     assert list(out.iterdir()) == []
 
 
 def test_the_command_reports_and_says_what_next(tmp_path, capsys):
-    archive = write(tmp_path / "a.zip", clothes())
-    assert main(["data", "import", "clothesv1", str(archive), "--out", str(tmp_path / "out")]) == 0
+    folder = write(tmp_path / "a", clothes())
+    assert main(["data", "import", "clothesv1", str(folder), "--out", str(tmp_path / "out")]) == 0
     assert f"next: python -m sbirlib data check {tmp_path / 'out'}" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path / "out")]) == 0

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 from scipy.io import savemat
@@ -19,7 +18,6 @@ from sbirlib.cli.app import main
 from sbirlib.errors import InputError
 from sbirlib.methods.base import fingerprint
 from sbirlib.retrieval.gallery import Gallery
-from sbirlib.sources import archives
 
 GOOD = {
     f"{folder}/{name}.png": picture()
@@ -86,12 +84,25 @@ def special(kind, make, words):
     return Case(kind, build, 1, words)
 
 
-def download(kind, name, make, code, words):
-    """An archive to import."""
+def download(kind, name, content, words):
+    """A file to import, which is no folder: its bytes, or what makes it."""
 
     def build(bench):
+        make = content if callable(content) else lambda path: path.write_bytes(content)
         make(bench.root / name)
         return ["data", "import", "clothesv1", f"{bench.root}/{name}", "--out", f"{bench.root}/out"]
+
+    return Case(kind, build, 2, words)
+
+
+def unpacked(kind, files, code, words):
+    """A folder to import, of {name: bytes}."""
+
+    def build(bench):
+        for name, data in files.items():
+            (bench.root / "down" / name).parent.mkdir(parents=True, exist_ok=True)
+            (bench.root / "down" / name).write_bytes(data)
+        return ["data", "import", "clothesv1", f"{bench.root}/down", "--out", f"{bench.root}/out"]
 
     return Case(kind, build, code, words)
 
@@ -251,7 +262,6 @@ def execute(case, bench, encoding="utf-8"):
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
         contextlib.chdir(bench.root),
-        mock.patch.multiple(archives, SMALL=2**23, MAX_FILES=500),
     ):
         try:
             code = main(words) if isinstance(words, list) else int(words() is None)

@@ -4,9 +4,7 @@ import io
 import json
 import os
 import pickle
-import stat
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -76,31 +74,6 @@ def bad_checksum():
     whole = bytearray(picture())
     whole[30] ^= 1
     return bytes(whole)
-
-
-def zipped(path, files, **options):
-    """A .zip of {name: bytes}."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data, **options)
-    return path
-
-
-def zip_link(path):
-    """A .zip with a link in it."""
-    link = zipfile.ZipInfo("trainA/a_1.png")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(link, "/etc/passwd")
-    return path
-
-
-def encrypted(path):
-    """A .zip that says it is encrypted."""
-    data = bytearray(zipped(path, {"trainA/a_1.png": b"1"}).read_bytes())
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    path.write_bytes(data)
-    return path
 
 
 def cut(path):
