@@ -1,13 +1,12 @@
 """Arrays in, a matplotlib Figure out."""
 
-from sbirlib.figures.curves import accuracy_by_epoch, info_nce_example, interval_plot, training_curves
+from sbirlib.figures.curves import info_nce_example, interval_plot, training_curves
 from sbirlib.figures.photos import embedding_map, image_grid, project, retrieval_card, retrieval_strip
 from sbirlib.figures.style import message, png_bytes, save_figure
 from sbirlib.figures.tokens import discard_curves, distance_by_layer, heatmaps, token_overlay, without_patches
 
 __all__ = [
-    "accuracy_by_epoch", "discard_curves", "distance_by_layer", "embedding_map",
-    "heatmaps", "image_grid", "info_nce_example", "interval_plot", "message", "png_bytes",
-    "project", "retrieval_card", "retrieval_strip", "save_figure", "token_overlay",
-    "training_curves", "without_patches",
+    "discard_curves", "distance_by_layer", "embedding_map", "heatmaps", "image_grid", "info_nce_example",
+    "interval_plot", "message", "png_bytes", "project", "retrieval_card", "retrieval_strip", "save_figure",
+    "token_overlay", "training_curves", "without_patches",
 ]  # fmt: skip

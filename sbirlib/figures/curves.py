@@ -53,30 +53,6 @@ def interval_plot(
     return finish(axes, grid="x", xlabel=xlabel)
 
 
-def accuracy_by_epoch(histories: Mapping[str, Mapping[str, Sequence[float]]], *, k: int = 1) -> Figure:
-    """Acc@k in percent by epoch of several runs, the epoch that each kept marked with a star.
-
-    `histories[name]` holds columns of history.csv: "epoch", "val_acc@k" (NaN where not measured), "best" (1
-    where the epoch was kept) and "selected_on". Source: the paper's figure 1.1.1 in kind.
-    """
-    axes = new_axes(9.5, 4.2)
-    column = f"val_acc@{k}"
-    for place, (name, history) in enumerate(histories.items()):
-        epochs, percent, best = floats(history["epoch"], history[column], history["best"])
-        seen, kept = np.isfinite(percent), np.flatnonzero(best)
-        kept = kept[seen[kept]][-1:]  # an epoch without a search has no place for a star
-        label = f"{name}: kept epoch {epochs[kept[0]]:.0f}, {percent[kept[0]]:.1f} %" if len(kept) else name
-        style, every = line_style(place), max(1, math.ceil(seen.sum() / 30))
-        axes.plot(epochs[seen], percent[seen], label=label, markersize=5, markevery=every, **style)
-        if len(kept):
-            star = dict(color=style["color"], markeredgecolor="black", markersize=17, zorder=4)
-            axes.plot(epochs[kept], percent[kept], "*", **star)
-    measured_on = ", ".join(sorted({run["selected_on"][0] for run in histories.values()}))
-    axes.set_title(f"measured on {measured_on}; star: kept epoch", fontsize=10, loc="left")
-    axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=3)
-    return finish(axes, whole="x", grid="y", percent=True, xlabel="epoch", ylabel=f"Acc@{k} (% of queries)")
-
-
 def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) -> Figure:
     """InfoNCE over the 2b rows of two (b, 2) arrays of unit vectors, step by step.
 

@@ -1,4 +1,4 @@
-"""The model that the notebooks share, the training panel, InfoNCE by hand, and one run beside another."""
+"""The model that the notebooks share, the training panel, and InfoNCE by hand."""
 
 import contextlib
 import html
@@ -6,7 +6,7 @@ import itertools
 import shutil
 import textwrap
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import ipywidgets
@@ -17,15 +17,14 @@ from IPython import get_ipython
 from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
 from matplotlib.figure import Figure
 
-from sbirlib.config.config import Config, differing_settings, knobs
+from sbirlib.config.config import Config, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.pairs import PairFolder
-from sbirlib.errors import InputError
-from sbirlib.figures import accuracy_by_epoch, info_nce_example, message, training_curves
+from sbirlib.figures import info_nce_example, message, training_curves
 from sbirlib.layers.losses import info_nce
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import STYLE, Panel, Status, dropdown, slider
-from sbirlib.runs.folder import Run, find_runs, short_names
+from sbirlib.panels.base import STYLE, Panel, Status, slider
+from sbirlib.runs.folder import Run
 from sbirlib.runs.records import EpochRecord
 from sbirlib.training.signals import Stop
 from sbirlib.training.trainer import train
@@ -48,51 +47,6 @@ def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | 
         resume = f"`python -m sbirlib train --out {out} --resume` goes on"
         print(f"{stopped}: this is what it has so far; {resume}")
     return model
-
-
-class RunComparer(Panel):
-    """Validation accuracy by epoch of the runs below a folder, and the settings in which they differ.
-
-    Runs that cannot be read are named below the table and left out.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        found, unread = [], []
-        for run in find_runs(folder):
-            try:
-                run.history(), run.config()
-                found.append(run)
-            except InputError as error:
-                unread.append(f"left out: {error}")
-        self.names = short_names(found)
-        names = list(self.names)
-        look = {"rows": min(8, max(2, len(names))), "layout": Layout(width="32em"), "style": STYLE}
-        self.runs = ipywidgets.SelectMultiple(options=names, value=names[:4], description="runs", **look)
-        self.k = dropdown("Acc@K: K", (1, 5, 10))
-        self.table = HTML()
-        controls, self.status = [self.runs, self.k], Status()
-        self.status.say("\n".join(unread), alert=True)
-        super().__init__(HBox(controls), self.table, self.status, controls=controls)
-
-    def refresh(self, change: object = None) -> None:
-        """Draws the curves and writes the table again."""
-        super().refresh(change)
-        chosen = [self.names[name].config() for name in self.runs.value]
-        self.table.value = settings_table(self.runs.value, chosen) if len(chosen) > 1 else ""
-
-    def figure(self) -> Figure:
-        """A curve for each chosen run."""
-        if not self.runs.value:
-            none = "no run here yet: `python -m sbirlib train` makes one"
-            return message("no run chosen" if self.names else none)
-        histories = {name: self.names[name].history() for name in self.runs.value}
-        return accuracy_by_epoch(histories, k=self.k.value)
-
-
-def settings_table(names: Sequence[str], configs: Sequence[Config]) -> str:
-    """An HTML table of the settings that differ: a row for each field, a column for each run."""
-    fields = {name: map(str, values) for name, values in differing_settings(configs).items()}
-    return pd.DataFrame(fields, names).T.to_html() if fields else "These runs have the same settings."
 
 
 class TrainPanel(Panel):

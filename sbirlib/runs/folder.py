@@ -4,7 +4,6 @@ import base64
 import html
 import math
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any, Literal
@@ -121,21 +120,6 @@ class Run:
 def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> Method:
     """The trained model of a run folder, as `Run.model` gives it."""
     return Run(run).model(which)
-
-
-def find_runs(folder: str | Path) -> list[Run]:
-    """Every run below a folder that has finished an epoch, sorted by path; empty if there is none."""
-    return [Run(path.parent) for path in sorted(Path(folder).rglob(Run("").history_file.name))]
-
-
-def short_names(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by the last parts of their paths, as many as it takes to tell them apart."""
-    by_path = {run.path: run for run in runs}
-    for parts in range(1, max((len(path.parts) for path in by_path), default=0) + 1):
-        names = {"/".join(path.parts[-parts:]): run for path, run in by_path.items()}
-        if len(names) == len(by_path):
-            return names
-    return {}
 
 
 def describe(run: str | Path) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from sbirlib.figures.curves import accuracy_by_epoch, interval_plot
+from sbirlib.figures.curves import interval_plot
 from sbirlib.figures.photos import image_grid
 from sbirlib.figures.style import save_figure
 from sbirlib.figures.tokens import discard_curves
@@ -15,48 +15,6 @@ def legend(figure):
     """Text by entry of the figure's legend, laid out and rendered."""
     figure.canvas.draw()
     return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-def history(percent, kept=None, k=1):
-    """Columns of history.csv; the epoch `kept` became best."""
-    epochs = list(range(1, len(percent) + 1))
-    best, where = [int(epoch == kept) for epoch in epochs], ["held-out photos"] * len(epochs)
-    return {"epoch": epochs, f"val_acc@{k}": percent, "best": best, "selected_on": where}
-
-
-def test_runs_are_drawn_where_they_were_measured_and_the_kept_epoch_is_marked():
-    one, two = history([10.0, float("nan"), 30.0, 20.0], kept=3), history([5.0, 7.5])
-    figure = accuracy_by_epoch({"with": one, "without": two})
-    assert legend(figure) == ["with: kept epoch 3, 30.0 %", "without"]
-    (axes,) = figure.axes
-    first, star, second = axes.lines
-    assert first.get_xydata().tolist() == [[1, 10], [3, 30], [4, 20]]
-    assert star.get_xydata().tolist() == [[3, 30]]
-    assert star.get_marker() == "*"
-    assert second.get_xydata().tolist() == [[1, 5], [2, 7.5]]
-    assert all(
-        first_ != second_
-        for first_, second_ in (
-            (first.get_color(), second.get_color()),
-            (first.get_marker(), second.get_marker()),
-            (first.get_linestyle(), second.get_linestyle()),
-        )
-    )
-    assert "held-out photos" in axes.get_title(loc="left")
-    assert axes.get_xlabel() == "epoch"
-    assert axes.get_ylabel() == "Acc@1 (% of queries)"
-
-
-def test_another_k_reads_another_column():
-    run = history([20.0, 40.0], k=5)
-    (axes,) = accuracy_by_epoch({"run": run}, k=5).axes
-    assert axes.lines[0].get_ydata().tolist() == [20, 40]
-    assert axes.get_ylabel().startswith("Acc@5")
-
-
-def test_a_long_run_does_not_drown_in_markers():
-    (axes,) = accuracy_by_epoch({"run": history(np.linspace(0, 80, 500))}).axes
-    assert 500 / axes.lines[0].get_markevery() <= 30
 
 
 def test_curves_run_through_their_accuracies_with_the_interval_around_them():
@@ -89,7 +47,7 @@ def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
     figures = [
         image_grid(np.zeros((2, 9, 9, 3)), names),
         interval_plot(names, percent, percent, percent),
-        accuracy_by_epoch(dict.fromkeys(names, history([5.0]))),
+        discard_curves([100], {name: [accuracy_of(1, 20)] for name in names}),
     ]
     with rc_context({"svg.fonttype": "none"}):  # text as text
         for figure in figures:

@@ -134,11 +134,6 @@ class TestTrain(Notebook):
             assert len(list(csv.DictReader(history))) == int(found[1])
         assert (kept / "last" / "model.safetensors").is_file()
 
-    def test_runs_are_compared_at_another_k(self, page):
-        comparer = panel(page, "RunComparer")
-        with redrawn(comparer):
-            comparer.get_by_label("Acc@K: K").select_option("5")
-
 
 class TestEvaluate(Notebook):
     name = "03_evaluate"

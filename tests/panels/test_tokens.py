@@ -1,5 +1,3 @@
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,7 @@ from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import load_split
 from sbirlib.data.transforms import to_float
 from sbirlib.panels.model import ROLLOUT, AttentionExplorer, TokenDiscardExplorer
-from sbirlib.panels.training import RunComparer, settings_table
 from sbirlib.retrieval.scores import score_split
-from sbirlib.training.trainer import train
 
 
 def texts(figure: Figure) -> list[str]:
@@ -110,45 +106,3 @@ def test_token_discard_explorer_without_recycling_or_attention(data):
     assert panel.where.value == "output"  # a CNN cannot go without patches at its input
     assert "no attention here" in " ".join(text.get_text() for text in panel.figure().texts)
     assert picture_changes(panel, panel.rule, "norm")
-
-
-def test_run_comparer_draws_curves_and_lists_what_differs(pairs, tiny, run, tmp_path):
-    shutil.copytree(run, tmp_path / "tiny")
-    other = tmp_path / "other"
-    assert len(list(train(pairs, tiny.updated({"optim.lr": 1e-4}), out=other))) == 2
-    panel = RunComparer(tmp_path)
-    assert list(panel.runs.options) == ["other", "tiny"]
-    table = "".join(panel.table.value.split())
-    assert f"<th>optim.lr</th><td>0.0001</td><td>{tiny.optim.lr}</td>" in table
-    labels = panel.figure().axes[0].get_legend_handles_labels()[1]
-    assert any("tiny" in label for label in labels)
-    assert any("other" in label for label in labels)
-    assert picture_changes(panel, panel.k, 5)
-    assert picture_changes(panel, panel.runs, ["other"])
-    assert panel.table.value == ""
-    panel.runs.value = []
-    assert "no run chosen" in panel.figure().texts[0].get_text()
-
-
-def test_run_comparer_finds_runs_below_a_folder(run, tmp_path):
-    assert "tiny" in RunComparer(run.parent).runs.options
-    assert "no run here yet" in RunComparer(tmp_path).figure().texts[0].get_text()
-
-
-def test_run_comparer_leaves_out_what_cannot_be_read(run, tmp_path):
-    for name in ("whole", "torn", "odd"):
-        shutil.copytree(run, tmp_path / name)
-    (tmp_path / "torn" / "history.csv").write_bytes(b"\0" * 4096)
-    (tmp_path / "odd" / "last" / "config.yaml").write_text("optim: {speed: 1}")
-    panel = RunComparer(tmp_path)
-    assert list(panel.runs.options) == ["whole"]
-    assert panel.figure().axes[0].lines
-    assert "torn/history.csv: cannot be read" in panel.status.value
-    assert "unknown field" in panel.status.value
-    assert "left out" not in RunComparer(tmp_path / "whole").status.value
-
-
-def test_the_table_shows_names_as_text():
-    same, other = Config(), Config().updated({"optim.lr": 1})
-    assert settings_table(["a", "b"], [same, same]) == "These runs have the same settings."
-    assert "<th>&lt;b&gt;</th>" in settings_table(["a", "<b>"], [same, other])

@@ -12,7 +12,7 @@ from sbirlib.config.config import differing_settings
 from sbirlib.figures.curves import training_curves
 from sbirlib.methods.catalogue import build
 from sbirlib.runs.atomic import RunError, write_csv
-from sbirlib.runs.folder import Run, find_runs, short_names
+from sbirlib.runs.folder import Run
 from sbirlib.runs.model import WEIGHTS, load_model_folder, save_model_folder
 from sbirlib.runs.records import HELD_OUT, EpochRecord
 from sbirlib.runs.state import Progress, load_state, save_state
@@ -29,7 +29,6 @@ def test_a_run_is_read_back(run, tiny):
     assert read.config() == Run(run / "best").config()
     assert read.config().run.epochs == tiny.run.epochs
     assert read.start()["method"] == "arnet"
-    assert [found.path for found in find_runs(run.parent)] == [run]
 
 
 def test_epochs_that_measured_nothing_are_nan(tmp_path):
@@ -82,14 +81,6 @@ def test_only_fields_that_differ_are_listed():
     assert other["method"] == ["arnet", "b_siamese"]
     assert other["mstr.enabled"] == [False, None]
     assert other["b_siamese.margin"] == [None, 0.3]
-
-
-def test_names_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path):
-    paths = [tmp_path / "one" / "run-01", tmp_path / "two" / "run-01", tmp_path / "two" / "run-02"]
-    runs = [Run(path) for path in paths]
-    assert short_names(runs) == dict(zip(("one/run-01", "two/run-01", "two/run-02"), runs, strict=True))
-    assert list(short_names(runs[1:])) == ["run-01", "run-02"]
-    assert short_names([]) == {}
 
 
 @pytest.fixture(params=[False, True], ids=["two encoders", "one encoder"])
