@@ -265,7 +265,7 @@ def _buttons(g: Garment, cut: Cut) -> list[Part]:
     start, stop = _front(g, cut)
     first, last = (0.10, 0.14) if g.closure == "double" else (0.045, 0.045)
     fit = int((stop - start - first - last) / 0.055) + 1
-    rows = np.linspace(start + first, stop - last, min(g.buttons, fit))
+    rows = np.linspace(start + first, stop - last, max(0, min(g.buttons, fit)))  # a short front has none
     columns = (-0.062, 0.062) if g.closure == "double" else (0.0,)
     free = [y for y in rows if g.belt == "none" or abs(y - cut.waist) > 0.06]
     return [Part("button", chain((x, y), (x + 0.021, y)), "trim") for y in free for x in columns]

@@ -304,3 +304,10 @@ def test_garments_drawn_by_eye_show_what_there_are_photos_of():
         assert set(found) <= set(PROPERTIES)
         assert all(10 <= count <= 250 for count in found.values())
         assert 0.01 < (drawing.query < 128).mean() < 0.1
+
+
+def test_another_seed_may_draw_fronts_too_short_for_a_button():
+    garments = [garment for split in wardrobe(1, 380, 120) for garment in split]
+    counts = {g.photo: sum(part.name == "button" for part in layout(g)) for g in garments}
+    buttoned = [g.photo for g in garments if g.closure in ("buttons", "half", "double")]
+    assert min(counts[photo] for photo in buttoned) == 0 < max(counts.values())
