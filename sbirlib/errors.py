@@ -19,6 +19,10 @@ class ConfigError(InputError):
     """A configuration value that is unknown or out of range; the message names field and range."""
 
 
+class ImageError(InputError):
+    """A picture file or folder that cannot be read; the message names it and says what to do."""
+
+
 def printable(line: str) -> str:
     """A line with the names of unknown files, made safe to print: what would steer a terminal is escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

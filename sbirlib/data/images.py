@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,7 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.errors import InputError, printable
+from sbirlib.data.recordings import RECORDINGS, read_recording
+from sbirlib.errors import ImageError, printable
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Pictures too, but not read: to skip them in silence would lose them.
@@ -29,10 +30,6 @@ _OPENING = threading.Lock()  # `warnings` keeps one state for all threads
 _T = TypeVar("_T")
 
 
-class ImageError(InputError):
-    """A picture file or folder that cannot be read; the message names it and says what to do."""
-
-
 class Fault(NamedTuple):
     """One file that cannot be used: where it is, what kind of fault it has, and the detail."""
 
@@ -44,7 +41,8 @@ class Fault(NamedTuple):
 class Facts(NamedTuple):
     """Pixel mode and size (width, height) of one image file.
 
-    The mode of an animation, or of a photo that carries a second one, says that its first frame is used.
+    The mode of an animation, or of a photo that carries a second one, says that its first frame is used; that
+    of a stroke file is "strokes", and its size that of the picture made of it.
     """
 
     path: Path
@@ -60,7 +58,7 @@ def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The picture as RGB on white, turned upright as its EXIF data say.
+    """The picture as RGB on white, turned upright as its EXIF data say; of a stroke file, all its strokes.
 
     Transparent pixels become white paper; 16-bit grey keeps its high byte; an animation gives its first
     frame. Raises ImageError that names the file if it is missing, not one of the known formats, damaged,
@@ -118,16 +116,17 @@ def list_visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, as `list_visible` lists them."""
-    return [path for path in list_visible(folder) if path.suffix.lower() in EXTENSIONS and path.is_file()]
+def list_images(folder: Path, known: Sequence[str] = EXTENSIONS) -> list[Path]:
+    """The image files of a folder, whose names end as `known`, as `list_visible` lists them."""
+    return [path for path in list_visible(folder) if path.suffix.lower() in known and path.is_file()]
 
 
-def list_unread(folder: Path) -> list[Fault]:
+def list_unread(folder: Path, known: Sequence[str] = EXTENSIONS) -> list[Fault]:
     """What is named like a picture but not in `list_images`: other formats, dead links, folders, devices."""
     paths = list_visible(folder)
-    other = [(path, SAVE_AS) for path in paths if path.suffix.lower() in OTHER_EXTENSIONS]
-    odd = [path for path in paths if path.suffix.lower() in EXTENSIONS and not path.is_file()]
+    unknown = set(OTHER_EXTENSIONS).difference(known)
+    other = [(path, SAVE_AS) for path in paths if path.suffix.lower() in unknown]
+    odd = [path for path in paths if path.suffix.lower() in known and not path.is_file()]
     return [Fault(path, "cannot be read", why) for path, why in other + [(p, _not_a_file(p)) for p in odd]]
 
 
@@ -140,6 +139,9 @@ def _not_a_file(path: Path) -> str:
 
 
 def _decode(path: Path) -> tuple[Image.Image, Facts]:
+    if path.suffix.lower() in RECORDINGS:
+        picture = read_recording(path).picture()
+        return picture, Facts(path, "strokes", picture.size)
     limit = f"{MAX_PIXELS // 1_000_000} million pixels; save it smaller"
     try:
         if not path.is_file():  # opening a pipe would wait for ever

@@ -9,10 +9,12 @@ from typing import Literal, NamedTuple
 from sbirlib.data import images
 from sbirlib.data.folders import RECORD, record_of
 from sbirlib.data.images import EXTENSIONS, Fault, inspect_image, list_images, read_all
+from sbirlib.data.recordings import RECORDINGS
 from sbirlib.data.splits import NO_PHOTO, PairError, Photo, Sketch, Split
 from sbirlib.errors import NOT_UTF8, check_utf8, is_utf8, printable
 
 SPLITS = ("train", "test")
+SKETCHES = EXTENSIONS + RECORDINGS  # how the names of sketches end
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
 # The released code looks for `<id>_?.png`: one character, and no other format.
 _DRAWING = {
@@ -31,6 +33,8 @@ class PairFolder:
     A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain underscores,
     extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
     overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
+    A file of that name in json or svg holds the strokes of the sketch beside it, or is the sketch where there
+    is no picture (json, where there are both).
     `edge_maps`: whether the photos are edge maps, as the record of their import says. `splits` are taken
     instead of what the folder's names say.
 
@@ -82,6 +86,7 @@ class PairFolder:
         splits = {}
         for name, split in self.splits.items():
             files = [item.path for item in (*split.sketches, *split.photos)]
+            files += sorted({sketch.strokes for sketch in split.sketches if sketch.strokes}.difference(files))
             facts, broken = read_all(inspect_image, files, f"checking {name}")
             splits[split.without(broken)] = facts
         return Report(self.root, splits, self.edge_maps)
@@ -124,7 +129,7 @@ class Report(NamedTuple):
             if count := len(split.overlooked):
                 text = "sketches are overlooked by the released pattern id_?.png"
                 notes.append(f"  note: {count} {split.name} {text}")
-            odd = [fact for fact in facts if fact.mode not in ("RGB", "L")]
+            odd = [fact for fact in facts if fact.mode not in ("RGB", "L", "strokes")]
             notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB" for fact in odd]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
         known = set.intersection(*({photo.id for photo in split.photos} for split in self.splits))
@@ -144,9 +149,10 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
 
 def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pattern = "digits") -> Split:
     """The split of the sketches and photos in these two folders; without the first, photos alone."""
-    folders = [folder for folder in (photos_in, sketches_in) if folder]
-    faults = [fault for folder in folders for fault in images.list_unread(folder)]
-    pictures = {"A": list_images(sketches_in) if sketches_in else [], "B": list_images(photos_in)}
+    faults, pictures = images.list_unread(photos_in), {"A": [], "B": list_images(photos_in)}
+    if sketches_in:
+        faults += images.list_unread(sketches_in, SKETCHES)
+        pictures["A"] = list_images(sketches_in, SKETCHES)
     for side, paths in pictures.items():
         faults += [Fault(path, "cannot be used", NOT_UTF8) for path in paths if not is_utf8(path.name)]
         pictures[side] = [path for path in paths if is_utf8(path.name)]
@@ -154,9 +160,15 @@ def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pa
     for path in pictures["B"]:
         by_id[_stem(path)].append(path)
 
+    pictured = {_stem(path) for path in pictures["A"] if path.suffix.lower() in EXTENSIONS}
+    # Backwards: of two files of one name, .json comes last and stays.
+    strokes_of = {_stem(p): p for p in reversed(pictures["A"]) if p.suffix.lower() in RECORDINGS}
     sketches, overlooked = [], []
     for path in pictures["A"]:
         stem = _stem(path)
+        strokes = strokes_of.get(stem)
+        if path.suffix.lower() in RECORDINGS and (stem in pictured or path != strokes):
+            continue
         drawing = _DRAWING[pattern].fullmatch(stem)
         if pattern == "one_character" and not (drawing and path.suffix == ".png"):
             overlooked.append(path)
@@ -175,7 +187,7 @@ def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pa
             designer = drawing["designer"] if drawing and owners[0] != stem else ""
             # 3 and 03 are one person.
             number = str(int(designer)) if designer.isdecimal() else designer
-            sketches.append(Sketch(path, owners[0], number))
+            sketches.append(Sketch(path, owners[0], number, strokes=strokes))
 
     twice = {photo_id: paths for photo_id, paths in by_id.items() if len(paths) > 1}
     for paths in twice.values():

@@ -27,13 +27,15 @@ class Photo(NamedTuple):
 class Sketch(NamedTuple):
     """A sketch file, the id of its photo, and its designer (the number at the end of its name, or '').
 
-    With `made` the file is the photo itself, of which a sketch is made.
+    With `made` the file is the photo itself, of which a sketch is made. `strokes` is the file that tells how
+    it was drawn, if there is one; `path` is the same where there is no picture.
     """
 
     path: Path
     photo_id: str
     designer: str
     made: bool = False
+    strokes: Path | None = None
 
 
 @dataclass(frozen=True)

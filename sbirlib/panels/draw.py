@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from sbirlib.data import strokes as pen
-from sbirlib.data.images import EXTENSIONS, ImageError, as_pixels, read_image
+from sbirlib.data.images import EXTENSIONS, as_pixels, read_image
 from sbirlib.data.strokes import SIZE, Stroke, frame_strokes, render_strokes
-from sbirlib.errors import InputError
+from sbirlib.errors import ImageError, InputError
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message, png_bytes
 from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from sbirlib import Gallery, load_run
-from sbirlib.data.images import ImageError, read_image
+from sbirlib.data.images import read_image
+from sbirlib.data.recordings import read_recording
 from sbirlib.data.strokes import WIDTH, frame_picture, frame_strokes, render_strokes
-from sbirlib.errors import InputError
+from sbirlib.errors import ImageError, InputError
 from sbirlib.panels.draw import HINT, RUBBER, DrawPage, DrawPanel, search_picture
 
 PNG = b"\x89PNG\r\n"
@@ -292,6 +293,20 @@ def test_the_strokes_are_offered_as_json(panel):
     panel.stroke([(3.04, 5), (30, 7)])
     link = panel.saved.value.split("base64,")[1].split('"')[0]
     assert json.loads(base64.b64decode(link)) == {"size": [320, 320], "strokes": [[[3.0, 5.0], [30.0, 7.0]]]}
+
+
+def test_saved_strokes_are_read_back_as_the_same_drawing(panel, tmp_path):
+    for points in (BODY, SLEEVE, [(160, 20)], [(0, 0), (320, 320)]):
+        panel.stroke(points)
+    path = tmp_path / "drawing.json"
+    path.write_text(panel.drawing())
+    found = read_recording(path)
+    for stroke, drawn in zip(found.strokes, panel.strokes, strict=True):
+        np.testing.assert_allclose(stroke * 320, drawn.points)
+    np.testing.assert_array_equal(found.picture(), panel._sheets[-1].page())
+    panel.clear()
+    panel.load(path)
+    assert (panel.query < 128).any()
 
 
 def test_an_upload_that_cannot_be_framed_is_told(panel, tmp_path):
