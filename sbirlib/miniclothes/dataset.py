@@ -19,15 +19,16 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from sbirlib.data.folders import content, filling
-from sbirlib.errors import InputError
+from sbirlib.data.recordings import Recording
+from sbirlib.errors import InputError, first_line
 from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo
-from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
+from sbirlib.miniclothes.sketch import DESIGNERS, record_sketch, render_sketch
 
 VERSION = 2  # of the drawing: raise it with every change that changes a pixel
 MANIFEST = "miniclothes.json"
 MOST_PER_PHOTO = 4  # sketches of one photo, unless more are asked for on average
-_Job = tuple[Callable[[], Image.Image], Path]  # what draws a picture, and its file
+_Job = tuple[partial[Image.Image], Path]  # what draws a picture, and its file
 Counts = tuple[int, int]  # (train, test)
 
 
@@ -109,6 +110,24 @@ def near_twins(root: str | Path) -> dict[str, Twin]:
     items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
     twins = {photo: item for photo, item in items.items() if item["twin"]}
     return {p: Twin(item["twin"], item["differs"], sorted([p, item["twin"]])) for p, item in twins.items()}
+
+
+def sketch_recorders(root: Path) -> dict[Path, Callable[[], Recording]]:
+    """What tells of each sketch of a MiniClothes folder how it was drawn, by drawing it again.
+
+    Raises InputError if another version drew the folder.
+    """
+    try:
+        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        if found["version"] != VERSION:
+            raise ValueError(f"version {found['version']} of MiniClothes drew them, this is {VERSION}")
+        clothes = wardrobe(found["seed"], *found["photos"])
+        jobs = list(_jobs(clothes, found["sketches"], found["seed"], found["size"], root))
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        reason = f"its sketches cannot be drawn again ({first_line(error)})"
+        raise InputError(f"{root / MANIFEST}: {reason}; draw MiniClothes into another folder") from None
+    drawn = [(render, path) for render, path in jobs if render.func is render_sketch]
+    return {path: partial(record_sketch, *render.args, **render.keywords) for render, path in drawn}
 
 
 def _items(clothes: Wardrobe) -> dict[str, dict]:

@@ -7,6 +7,7 @@ draws them in a personal hand (width, wobble, overshoot, pressure), and always l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.path import Path as Outline
 from PIL import Image, ImageChops, ImageDraw
 from pydantic import TypeAdapter
 
+from sbirlib.data.recordings import Recording
 from sbirlib.data.strokes import SIZE, Stroke
 from sbirlib.miniclothes.cut import Part, pattern_marks, pixels
 from sbirlib.miniclothes.garments import TABLES, Garment
@@ -56,14 +58,40 @@ def render_sketch(
     garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
 ) -> Image.Image:
     """Draws a garment as one designer would: an RGB image of size x size pixels, the same for a seed."""
+    return _drawn(garment, designer, seed, size).finish(size)
+
+
+def record_sketch(
+    garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
+) -> Recording:
+    """How `render_sketch` draws the same sketch.
+
+    A stroke is a line from corner to corner and what restates it (its points are those of the first line), a
+    button, a zip, or all of the pattern or hatching on one part (its lines end at the part's box). The order
+    is a painter's, back to front: compare curves over the share drawn with each other, not with those of
+    people, who draw outlines first. The first so many strokes give the paper as it was by then. Where others
+    are left out, all else stays as it is: parts are white inside, and hide what is behind them.
+    """
+    # No point depends on the size of the page, and a small one is drawn on quickly.
+    strokes = _drawn(garment, designer, seed, 8).strokes
+    again = partial(_drawn, garment, designer, seed, size)
+    return Recording(tuple(strokes), size, lambda keep: again(keep).finish(size))
+
+
+def _drawn(
+    garment: Garment, designer: Designer, seed: int | Sequence[int], size: int, keep: np.ndarray | None = None
+) -> "_Page":
     rng = np.random.default_rng(seed)
-    page = _Page(designer, rng, size * OVERSAMPLING)
+    page = _Page(designer, rng, size * OVERSAMPLING, keep)
     look = _view(designer, rng)
     for part in layout(garment, swing=designer.swing + rng.normal(0, 100 * designer.loose)):
         if part.name not in designer.leaves_out:
             marks = [look(mark) for mark in pattern_marks(garment, part)]
+            finished = None if keep is None or keep[len(page.strokes) :].any() else page.paper.copy()
             page.draw(part._replace(points=look(part.points)), marks)
-    return page.finish(size)
+            if finished:  # no white of later parts either, which would show where they will be
+                page.paper.paste(finished)
+    return page
 
 
 def trace_garment(garment: Garment, size: int = SIZE, *, seed: int = 0) -> dict[str, list[Stroke]]:
@@ -119,28 +147,32 @@ def _view(designer: Designer, rng: np.random.Generator):
 
 
 class _Page:
-    """Paper that later strokes and shapes cover, in painter's order."""
+    """Paper that later strokes and shapes cover, in painter's order, and the `strokes` drawn so far.
 
-    def __init__(self, designer: Designer, rng: np.random.Generator, side: int):
-        self.designer, self.rng, self.side = designer, rng, side
+    Strokes without `keep` leave no ink, but take their random numbers.
+    """
+
+    def __init__(self, designer: Designer, rng: np.random.Generator, side: int, keep: np.ndarray | None):
+        self.designer, self.rng, self.side, self.keep = designer, rng, side, keep
+        self.strokes: list[np.ndarray] = []
         self.paper = Image.new("L", (side, side), 255)
         self.brush = ImageDraw.Draw(self.paper)
 
     def draw(self, part: Part, marks: list[np.ndarray]) -> None:
         if part.name == "button":
-            self._button(part)
+            self.strokes += self._button(part)
         elif part.name == "zip":
-            self._zip(part)
+            self.strokes += self._zip(part)
         elif part.filled:
             self.brush.polygon(pixels(part.points, self.side), fill=255)
             if marks and "pattern" not in self.designer.leaves_out:
-                self._pattern(part, marks)
+                self.strokes += self._pattern(part, marks)
             if part.name == "back" and "inside" not in self.designer.leaves_out:
-                self._inside(part)
+                self.strokes += self._inside(part)
             for stroke in _strokes(part.outline):
-                self._ink(stroke, repeat=1 + self.designer.restate)
+                self.strokes += self._ink(stroke, repeat=1 + self.designer.restate)
         else:
-            self._ink(part.points, LIGHT.get(part.name, 0.9))
+            self.strokes += self._ink(part.points, LIGHT.get(part.name, 0.9))
 
     def finish(self, size: int) -> Image.Image:
         ink = 255.0 - np.asarray(self.paper.reduce(OVERSAMPLING), dtype=np.float32)
@@ -148,14 +180,19 @@ class _Page:
             ink *= 1 - self.designer.grain * self.rng.random(ink.shape, dtype=np.float32) ** 2
         return Image.fromarray((255.5 - ink).astype(np.uint8)).convert("RGB")
 
-    def _ink(self, points: np.ndarray, share: float = 1.0, repeat: int = 1, brush=None) -> None:
-        """One stroke along a curve, as a ribbon whose width follows the pressure of the hand."""
+    @property
+    def _kept(self) -> bool:
+        """Whether the stroke that is being drawn leaves ink."""
+        return self.keep is None or bool(self.keep[len(self.strokes)])
+
+    def _ink(self, points: np.ndarray, share: float = 1.0, repeat: int = 1, brush=None) -> list[np.ndarray]:
+        """One stroke along a curve, as a ribbon whose width follows the pressure of the hand; its line."""
         d, rng, brush = self.designer, self.rng, brush or self.brush
         curve = points @ [1, 1j]  # complex: one array operation moves both axes
         walked = np.r_[0.0, np.cumsum(np.abs(np.diff(curve)))]
         total = float(walked[-1])
         if total < 0.004:
-            return
+            return []
         n, bends = max(int(total / 0.010), 4), max(int(total / 0.07), 2) + 1
         t = np.linspace(0.0, 1.0, n)
         profile = 1 - d.pressure * (1 - np.sin(np.pi * (0.06 + 0.9 * t)) ** 0.6)
@@ -174,34 +211,40 @@ class _Page:
             side = 1j * _unit(way) * half
             ribbon = np.concatenate([line + side, (line - side)[::-1]])
             tone = int(np.clip(d.ink + rng.normal(0, 18 * d.grain), 0, 170))
-            brush.polygon(pixels(ribbon.view(float), self.side), fill=tone)
+            if self._kept:
+                brush.polygon(pixels(ribbon.view(float), self.side), fill=tone)
+            if not again:
+                first = line
+        return [first.view(float).reshape(-1, 2)]
 
-    def _button(self, part: Part) -> None:
+    def _button(self, part: Part) -> list[np.ndarray]:
         centre = part.points[0] + self.rng.normal(0, self.designer.wobble * 0.5, 2)
         radius = np.hypot(*(part.points[1] - part.points[0])) * self.rng.uniform(0.92, 1.1)
         angle = np.linspace(0, 2 * np.pi, 17) + self.rng.uniform(0, 6)
         ring = centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         self.brush.polygon(pixels(ring, self.side), fill=255)
-        self._ink(ring, 0.75)
+        return self._ink(ring, 0.75)
 
-    def _zip(self, part: Part) -> None:
+    def _zip(self, part: Part) -> list[np.ndarray]:
         """Two rails and teeth between them, so that a zip never looks like a plain edge."""
         a, b = part.points[0], part.points[-1]
         across = np.array([0.010, 0.0])
-        self._ink(part.points - across, 0.7)
-        self._ink(part.points + across, 0.7)
+        [left] = self._ink(part.points - across, 0.7)
+        [right] = self._ink(part.points + across, 0.7)
         for share in np.arange(0.012, 1.0, 0.022 / max(np.hypot(*(b - a)), 0.05)):
             at = a + (b - a) * share
             self._ink(np.array([at - across, at + across]), 0.7)
+        return [np.concatenate([left, right[::-1]])]
 
-    def _pattern(self, part: Part, marks: list[np.ndarray]) -> None:
+    def _pattern(self, part: Part, marks: list[np.ndarray]) -> list[np.ndarray]:
         """Marks of the pattern, cut off at the outline of the part, in lines of even width."""
         d = self.designer
         layer = Image.new("L", self.paper.size, 255)
         brush = ImageDraw.Draw(layer)
         width = max(round(LIGHT["pattern"] * d.width * self.side), 1)
+        drawn = []
         for mark in marks:
-            if d.pattern == "fill":
+            if d.pattern == "fill" and self._kept:
                 brush.polygon(pixels(mark, self.side), fill=178)
             if len(mark) == 4:  # a band: only its long sides, since the short ones lie outside the part
                 t = np.linspace(0, 1, max(int(np.hypot(*(mark[1] - mark[0])) / 0.06), 2))[:, None]
@@ -210,17 +253,22 @@ class _Page:
             else:  # a dot: too small for the hand to stray within
                 lines = [np.concatenate([mark, mark[:2]]) + self.rng.normal(0, d.wobble, 2)]
             for line in lines:
-                brush.line(pixels(line, self.side), fill=d.ink, width=width)
+                if self._kept:
+                    brush.line(pixels(line, self.side), fill=d.ink, width=width)
+            drawn += lines
         self._paste(ImageChops.darker(self.paper, layer), part)
+        return [np.concatenate(drawn).clip(part.points.min(axis=0), part.points.max(axis=0))]
 
-    def _inside(self, part: Part) -> None:
+    def _inside(self, part: Part) -> list[np.ndarray]:
         """Slanted hatching where one looks into the garment."""
         (left, top), (right, bottom) = part.points.min(axis=0), part.points.max(axis=0)
         slant = 0.6 * (bottom - top)
         layer = Image.new("L", self.paper.size, 255)
+        lines = []
         for x in np.arange(left, right + slant, 0.022):
-            self._ink(np.array([(x, top), (x - slant, bottom)]), 0.5, brush=ImageDraw.Draw(layer))
+            lines += self._ink(np.array([(x, top), (x - slant, bottom)]), 0.5, brush=ImageDraw.Draw(layer))
         self._paste(layer, part)
+        return [np.concatenate(lines).clip((left, top), (right, bottom))]
 
     def _paste(self, layer: Image.Image, part: Part) -> None:
         """Lays a sheet down within the outline of a part."""
