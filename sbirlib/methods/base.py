@@ -22,6 +22,7 @@ from sbirlib.config.config import Config
 from sbirlib.data import Batch, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
+from sbirlib.methods.recordings import WAYS, recorder
 
 
 class Paper(NamedTuple):
@@ -59,12 +60,15 @@ class Needs(NamedTuple):
         hands = Counter(sketch.designer for sketch in split.sketches if sketch.designer)
         able = sum(count > self.support for count in hands.values())
         few_able = able < self.designers and max(self.designers - 1, self.support) > 0
+        bare = [s.path.name for s in split.sketches if recorder(s) is None] if self.strokes else []
+        some = f"has none for {len(bare)} of {len(split.sketches)} sketches, such as {next(iter(bare), '')}"
+        found = some if len(bare) < len(split.sketches) else "holds only images"
         lacking = {
             "photos as edge maps: add --model.photo_edges": self.edges and not (edges or pairs.edge_maps),
             f"photos with {self.sketches_per_photo} sketches each; {root} has none": few_drawn,
             f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
             f"number after the last '_' of a sketch's name); {root} has {able}": few_able,
-            f"the strokes of each sketch in drawing order; {root} holds only pictures": self.strokes,
+            f"the strokes of each sketch in drawing order; {root} {found}. {WAYS}": bool(bare),
         }
         for what, is_lacking in lacking.items():
             if is_lacking:

@@ -81,7 +81,6 @@ def test_without_second_views_none_are_made(pairs, tiny, monkeypatch):
     (Needs(sketches_per_photo=9), "needs photos with 9 sketches each; .* has none"),
     (Needs(designers=8), "needs 8 designers with more than 0 sketches each .*; .* has 7"),
     (Needs(designers=2, support=30), "needs 2 designers with more than 30 sketches each .*; .* has 0"),
-    (Needs(strokes=True), "needs the strokes of each sketch in drawing order; .* holds only pictures"),
     (Needs(unlabelled="required"), "needs photos without a sketch: .*/trainB has none, and data.unlabelled"),
 ])  # fmt: skip
 def test_what_a_method_needs_is_checked_before_anything_is_loaded(pairs, tmp_path, monkeypatch, needs, words):
