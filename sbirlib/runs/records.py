@@ -100,7 +100,7 @@ def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str,
     result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
     if file:
         result["weights_file_sha256"] = sha256(file)
-    files = data_fingerprint(data)
+    files = data_fingerprint(data, model.needs.strokes)
     if model.needs.unlabelled != "no":
         files["without_sketch"] = sum(len(split.photos) for split in data if not split.sketches)
     return result | {
@@ -110,12 +110,17 @@ def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str,
     }  # fmt: skip
 
 
-def data_fingerprint(splits: Sequence[Split]) -> dict[str, Any]:
-    """Counts and a hash of the files that a run learns and chooses from: names and bytes, not places."""
+def data_fingerprint(splits: Sequence[Split], strokes: bool = False) -> dict[str, Any]:
+    """Counts and a hash of the files that a run learns and chooses from: names and bytes, not places.
+
+    Stroke files beside pictures count with `strokes`, for methods that need them.
+    """
     total = hashlib.sha256()
     sketches = [sketch.path for split in splits for sketch in split.sketches]
     photos = [photo.path for split in splits for photo in split.photos]
-    for path in sorted(sketches + photos, key=lambda path: (path.parent.name, path.name)):
+    drawn = [sketch for split in splits for sketch in split.sketches if strokes]
+    beside = [sketch.strokes for sketch in drawn if sketch.strokes and sketch.strokes != sketch.path]
+    for path in sorted(sketches + photos + beside, key=lambda path: (path.parent.name, path.name)):
         total.update(f"{path.parent.name}/{path.name}".encode() + bytes.fromhex(sha256(path)))
     return {"sketches": len(sketches), "photos": len(photos), "sha256": total.hexdigest()}
 

@@ -92,6 +92,25 @@ def test_the_data_are_known_by_their_bytes_and_names_not_by_their_place(pairs, t
     assert fingerprint(tmp_path / "moved")["sha256"] != found["sha256"]
 
 
+def test_strokes_belong_to_the_data_of_methods_that_need_them(pairs, tmp_path):
+    from sbirlib import PairFolder
+
+    def fingerprints():
+        splits = [PairFolder(tmp_path / "data").split("train")]
+        return data_fingerprint(splits)["sha256"], data_fingerprint(splits, strokes=True)["sha256"]
+
+    shutil.copytree(pairs.root, tmp_path / "data")
+    first = sorted((tmp_path / "data" / "trainA").iterdir())[0]
+    bare, bare_too = fingerprints()
+    assert bare == bare_too
+    first.with_suffix(".json").write_text("{}")
+    pictures, strokes = fingerprints()
+    assert pictures == bare != strokes
+    first.unlink()  # now the strokes are the sketch
+    alone, alone_too = fingerprints()
+    assert alone == alone_too != pictures
+
+
 def test_versions_and_code_are_known():
     assert {"python", "torch", "timm", "sbirlib"} <= versions().keys()
     assert re.fullmatch(r"[0-9a-f]{40}(, with changes)?|no git checkout", code_state())
