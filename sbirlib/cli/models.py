@@ -22,19 +22,17 @@ from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
-from sbirlib.runs.model import load_frozen, load_released
+from sbirlib.runs.model import load_frozen
 
 Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model: one of run, released and frozen."""
+    """Which model: run or frozen."""
 
     run: Path | None = None
     """Folder that `train --out` wrote."""
-    released: Path | None = None
-    """Checkpoint file of the paper's released code."""
     frozen: str | None = None
     """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
     weights: Path | None = None
@@ -42,16 +40,12 @@ class ModelChoice:
 
     def load(self) -> Method:
         """The model, on a GPU if there is one. Raises InputError."""
-        given = [name for name in ("run", "released", "frozen") if getattr(self, name) is not None]
-        if len(given) != 1:
-            known, found = "--run RUN, --released FILE or --frozen BACKBONE", " and ".join(given) or "none"
-            raise InputError(f"name one model: {known}; found {found}")
+        if (self.run is None) == (self.frozen is None):
+            found = "none" if self.run is None else "both"
+            raise InputError(f"name one model: --run RUN or --frozen BACKBONE; found {found}")
         if self.weights is not None and self.frozen is None:
-            raise InputError("--weights goes with --frozen; a run and a released checkpoint hold their own")
-        model: Method
-        if self.released is not None:
-            model = load_released(self.released)
-        elif self.frozen is not None:
+            raise InputError("--weights goes with --frozen; a run holds its own")
+        if self.frozen is not None:
             model = load_frozen(self.frozen, weights=self.weights or "")
         else:
             model = load_run(self.run or "")

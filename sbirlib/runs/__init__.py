@@ -2,10 +2,10 @@
 
 from sbirlib.runs.atomic import RunError
 from sbirlib.runs.folder import Run, describe, load_run, write_page
-from sbirlib.runs.model import load_frozen, load_released, save_model_folder
+from sbirlib.runs.model import load_frozen, save_model_folder
 from sbirlib.runs.state import CheckpointWarning
 
 __all__ = [
-    "CheckpointWarning", "Run", "RunError", "describe", "load_frozen", "load_released", "load_run",
+    "CheckpointWarning", "Run", "RunError", "describe", "load_frozen", "load_run",
     "save_model_folder", "write_page",
 ]  # fmt: skip

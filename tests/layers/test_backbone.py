@@ -169,6 +169,7 @@ def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
         ("empty.pth", b""),
         ("key.pth", b"hello world"),
         ("index.pth", b"s"),
+        ("call.pth", b"R1"),
     ):
         (folder / name).write_bytes(content)
         with pytest.raises(BackboneError, match=rf"{name}: is damaged, or not a file of weights"):
@@ -176,6 +177,9 @@ def test_files_that_hold_no_fitting_weights_are_refused_by_name(weights):
     torch.save({}, folder / "none.pth")
     with pytest.raises(BackboneError, match=r"none\.pth: is damaged, or not a file of weights \(it is empty"):
         Backbone("resnet18", weights=folder / "none.pth")
+    torch.save([1, 2], folder / "list.pth")
+    with pytest.raises(BackboneError, match=r"list\.pth: is damaged, or not a file of weights"):
+        Backbone("resnet18", weights=folder / "list.pth")
     with pytest.raises(BackboneError, match=r"nowhere\.pth: cannot be read \(No such file"):
         Backbone("resnet18", weights=folder / "nowhere.pth")
     with pytest.raises(BackboneError, match=r"w\.pth: does not hold the weights of 'resnet50'"):

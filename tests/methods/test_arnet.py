@@ -1,7 +1,12 @@
 """ARNet: what each encoder sees, what the loss adds up, what may and may not depend on a batch."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from golden.formula import fill, image
 from tools.batches import batch_of, images, loss_of
 
 from sbirlib import ARNet, Config, evaluate, load_run, train
@@ -11,6 +16,10 @@ from sbirlib.errors import ConfigError
 from sbirlib.layers.losses import info_nce
 from sbirlib.methods.catalogue import build
 from sbirlib.runs.folder import Run
+
+FOLDER = Path(__file__).parents[1] / "golden"
+KEYS = json.loads((FOLDER / "golden.json").read_text())["keys"]["arnet_basic"]
+GOLDEN = np.load(FOLDER / "golden_arnet_basic.npz")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +42,36 @@ def test_every_view_is_encoded_as_if_alone(model):
         for name, alone in expected.items():
             torch.testing.assert_close(rows[name], alone, atol=1e-5, rtol=1e-4)
         assert rows[f"recyc_{domain}"] == 0
+
+
+def released_weights(side):
+    """The weights of the golden numbers by our names; the classifier of the pretrained ViT is unused."""
+    ours = {"encoder.": "backbone.encoder.", "mlp_head.0.": "embed."}
+    return {
+        ours[theirs] + name.removeprefix(theirs): torch.from_numpy(fill(f"{side}.{name}", tuple(shape)))
+        for name, shape in KEYS[side]
+        for theirs in ours
+        if name.startswith(theirs) and not name.startswith("encoder.head.")
+    }
+
+
+def test_with_the_released_weights_the_released_numbers_come_out():
+    released = ARNet("vit_base_patch16_224", fit="stretch", normalise=False).eval()
+    pictures = torch.from_numpy(np.stack([image(i) for i in range(3)]))
+    for side, embed, encoder in (
+        ("img_model", released.embed_photos, released.photo_encoder),
+        ("skt_model", released.embed_sketches, released.sketch_encoder),
+    ):
+        encoder.load_state_dict(released_weights(side))
+        golden = torch.from_numpy(GOLDEN[f"{side}_embedding"])
+        with torch.inference_mode():
+            np.testing.assert_allclose(encoder(pictures), golden, atol=2e-4)
+            unit = torch.nn.functional.normalize(golden, dim=-1)
+            np.testing.assert_allclose(embed(pictures), unit, atol=2e-4)
+            cls, patches = encoder.backbone(pictures)
+        np.testing.assert_allclose(cls, GOLDEN[f"{side}_cls"], atol=2e-4)
+        mean = torch.cat([cls[:, None], patches], dim=1).mean(dim=1)
+        np.testing.assert_allclose(mean, GOLDEN[f"{side}_tokens_mean"], atol=2e-4)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(model):

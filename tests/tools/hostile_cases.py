@@ -135,13 +135,13 @@ def weights(kind, change, words):
     return Case(kind, lambda bench: bench.evaluate(lambda best: change(best / "model.safetensors")), 2, words)
 
 
-def checkpoint(kind, make, words, flag="--released"):
-    """A checkpoint file from elsewhere."""
+def checkpoint(kind, make, words):
+    """A file from elsewhere with the weights of a backbone."""
 
     def build(bench):
         make(bench.root / "model.pth", bench.mark)
-        frozen = ["--frozen", "resnet18"] if flag == "--weights" else []
-        return ["evaluate", *frozen, flag, f"{bench.root}/model.pth", "--data.root", str(bench.data())]
+        frozen = ["--frozen", "resnet18", "--weights", f"{bench.root}/model.pth"]
+        return ["evaluate", *frozen, "--data.root", str(bench.data())]
 
     return Case(kind, build, 2, words)
 
