@@ -15,7 +15,7 @@ from sbirlib.config.config import Config
 from sbirlib.config.methods import MethodName
 from sbirlib.errors import InputError, printable
 from sbirlib.experiments import ablation, finished, grids, published
-from sbirlib.runs.folder import Run, describe, write_page
+from sbirlib.runs.folder import Run, describe
 from sbirlib.training.signals import Stop, noted
 from sbirlib.training.trainer import train
 
@@ -136,15 +136,13 @@ def _tell(what: object) -> None:
         print(printable(str(what)), flush=True)
 
 
-def report_command(run: Positional[Path], out: Path | None = None) -> int:
-    """Print a run's report: result, settings, data, weights, versions; with its curves in RUN/report.html.
+def report_command(run: Positional[Path]) -> int:
+    """Print a run's report: result, settings, data, weights, versions.
 
     Args:
         run: Folder that `train --out` wrote.
-        out: Write the page with the curves to this file instead.
     """
     print(describe(run))
-    print(f"\nwrote {write_page(run, out)}")
     return 0
 
 

@@ -1,7 +1,5 @@
 """One run folder: where everything is in it, reading it back, and telling it on one page."""
 
-import base64
-import html
 import math
 import shlex
 from pathlib import Path
@@ -14,13 +12,8 @@ from sbirlib.config.config import Config
 from sbirlib.errors import printable
 from sbirlib.methods.base import Method
 from sbirlib.runs import records, state
-from sbirlib.runs.atomic import RunError, settled, write_text
+from sbirlib.runs.atomic import RunError, settled
 from sbirlib.runs.model import CONFIG, WEIGHTS, load_model_folder
-
-_STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}pre{white-space:pre-wrap;"
-    "background:#f6f6f6;padding:1em}img{max-width:100%}"
-)
 
 
 class Run:
@@ -32,12 +25,12 @@ class Run:
     """
 
     OUTPUTS = ("best", "last", "state", "history.csv", "tensorboard", "start.yaml")
-    MEASURED = ("report.html", "test.json", "result.json")  # what other commands say of its models
+    MEASURED = ("test.json", "result.json")  # what other commands say of its models
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.history_file, self.start_file = self.path / "history.csv", self.path / "start.yaml"
-        self.report_file, self.states = self.path / "report.html", self.path / "state"
+        self.states = self.path / "state"
 
     def folder(self, which: str) -> Path:
         """`best/` or `last/`."""
@@ -135,30 +128,6 @@ def describe(run: str | Path) -> str:
     parts += ["Settings that differ from the paper's defaults:", *settings, ""]
     start = yaml.safe_dump(place.start(), sort_keys=False, allow_unicode=True, width=math.inf)
     return "\n".join(map(printable, [*parts, "Began from:", *indent(start, "  ").splitlines()]))
-
-
-def write_page(run: str | Path, out: str | Path | None = None) -> Path:
-    """Writes that page with its curves to `out`, or `report.html` in the run folder; it needs no other file.
-
-    Raises RunError as `describe`, or if the page cannot be written.
-    """
-    # Seaborn takes two seconds to import: only for a picture.
-    from sbirlib.figures.curves import training_curves
-    from sbirlib.figures.style import png_bytes
-
-    place = Run(run)
-    picture = base64.b64encode(png_bytes(training_curves(place.history()))).decode()
-    page = (
-        f"<!doctype html><meta charset='utf-8'><title>{html.escape(place.path.name)}</title>"
-        f"<style>{_STYLE}</style><pre>{html.escape(describe(run))}</pre>"
-        f"<img alt='training curves' src='data:image/png;base64,{picture}'>"
-    )
-    file = Path(out or place.report_file)
-    try:
-        write_text(file, page)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written ({error.strerror}); name another file (--out)") from None
-    return file
 
 
 def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str]:

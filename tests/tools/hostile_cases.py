@@ -167,7 +167,7 @@ def beginning(kind, content, words, code=2):
     def build(bench):
         shutil.copytree(bench.run, bench.root / "run")
         (bench.root / "run" / "start.yaml").write_text(content)
-        return ["report", f"{bench.root}/run", "--out", f"{bench.root}/out"]
+        return ["report", f"{bench.root}/run"]
 
     return Case(kind, build, code, words)
 

@@ -123,7 +123,7 @@ def test_overwriting_removes_what_was_said_of_the_old_run(pairs, tiny, run, tmp_
     shutil.copytree(run, out)
     (out / "best").rename(out / ".best.old")  # as a process killed in between leaves it
     (out / "notes.txt").write_text("mine")
-    for name in ("report.html", "test.json"):
+    for name in ("result.json", "test.json"):
         (out / name).write_text("of the old run")
     list(train(pairs, tiny.updated({"run.keep": "last"}), out=out, overwrite=True))
     assert sorted(path.name for path in out.iterdir()) == [
@@ -222,7 +222,7 @@ def test_a_launcher_that_accumulates_gradients_is_refused(pairs, tiny, tmp_path,
 
 
 def test_what_a_stranger_keeps_in_the_folder_stays(pairs, tiny, tmp_path):
-    names = ("report.html", "result.json", "test.json", ".owner", "notes.txt")
+    names = ("result.json", "test.json", ".owner", "notes.txt")
     for name in names:
         (tmp_path / name).write_text("mine")
     with pytest.raises(BackboneError):
