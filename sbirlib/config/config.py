@@ -181,11 +181,6 @@ class Config:
         return Config(**{str(key): value for key, value in values.items()})
 
     @staticmethod
-    def recorded(values: dict[str, Any]) -> "Config":
-        """A Config from what a run wrote: before there was `run.keep`, every run kept its best epoch."""
-        return Config.from_dict(values | {"run": {"keep": "best"} | values.get("run", {})})
-
-    @staticmethod
     def from_yaml(path: str | Path) -> "Config":
         """Reads what `to_yaml` wrote. Raises ConfigError that names the file."""
         values = read_yaml(path)

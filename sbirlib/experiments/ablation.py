@@ -104,8 +104,8 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
     ways = "choose another --out, or remove it"
     for path in sorted(out.glob(f"runs/*/{RESULT}")):
         row = read_row(path)
-        found = Config.recorded(row.config).updated({"run.seed": 0})
-        if row.tested and row.variant in by_name:  # what the folder holds counts, not its name
+        found = Config.from_dict(row.config).updated({"run.seed": 0})
+        if row.variant in by_name:  # what the folder holds counts, not its name
             root = by_name[row.variant].data.root
             if row.tested != _hash(by_name[row.variant].data):
                 raise InputError(f"{path.parent} was scored on other pictures than {root} holds; {ways}")

@@ -26,7 +26,7 @@ class RunScore(NamedTuple):
 
     `place` is that of the variant in its grid, 0 = what the others are compared with; `sketches` and `photos`
     (q,) name each query and its true photo, `ranks` (q,) are its places; `config` is the run's, as a dict;
-    `tested` is the hash of the test split, empty where an older version did not note it.
+    `tested` is the hash of the test split.
     """
 
     variant: str
@@ -37,7 +37,7 @@ class RunScore(NamedTuple):
     photos: list[str]
     ranks: list[int]
     config: dict[str, Any]
-    tested: str = ""
+    tested: str
 
 
 def read_rows(out: str | Path) -> list[RunScore]:
@@ -67,7 +67,7 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
         one, two = one * len(two), two * len(one)
     elif "@" not in first + second:
         one, two = ([row for row in chosen if row.seed in seeds[0] & seeds[1]] for chosen in (one, two))
-    if len(_test_data(one + two)) > 1:
+    if len({row.tested for row in one + two}) > 1:
         roots = " and ".join(sorted({row.config["data"]["root"] for row in one + two}))
         other = f"{first!r} and {second!r} were scored on different pictures ({roots})"
         raise InputError(f"{out}: {other}: queries of one name are not the same, so there is nothing to pair")
@@ -120,7 +120,7 @@ def summary(out: str | Path) -> str:
     lines, width = [*lines, "", f"Acc@1 less that of {first!r}, paired:"], max(map(len, names))
     for (name, runs), title in zip(variants.items(), names, strict=True):
         seeds = {run.seed for run in runs}
-        if len(_test_data([*runs, *variants[first]])) > 1:
+        if len({run.tested for run in [*runs, *variants[first]]}) > 1:
             lines.append(f"{title:<{width}}  not compared: it was scored on other data")
         elif name != first and (UNTRAINED in seeds or seeds & {run.seed for run in variants[first]}):
             lines.append(f"{title:<{width}}  {compare(out, first, name)}")
@@ -191,13 +191,6 @@ def _shared(runs: Sequence[RunScore]) -> tuple[np.ndarray, list[str]]:
     names = [name for name in sorted(photo_of) if all(name in found for found in by_name)]
     ranks = np.array([[found[name] for name in names] for found in by_name])
     return ranks, [photo_of[name] for name in names]
-
-
-def _test_data(runs: Sequence[RunScore]) -> set[str]:
-    """The test splits of these runs: by hash, or by place if one did not note it."""
-    if all(run.tested for run in runs):
-        return {run.tested for run in runs}
-    return {str(Path(run.config["data"]["root"], "testA").resolve()) for run in runs}
 
 
 def _pick(rows: Sequence[RunScore], name: str) -> list[RunScore]:

@@ -39,8 +39,8 @@ class Stamp(NamedTuple):
     """A photo file as it was when it was embedded: a file that changes gets another size or time."""
 
     path: str
-    size: int = -1  # in bytes, -1 if it was not there, or if nobody noted it
-    time: int = -1  # of the last change, in ns
+    size: int  # in bytes, -1 if it was not there
+    time: int  # of the last change, in ns
 
 
 class Gallery:
@@ -178,21 +178,20 @@ class Gallery:
 
 
 def _read(path: str | Path, model: Method) -> Gallery:
-    """The gallery in a file as it was saved; one of an older version has only names. Raises PairError."""
+    """The gallery in a file as it was saved. Raises PairError."""
     try:
         with safe_open(str(path), "pt") as file:
             embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        notes = {"left_out": [], "folder": "", **json.loads(metadata.get("notes", "{}"))}
-        rows = notes.get("stamps") or [[name] for name in json.loads(metadata["paths"])]
-        stamps = [Stamp(str(Path(name)), *map(int, noted)) for name, *noted in rows]
+        notes = json.loads(metadata["notes"])
+        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in notes["stamps"]]
         if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
             raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
         left_out = [Path(photo) for photo in notes["left_out"]]
         gallery = Gallery(model, stamps, embeddings, left_out, folder=str(notes["folder"]), fresh=0)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PairError(f"{path}: not a saved gallery ({error})") from None
+        raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
     owner = _owner(model)
-    if any({**owner, "model": "", **metadata}[name] != value for name, value in owner.items()):
+    if any(metadata.get(name) != value for name, value in owner.items()):
         raise PairError(f"{path}: was embedded by another model; embed the photos again")
     return gallery
 

@@ -107,7 +107,7 @@ class Run:
 
     def saved_config(self) -> Config:
         """The configuration of the newest whole checkpoint."""
-        return Config.recorded(state.newest(self.states)[1]["config"])
+        return Config.from_dict(state.newest(self.states)[1]["config"])
 
 
 def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> Method:
@@ -138,7 +138,7 @@ def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str
     chosen = max((row for row in range(epochs) if history["best"][row]), default=epochs - 1)
     percent = {k: history[f"val_acc@{k}"][chosen] for k in (1, 5, 10)}
     scores = ", ".join(f"Acc@{k} {value:.1f} %" for k, value in percent.items() if not math.isnan(value))
-    queries, where = history.get("val_queries", [0])[-1], history["selected_on"][chosen]
+    queries, where = history["val_queries"][-1], history["selected_on"][chosen]
     searched = f"{queries:.0f} sketches of {where}" if queries else where
     how = f"chosen on {searched}" if history["best"][chosen] else f"the last; on {searched}"
     line = f"kept epoch {int(history['epoch'][chosen])}, {how}"

@@ -43,9 +43,10 @@ def load_model_folder(folder: Path) -> Method:
     read_weights(folder / WEIGHTS, model)
     with safe_open(folder / WEIGHTS, "pt") as file:
         queries = (file.metadata() or {}).get("queries")
-    # Older versions did not note it: there the folder's name has to do.
-    chosen = folder.resolve().name != "last" if queries is None else queries != "0"
-    model.config, model.origin = config, f"checkpoint {_chosen_by(config, chosen, int(queries or 0))}"
+    if queries is None:
+        advice = "write it with save_model_folder, or train again"
+        raise RunError(f"{folder / WEIGHTS} does not say how its weights were chosen; {advice}")
+    model.config, model.origin = config, f"checkpoint {_chosen_by(config, int(queries))}"
     return model.eval()
 
 
@@ -108,16 +109,15 @@ def frozen(config: Config) -> Method:
     return model.eval()
 
 
-def _chosen_by(config: Config, chosen: bool, queries: int) -> str:
+def _chosen_by(config: Config, queries: int) -> str:
     """How weights were chosen, if so, and the options of the released code they were trained with."""
-    on_test, share = config.run.protocol == "released", config.data.val_fraction
-    if not chosen or not (on_test or share):
+    if not queries:
         choice = "of the last epoch"
-    elif on_test:
+    elif config.run.protocol == "released":
         choice = "CHOSEN ON THE TEST SET (run.protocol released): its test score is too good"
     else:
-        sketches = f"{queries} sketches of " if queries else ""
-        choice = f"chosen on {sketches}{100 * share:g} % of the training photos, held out"
+        share = f"{100 * config.data.val_fraction:g} % of the training photos"
+        choice = f"chosen on {queries} sketches of {share}, held out"
     ways = {"from_photos": "without a real sketch", "both": "also on sketches made of photos"}
     if way := ways.get(config.data.sketches):
         choice = f"trained {way}, {choice}"

@@ -68,7 +68,7 @@ class EpochRecord(NamedTuple):
 
 
 _COUNTS = ("epoch", "seconds", "best", "skipped")  # which every epoch has
-_COLUMNS = {*_COUNTS, "selected_on", "val_acc@1", "val_acc@5", "val_acc@10"}  # and every version wrote
+_COLUMNS = {*_COUNTS, "selected_on", "val_queries", "val_acc@1", "val_acc@5", "val_acc@10"}
 
 
 def read_history(path: Path) -> dict[str, list[Any]]:
@@ -165,7 +165,7 @@ def read_beginning(path: Path) -> dict[str, Any]:
     try:
         start = read_yaml(path)
     except FileNotFoundError:
-        reason = "it is not a run, or one of an older version; train again"
+        reason = "it is not a run; train again"
         raise RunError(f"{path.parent} has no {path.name}: {reason}") from None
     except (ConfigError, OSError) as error:
         raise RunError(str(error)) from None

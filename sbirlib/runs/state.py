@@ -87,10 +87,9 @@ def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress
     differs in something that decides what is learnt; the message names it.
     """
     place, content, faults = newest(folder)
-    _check_config(place, Config.recorded(content["config"]), config)
+    _check_config(place, Config.from_dict(content["config"]), config)
     read_weights(place / WEIGHTS, model)
-    # Older checkpoints lack the hidden layers: then they stay as the seed of the run draws them.
-    for layer, weights in zip(hidden_layers(model), content.get("hidden", ()), strict=False):
+    for layer, weights in zip(hidden_layers(model), content["hidden"], strict=True):
         layer.load_state_dict(weights)
     if faults:
         warnings.warn(f"{'; '.join(faults)}; going on from {place}", CheckpointWarning, stacklevel=2)

@@ -135,8 +135,7 @@ class Trainer:
         self._begin_stage(progress.epoch)
         self.optimizer.load_state_dict(rest["optimizer"])
         self.schedule.load_state_dict(rest["schedule"])
-        # Version 0.1.0 kept random numbers of each process instead.
-        before, now = rest.get("processes") or len(rest["random"]), self.accelerator.num_processes
+        before, now = rest["processes"], self.accelerator.num_processes
         if before != now:
             raise RunError(f"{self.out} was trained in {before} processes, not {now}; start as many")
 

@@ -114,7 +114,7 @@ def test_frozen_features_are_those_of_the_configuration(base, pairs, tmp_path):
 @pytest.mark.parametrize("recycling", [False, True])
 def test_what_was_published_of_a_method_stands_beside_it(recycling, tmp_path):
     variants = {"arnet": "arnet", "b_siamese": "b_siamese", "plain triplet": "b_siamese"}
-    row = {"seed": 0, "sketches": ["a", "b"], "photos": ["a", "b"], "ranks": [1, 2]}
+    row = {"seed": 0, "sketches": ["a", "b"], "photos": ["a", "b"], "ranks": [1, 2], "tested": "0"}
     row["score"] = {"acc@1": 50, "hits@1": 1, "queries": 2, "protocol": "", "dataset": "ClothesV1"}
     for place, (name, method) in enumerate(variants.items()):
         own = {"mstr": {"enabled": recycling}} if method == "arnet" else {}

@@ -55,6 +55,7 @@ from tools.hostile_files import (
     turned,
 )
 
+from sbirlib.experiments.finished import RunScore
 from sbirlib.runs.records import read_history
 
 NO_PICTURE = "is not a PNG, JPEG, WEBP, BMP image"
@@ -276,7 +277,9 @@ CASES = [
     weights(
         "weights: not a number",
         lambda path: save_file(
-            {name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(path).items()}, path
+            {name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(path).items()},
+            path,
+            {"queries": "9"},
         ),
         "contain NaN",
     ),
@@ -295,13 +298,7 @@ CASES = [
     result("JSON: cut short", '{"variant": "a"', "result.json cannot be read .*; remove it"),
     result("JSON: a list", "[]", "result.json cannot be read"),
     result("JSON: nested 100000 deep", "[" * 100_000, "result.json cannot be read"),
-    result(
-        "JSON: wrong types",
-        json.dumps(
-            dict.fromkeys(("variant", "place", "seed", "score", "sketches", "photos", "ranks", "config"), 1)
-        ),
-        "result.json cannot be",
-    ),
+    result("JSON: wrong types", json.dumps(dict.fromkeys(RunScore._fields, 1)), "result.json cannot be"),
     demo("JSON: a list for MiniClothes", "[]", "exists and is not this drawing of MiniClothes"),
     demo(
         "JSON: 100000 lists for MiniClothes", "[" * 100_000, "exists and is not this drawing of MiniClothes"
@@ -331,13 +328,15 @@ CASES = [
     gallery("gallery: a pickle", pickle.dumps(Touch("owned")), "photos.safetensors: not a saved gallery"),
     gallery(
         "gallery: of another model",
-        '["a", "b"]',
+        '[["a", 1, 1], ["b", 1, 1]]',
         "photos.safetensors: was embedded by another model",
         own=False,
     ),
     gallery("gallery: names that are no JSON", "[", "photos.safetensors: not a saved gallery"),
-    gallery("gallery: numbers for names", "[1, 2]", "photos.safetensors: not a saved gallery"),
-    gallery("gallery: fewer names than photos", '["a"]', "photos.safetensors: not a saved gallery"),
+    gallery(
+        "gallery: numbers for names", "[[1, 1, 1], [2, 1, 1]]", "photos.safetensors: not a saved gallery"
+    ),
+    gallery("gallery: fewer names than photos", '[["a", 1, 1]]', "photos.safetensors: not a saved gallery"),
 ]
 
 

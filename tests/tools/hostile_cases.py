@@ -206,7 +206,7 @@ def call(kind, name, make, read, words):
 
 
 def gallery(kind, content, words, *, rows=2, own=True):
-    """A saved gallery: its bytes, or the JSON of photo names in a file otherwise like that of `Gallery.save`.
+    """A saved gallery: its bytes, or the JSON of its stamps in a file otherwise like that of `Gallery.save`.
 
     `own`: it says that it is of the model with which it is read.
     """
@@ -220,7 +220,11 @@ def gallery(kind, content, words, *, rows=2, own=True):
             safetensors(
                 path,
                 {
-                    "__metadata__": {"paths": content, "model": owner},
+                    "__metadata__": {
+                        "notes": f'{{"stamps": {content}, "left_out": [], "folder": ""}}',
+                        "model": owner,
+                        "view": f"{model.image_size} px, {model.fit}",
+                    },
                     "embeddings": {"dtype": "F32", "shape": [rows, 1], "data_offsets": [0, 4 * rows]},
                 },
                 bytes(4 * rows),

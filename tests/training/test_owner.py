@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sbirlib import evaluate, load_run, train
 from sbirlib.cli.app import main
@@ -299,3 +300,6 @@ def test_how_a_model_was_chosen_does_not_hang_on_its_folders_name(pairs, tiny, t
         shutil.copytree(out / "best", out / "moved" / "last")
         assert "of the last epoch" in load_run(out / "model-v1").origin
         assert words in load_run(out / "moved" / "last").origin
+    save_file(load_file(out / "last" / "model.safetensors"), out / "last" / "model.safetensors")
+    with pytest.raises(RunError, match="last/model.safetensors does not say how its weights were chosen"):
+        load_run(out, "last")
