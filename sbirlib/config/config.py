@@ -39,8 +39,6 @@ class DataConfig:
     """How an image becomes square: padded with white, stretched, or framed: cut out of a light ground."""
     val_fraction: float = knob(0.1, ge=0, le=0.5, unit="share of photos")
     """Training photos (with their sketches) held out to choose the checkpoint."""
-    ram_budget: float = knob(4.0, gt=0, le=4096, unit="GiB")
-    """Decoded images beyond this size are kept in a memory-mapped file instead of RAM."""
     first_view: Literal["A0", "A1", "A2"] = knob("A0")
     """View that is matched across the domains: A0 original, A1 rotate and flip, A2 crop and jitter."""
     second_view: Literal["A0", "A1", "A2"] = knob("A1")

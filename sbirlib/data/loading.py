@@ -1,9 +1,6 @@
 """Pictures decoded once and held in memory as uint8."""
 
 import itertools
-import math
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +17,6 @@ from sbirlib.data.images import Fault, faults_message, list_images, list_unread,
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError, Photo, Split
 from sbirlib.data.transforms import Fit, fit_square
-from sbirlib.errors import InputError
 
 
 class LoadedSplit(NamedTuple):
@@ -58,8 +54,8 @@ class LoadedSplit(NamedTuple):
         """The pairs of `split`, which holds some of the files of this one."""
         sketch_row = {sketch.path: row for row, sketch in enumerate(self.split.sketches)}
         photo_row = {photo.path: row for row, photo in enumerate(self.split.photos)}
-        sketches = _take(self.sketches, [sketch_row[sketch.path] for sketch in split.sketches])
-        photos = _take(self.photos, [photo_row[photo.path] for photo in split.photos])
+        sketches = self.sketches[[sketch_row[sketch.path] for sketch in split.sketches]]
+        photos = self.photos[[photo_row[photo.path] for photo in split.photos]]
         index = torch.from_numpy(split.photo_index)
         return self._replace(split=split, sketches=sketches, photos=photos, photo_index=index)
 
@@ -114,7 +110,7 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
     Raises PairError if nothing is left, and, with the list of files, if any cannot be used and
     `config.on_fault` is "stop".
     """
-    load = partial(load_images, size=image_size, fit=config.fit, budget=config.ram_budget * 2**30)
+    load = partial(load_images, size=image_size, fit=config.fit)
     sketches, faults = load([sketch.path for sketch in split.sketches], what="sketches")
     photos, photo_faults = load([photo.path for photo in split.photos], what="photos")
     faults += photo_faults
@@ -132,15 +128,10 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
 
 
 def load_images(
-    paths: Sequence[Path], size: int, fit: Fit, budget: float = math.inf, what: str = "images"
+    paths: Sequence[Path], size: int, fit: Fit, what: str = "images"
 ) -> tuple[Tensor, list[Fault]]:
-    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the others.
-
-    Beyond `budget` bytes the pixels live in a memory-mapped file that vanishes with the tensor. Raises
-    InputError if there is no room for it.
-    """
-    shape = (len(paths), 3, size, size)
-    pixels = _allocate(shape, mapped=math.prod(shape) > budget)
+    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the others."""
+    pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
     rows_of: dict[Path, list[int]] = defaultdict(list)  # a file may be named twice
     for row, path in enumerate(paths):
         rows_of[path].append(row)
@@ -150,31 +141,7 @@ def load_images(
         return rows_of[path]
 
     rows, faults = read_all(read, rows_of, what and f"decoding {what}")
-    return (_take(pixels, sorted(itertools.chain(*rows))) if faults else pixels), faults
-
-
-def _allocate(shape: Sequence[int], mapped: bool) -> Tensor:
-    """A uint8 tensor in RAM, or in a nameless file of its own that goes with the tensor."""
-    count = math.prod(shape)
-    if not mapped or not count:
-        return torch.empty(shape, dtype=torch.uint8)
-    try:
-        with tempfile.NamedTemporaryFile(prefix="sbirlib-") as file:
-            if hasattr(os, "posix_fallocate"):
-                # Without its room on the disk, writing to mapped memory would end the whole process.
-                os.posix_fallocate(file.fileno(), 0, count)
-            return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).reshape(shape)
-    except OSError as error:
-        place, need = tempfile.tempdir or "TMPDIR", f"{count / 2**30:.2g} GiB of pictures"
-        ways = "make room there, set TMPDIR to a folder on a larger disk, or raise data.ram_budget"
-        raise InputError(f"{place}: no place for {need} ({error.strerror or error}); {ways}") from error
-
-
-def _take(pixels: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some rows, memory-mapped if the whole is."""
-    mapped = pixels.untyped_storage().filename is not None
-    taken = _allocate((len(rows), *pixels.shape[1:]), mapped)
-    return torch.index_select(pixels, 0, torch.tensor(rows, dtype=torch.int64), out=taken)
+    return (pixels[sorted(itertools.chain(*rows))] if faults else pixels), faults
 
 
 def is_grey(pixels: Tensor) -> bool:

@@ -136,8 +136,7 @@ def evaluate(
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
-    budget = (model.config.data if model.config else DataConfig()).ram_budget  # as in the model's run
-    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault, ram_budget=budget)
+    config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault)
     data = load_split(pairs.split(split), config, model.image_size)
     overlooked = len(data.split.overlooked)
     protocol = (

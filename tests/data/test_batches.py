@@ -1,8 +1,4 @@
-import errno
 import math
-import os
-import re
-import tempfile
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ from sbirlib.data.loading import is_grey, load_images, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import make_view
-from sbirlib.errors import InputError
 
 HALF = torch.full((1, DRAWS), 0.5)
 
@@ -51,31 +46,6 @@ def test_a_part_keeps_pictures_and_pairs_together(loaded):
         assert torch.equal(part.sketches[row], loaded.sketches[whole])
         assert torch.equal(part.photos[part.photo_index[row]], loaded.photos[loaded.photo_index[whole]])
     assert len(loaded.part(kept).sketches) + len(part.sketches) == len(loaded.sketches)
-
-
-def test_beyond_the_budget_pixels_are_memory_mapped_and_the_same(pairs):
-    split = pairs.split("train")
-    config = DataConfig(root=str(pairs.root), ram_budget=1e-6)
-    mapped, in_memory = (load_split(split, c, 32) for c in (config, DataConfig(root=str(pairs.root))))
-    assert mapped.photos.untyped_storage().filename
-    assert in_memory.photos.untyped_storage().filename is None
-    assert torch.equal(mapped.photos, in_memory.photos)
-    kept, _ = split.holdout(0.25, seed=0)
-    assert mapped.part(kept).sketches.untyped_storage().filename
-    assert torch.equal(mapped.part(kept).sketches, in_memory.part(kept).sketches)
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room on a disk")
-def test_a_full_temporary_disk_is_told_before_it_ends_the_process(pairs, monkeypatch):
-    def full(handle, offset, size):
-        assert size >= 16 * 3 * 32 * 32
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    config = DataConfig(root=str(pairs.root), ram_budget=1e-6)
-    told = f"{re.escape(tempfile.gettempdir())}: no place for .* GiB of pictures .No space left on device.; "
-    with pytest.raises(InputError, match=told + "make room there, set TMPDIR .* or raise data.ram_budget"):
-        load_split(pairs.split("train"), config, 32)
 
 
 def test_an_epoch_shows_every_sketch_once_and_its_own_photo(loaded):
