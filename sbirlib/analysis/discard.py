@@ -147,9 +147,9 @@ def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
 def _at_output(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
     backbone = encoder.backbone
     normed_after = not (backbone.uses_cls or isinstance(backbone.late_norm, torch.nn.Identity))
-    if backbone.pool == "own" or backbone.early_patches or normed_after:
+    if backbone.pool == "own" or normed_after:
         why = "this backbone makes its global token of something else than the patch tokens that it gives"
-        which = "model.pool own, model.early_patches, a ViT with its last norm after pooling"
+        which = "model.pool own, a ViT with its last norm after pooling"
         raise InputError(f"{why} ({which}): discard at the input (where='input')")
     cls, patches = backbone(images)
     kept = patches.take_along_dim(places[..., None], dim=1)

@@ -93,8 +93,6 @@ class ModelConfig:
     """Photos are seen as edge maps, which a small model from scratch can match with sketches; paper: no."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")
     """Stochastic depth, for backbones that have it."""
-    early_patches: int = knob(0, ge=0, le=1000, unit="blocks")
-    """Take the patch tokens that MSTR recycles this many blocks before the last one (plain ViTs only)."""
 
 
 @group

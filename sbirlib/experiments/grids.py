@@ -11,7 +11,6 @@ import yaml
 from sbirlib.config.config import RELEASED, Config, ModelConfig
 from sbirlib.data.folders import record_of
 from sbirlib.errors import ConfigError
-from sbirlib.layers.backbone import is_plain_vit
 from sbirlib.layers.weights import pretrained_config
 from sbirlib.methods import METHODS, build
 
@@ -32,9 +31,9 @@ def grid(name: str, base: Config) -> list[Variant]:
 
     `methods`: every method with its own defaults, and two baselines, as `_methods` says. The others vary
     ARNet. `losses`: each term off; `views`: one and two views as in the paper's figure; `mstr`: recycling
-    off, its scales, share, loss and similarity, and for a plain ViT the place of its tokens; `released`: each
-    way of the released code alone, but for its file pattern, which changes the queries. Raises ConfigError
-    for another name or method, or where `base` does not use what the grid is about.
+    off, its scales, share, loss and similarity; `released`: each way of the released code alone, but for its
+    file pattern, which changes the queries. Raises ConfigError for another name or method, or where `base`
+    does not use what the grid is about.
     """
     if name not in GRIDS:
         raise ConfigError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}")
@@ -55,8 +54,6 @@ def grid(name: str, base: Config) -> list[Variant]:
         first |= {f"scales {' '.join(map(str, scales))}": {"mstr.scales": scales} for scales in fewer}
         variants = first | variants
         variants.pop(f"weight {base.mstr.weight}", None)
-        if not is_plain_vit(base.model.backbone):
-            variants.pop("tokens one block earlier")
     elif name == "released":
         options = {field: value for field, value in RELEASED.items() if field != "data.pattern"}
         variants = {"default": {}} | {field: {field: value} for field, value in options.items()}

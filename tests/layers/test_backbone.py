@@ -40,31 +40,6 @@ def test_mean_pooling_of_a_model_with_a_cls_token():
     torch.testing.assert_close(cls, patches.mean(dim=1))
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean"])
-def test_early_patches_are_those_of_an_earlier_block_and_leave_the_global_token(pool):
-    late = Backbone("vit_tiny_patch16_224", pool=pool).eval()
-    early = Backbone("vit_tiny_patch16_224", pool=pool, early_patches=3).eval()
-    early.load_state_dict(late.state_dict())
-    images = torch.rand(1, 3, 224, 224)
-    seen = []
-    late.encoder.blocks[8].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    expected, found = late(images), early(images)
-    torch.testing.assert_close(found.cls, expected.cls)
-    torch.testing.assert_close(found.patches, late.encoder.norm(seen[0][:, 1:]))
-    assert (found.patches - expected.patches).abs().max() > 0.1
-
-
-@pytest.mark.parametrize(
-    ("name", "blocks", "possible"),
-    [("sbir_mini", 2, "0 to 1"), ("resnet18", 1, "0 to 0"), ("vit_tiny_patch16_224", -1, "0 to 11")],
-)
-def test_early_patches_that_a_backbone_does_not_have(name, blocks, possible):
-    with pytest.raises(
-        BackboneError, match=f"early_patches = {blocks}: backbone '{name}' .*possible: {possible}"
-    ):
-        Backbone(name, image_size=96 if name == "sbir_mini" else 224, early_patches=blocks)
-
-
 @pytest.mark.parametrize(
     ("name", "pool", "uses"),
     [
@@ -244,7 +219,7 @@ def test_cnns_run_in_channels_last_and_keep_their_weights_as_they_are(name, pool
     assert all(weight.is_contiguous() for weight in backbone.state_dict().values())
     # The other layout, the same maths.
     normalised = (images - backbone.mean[:, None, None]) / backbone.std[:, None, None]
-    torch.testing.assert_close(found, backbone._tokens(*backbone._features(normalised)))
+    torch.testing.assert_close(found, backbone._tokens(backbone._features(normalised)))
 
 
 # The paper's backbones by their smallest siblings, and others; the slow test below has the five themselves.
