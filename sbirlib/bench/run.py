@@ -1,9 +1,8 @@
 """How fast the kit is on this machine beside the released recipe, part by part, in one run.
 
 The recipe of the released code is rewritten from its description: fp32; four passes through the whole encoder
-a step; four PIL decodes a pair in DataLoader workers; pictures decoded and embedded again for every
-evaluation. Model, loss and hyper-parameters are the kit's own. Where there is a choice, the faster way is
-taken: workers stay alive, pictures turn to the nearest pixel.
+a step; pictures decoded by PIL in DataLoader workers and embedded again for every evaluation. Model, loss and
+hyper-parameters are the kit's own. Where there is a choice, the faster way is taken: workers stay alive.
 """
 
 import gc
@@ -14,7 +13,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,12 +23,11 @@ from PIL import Image
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.benchmark import Measurement, Timer
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from sbirlib.config.config import Config
 from sbirlib.data import Batch, Epoch, PairFolder, load_data
-from sbirlib.errors import first_line
 from sbirlib.methods.arnet import ARNet
 from sbirlib.retrieval.scores import Scores, score
 from sbirlib.runs.atomic import write_text
@@ -40,15 +37,10 @@ from sbirlib.training.trainer import Trainer
 
 RECIPE = "released recipe"
 HEAD = "| part | unit | kit | IQR | beside it | IQR | against | ratio |\n|---|---|---|---|---|---|---|---|"
-# What says that memory ran out; systems also kill processes for that.
-SHORT = re.compile("MemoryError|out of memory|allocate memory|enough memory|_ALLOC_|Killed|BrokenProcess")
-STATUS = Path("/proc/self/status")
 # What the method of each part is called with, row by row.
 PARTS: dict[str, list[tuple]] = {
-    "input": [("mini",), ("basic",)],
     "step": [("mini",), ("mini_full",), ("basic",)],
     "evaluation": [("mini",), ("basic",)],
-    "memory": [("mini_full", 256, 0), ("mini_full", 256, 8), ("basic", 16, 0), ("basic", 16, 8)],
     "import": [("-c", "import sbirlib"), ("-m", "sbirlib", "--help")],
 }
 
@@ -65,14 +57,14 @@ class BenchRow(NamedTuple):
     beside_iqr: float
 
     @property
-    def ratio(self) -> float | None:
-        """How many times better the kit is, by the medians; None without two numbers to divide."""
+    def ratio(self) -> float:
+        """How many times better the kit is, by the medians."""
         up, down = (self.kit, self.beside) if self.unit.endswith("/s") else (self.beside, self.kit)
-        return up / down if up and down else None
+        return up / down
 
     def __str__(self) -> str:
         """A line of the table that `HEAD` begins; numbers have three digits."""
-        *numbers, ratio = ["" if n is None else f"{float(f'{n:.3g}'):.10g}" for n in (*self[3:], self.ratio)]
+        *numbers, ratio = [f"{float(f'{n:.3g}'):.10g}" for n in (*self[3:], self.ratio)]
         return f"| {' | '.join([self.part, self.unit, *numbers, self.against, ratio])} |"
 
 
@@ -86,32 +78,23 @@ class Bench:
     device: str = "auto"
     repeats: int = 3
 
-    def __call__(self) -> bool:
-        """Measures, prints each row as soon as it is there, and updates the JSON; False if memory ran out.
+    def __call__(self) -> None:
+        """Measures, prints each row as soon as it is there, and updates the JSON.
 
-        Names on stderr what there was not enough memory for. Raises InputError for data that cannot be used,
-        before anything is measured.
+        Raises InputError for data that cannot be used, before anything is measured.
         """
         if {*self.parts} - {"import"}:
             load_data(PairFolder(self.root), self.config("mini"))
-        written = {"machine": machine(self.config("mini")), "rows": [], "not_measured": []}
+        written = {"machine": machine(self.config("mini")), "rows": []}
         print(*(f"{k}: {v}" for k, v in written["machine"].items()), "", HEAD, sep="\n", flush=True)
         for part, values in [(name, values) for name in self.parts for values in PARTS[name]]:
-            try:
-                row = getattr(self, f"_{part}", self._trained)(part, *values)
-                print(row, flush=True)
-                written["rows"].append(row._asdict() | {"ratio": row.ratio})
-            except (MemoryError, RuntimeError, OSError) as error:
-                if not SHORT.search(repr(error)):
-                    raise
-                title = " ".join(map(str, (part, *values)))
-                print(f"not measured: {title}: memory ran out ({first_line(error)})", file=sys.stderr)
-                written["not_measured"].append(title)
+            row = self._import(part, *values) if part == "import" else self._trained(part, *values)
+            print(row, flush=True)
+            written["rows"].append(row._asdict() | {"ratio": row.ratio})
             if self.json is not None:
                 write_text(self.json, json.dumps(written, indent=2) + "\n")
             gc.collect()  # models and loaders in cycles, whose memory and workers the next row needs
             torch.cuda.empty_cache()
-        return not written["not_measured"]
 
     def config(self, preset: str) -> Config:
         """The preset on this data, from scratch: weights do not change speed."""
@@ -129,31 +112,16 @@ class Bench:
         return BenchRow(part, unit, against, *numbers)
 
     def _trained(self, part: str, preset: str) -> BenchRow:
-        """Views a second of an epoch (input), or a step (on the kit's views); images a second of scoring."""
+        """Views a second of a step (on the kit's views), or images a second of scoring."""
         recipe = ReleasedRecipe(self.config(preset))
         trainer, plan = recipe.trainer, recipe.trainer.plan(1)
         size, held = trainer.batch_size, trainer.held_out
         views, images = trainer.method.passes * size, len(held.sketches) + len(held.photos)
-
-        def make_views() -> None:
-            for step in range(trainer.steps):
-                plan.batch(plan.rows(step, size), recipe.device)
-
         ways = {
-            "input": ("views/s", views * trainer.steps, make_views, recipe.make_views),
             "step": ("views/s", views, partial(trainer.step, plan, 0), partial(recipe.step, plan, 0)),
             "evaluation": ("images/s", images, partial(trainer.validate, 0), recipe.evaluate),
         }
         return self._timed(f"{part}, {preset}, batch {size}", *ways[part])
-
-    def _memory(self, part: str, preset: str, pairs: int, chunk: int) -> BenchRow:
-        """Peak MiB of one training step, on top of model and data."""
-        whole, peaks = self.config(preset).updated({"optim.batch_size": pairs}), []
-        for config, released in ((whole.updated({"optim.chunk": chunk}), False), (whole, True)):
-            # What one step freed is not given back to the system: each needs a new process.
-            with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
-                peaks += [pool.submit(step_memory, config, released).result(), 0.0]
-        return BenchRow(f"{part}, {preset}, batch {pairs}, chunk {chunk}", "MiB", RECIPE, *peaks)
 
     def _import(self, part: str, *words: str) -> BenchRow:
         """Seconds until a new Python has imported the kit, or shown the help of the command line."""
@@ -174,40 +142,10 @@ def machine(config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def step_memory(config: Config, released: bool) -> float:
-    """Peak MiB of the first step: on a GPU of what torch held there, on a CPU of the whole process."""
-    recipe = ReleasedRecipe(config)
-    plan, cuda = recipe.trainer.plan(1), recipe.device.type == "cuda"
-
-    def peak() -> float:
-        if cuda:
-            return torch.cuda.max_memory_allocated() / 2**20
-        return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-
-    if not cuda:
-        STATUS.with_name("clear_refs").write_text("5")  # the largest size so far is the present one
-    before = peak()
-    (recipe if released else recipe.trainer).step(plan, 0)
-    return peak() - before
-
-
-def view_of(kind: str, config: Config) -> Callable[[Image.Image], Tensor]:
-    """PIL picture -> one view (3, s, s) float in [0, 1], of the same kind as `make_view` makes."""
-    data, size = config.data, config.model.image_size
-    larger, flip = round(size * data.enlarge), transforms.RandomHorizontalFlip(data.flip)
-    turn = transforms.RandomRotation(data.rotation, fill=255)  # on white paper
-    colour = transforms.ColorJitter(data.jitter, data.jitter, data.jitter, data.hue / 360)
-    kinds = {
-        "A0": [transforms.Resize((size, size))],
-        "A1": [transforms.Resize((larger, larger)), turn, flip, transforms.CenterCrop(size)],
-        "A2": [transforms.RandomResizedCrop(size, (data.crop, 1)), flip, colour],
-    }
-    return transforms.Compose([*kinds[kind], transforms.ToTensor()])
-
-
-def decoded(rows: list[list]) -> list[Tensor]:
-    """Rows of (picture file, view) -> each view (b, 3, s, s), its file decoded for it alone."""
-    return default_collate([[view(Image.open(path).convert("RGB")) for path, view in row] for row in rows])
+def decoded(paths: Sequence[Path], size: int) -> Tensor:
+    """Picture files -> (b, 3, size, size) float in [0, 1], stretched."""
+    view = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
+    return torch.stack([view(Image.open(path).convert("RGB")) for path in paths])
 
 
 def four_passes(model: ARNet, batch: Batch) -> dict[str, Tensor]:
@@ -226,25 +164,16 @@ class ReleasedRecipe:
 
     def __init__(self, config: Config) -> None:
         self.trainer = trainer = Trainer(PairFolder(config.data.root), RunFiles(Path(), config))
-        split, held, self.device = trainer.data.split, trainer.held_out.split, trainer.accelerator.device
+        held, self.device = trainer.held_out.split, trainer.accelerator.device
         torch.manual_seed(config.run.seed)
         self.model = ARNet.from_config(config).to(self.device)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.schedule = LambdaLR(self.optimizer, lr_factor(config.optim, trainer.steps, config.run.epochs))
         workers = {"num_workers": max(2, torch.get_num_threads()), "persistent_workers": True}
-        load = partial(DataLoader, collate_fn=decoded, **workers)
-        views = [view_of(kind, config) for kind in (config.data.first_view, config.data.second_view)]
-        pairs = [(s, split.photos[row]) for s, row in zip(split.sketches, split.photo_index, strict=True)]
-        rows = [[(item.path, view) for view in views for item in pair] for pair in pairs]
-        self.pairs = load(rows, trainer.batch_size, shuffle=True, drop_last=True)
-        whole = view_of("A0", config)
-        files = ([[(item.path, whole)] for item in items] for items in (held.sketches, held.photos))
-        self.sketches, self.photos = (load(rows, config.run.eval_batch) for rows in files)
-
-    def make_views(self) -> None:
-        """Loads the views of an epoch: batches of sketches, photos, second sketches, second photos."""
-        for batch in self.pairs:
-            [view.to(self.device) for view in batch]
+        read = partial(decoded, size=config.model.image_size)
+        load = partial(DataLoader, batch_size=config.run.eval_batch, collate_fn=read, **workers)
+        self.sketches = load([sketch.path for sketch in held.sketches])
+        self.photos = load([photo.path for photo in held.photos])
 
     def step(self, plan: Epoch, step: int) -> dict[str, Tensor]:
         """A step of the optimiser on the views that the kit's plan gives it; returns its loss terms."""
@@ -262,5 +191,5 @@ class ReleasedRecipe:
         """The scores of the photos held out."""
         self.model.eval()
         ways = (self.model.embed_sketches, self.sketches), (self.model.embed_photos, self.photos)
-        rows = [torch.cat([embed(x.to(self.device)).cpu() for (x,) in files]) for embed, files in ways]
+        rows = [torch.cat([embed(x.to(self.device)).cpu() for x in files]) for embed, files in ways]
         return score((rows[0] @ rows[1].T).numpy(), self.trainer.held_out.photo_index.numpy())

@@ -5,18 +5,15 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import get_args
 
 import pytest
 import torch
-from PIL import Image
 from tools.batches import batch_of
 from torch.nn import functional as F
 
 from sbirlib.bench import run as bench
-from sbirlib.bench.run import HEAD, Bench, BenchRow, ReleasedRecipe, decoded, four_passes, view_of
+from sbirlib.bench.run import HEAD, Bench, BenchRow, ReleasedRecipe, decoded, four_passes
 from sbirlib.cli.app import main
 from sbirlib.cli.kit import BenchPart
 from sbirlib.config.config import Config
@@ -35,7 +32,7 @@ def small(monkeypatch):
     full = Bench.config
     monkeypatch.setattr(Bench, "config", lambda self, preset: full(self, preset).updated(TINY))
     few = {part: rows[-1:] for part, rows in bench.PARTS.items()}
-    monkeypatch.setattr(bench, "PARTS", few | {"memory": [("mini_full", 16, 4)]})
+    monkeypatch.setattr(bench, "PARTS", few)
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def once(monkeypatch):
 def stubbed(uncollected, monkeypatch):
     """Nothing is measured: every row is `ROW`."""
     monkeypatch.setattr(bench, "load_data", lambda pairs, config: None)
-    for part in ("trained", "memory", "import"):
+    for part in ("trained", "import"):
         monkeypatch.setattr(Bench, f"_{part}", lambda self, part, *values: ROW)
 
 
@@ -62,11 +59,8 @@ def recipe_of(preset, pairs, **changes):
     return ReleasedRecipe(Bench((), pairs.root, device="cpu").config(preset).updated(changes))
 
 
-def test_every_part_by_the_command(
-    small, once, uncollected, pairs, tmp_path, monkeypatch, capsys
-):  # fmt: skip
-    """All but `import`, and memory in this process: new ones take seconds to start."""
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda workers, **options: ThreadPoolExecutor(workers))
+def test_every_part_by_the_command(small, once, uncollected, pairs, tmp_path, monkeypatch, capsys):
+    """All but `import`: a new process takes seconds to start."""
     out = tmp_path / "rows.json"
     words = ["--root", str(pairs.root), "--json", str(out), "--repeats", "1"]
     parts = [part for part in get_args(BenchPart) if part != "import"]
@@ -74,12 +68,10 @@ def test_every_part_by_the_command(
     assert main(["bench", "--part", *parts, *words, "--device", "cpu"]) == 0
     written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert set(written["machine"]) == {"processor", "cores", "threads", "torch", "precision"}
-    assert written["not_measured"] == []
     units = [(row["part"].partition(",")[0], row["unit"]) for row in written["rows"]]
-    assert units == [("input", "views/s"), ("step", "views/s"), ("evaluation", "images/s"), ("memory", "MiB")]
+    assert units == [("step", "views/s"), ("evaluation", "images/s")]
     for row in written["rows"]:
-        # What a process has freed before is not counted again: there memory may be 0.
-        assert row["kit"] > 0 or row["unit"] == "MiB"
+        assert row["kit"] > 0
         assert row["kit_iqr"] >= 0
         assert f"| {row['part']} | {row['unit']} |" in printed
     assert HEAD in printed
@@ -87,19 +79,8 @@ def test_every_part_by_the_command(
 
 
 def test_workers_that_decode_end_with_their_row(small, once, pairs):
-    assert Bench(("input",), pairs.root, device="cpu", repeats=1)()
+    Bench(("evaluation",), pairs.root, device="cpu", repeats=1)()
     assert multiprocessing.active_children() == []
-
-
-@pytest.mark.slow
-def test_a_step_in_chunks_takes_less_memory_in_a_process_of_its_own(small, pairs):
-    config = Bench((), pairs.root, device="cpu").config("mini_full").updated({"optim.batch_size": 20})
-    peaks = []
-    for chunk in (4, 0):
-        with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
-            part = config.updated({"optim.chunk": chunk})
-            peaks.append(pool.submit(bench.step_memory, part, False).result())
-    assert 0 < peaks[0] < peaks[1]
 
 
 def test_import(monkeypatch):
@@ -129,12 +110,6 @@ def test_a_ratio_above_one_is_in_favour_of_the_kit(unit, ratio):
     assert str(row) == f"| step, mini | {unit} | 6 | 1 | 3 | 0.5 | released recipe | {ratio:g} |"
 
 
-def test_what_is_zero_has_no_ratio():
-    row = BenchRow("import", "s", "", 1234.5, 0.0, 0.0, 0.0)
-    assert str(row) == "| import | s | 1230 | 0 | 0 | 0 |  |  |"
-    assert [ROW._replace(kit=kit, beside=beside).ratio for kit, beside in ((0, 3), (3, 0))] == [None, None]
-
-
 def test_measurements_take_turns():
     calls = []
     ways = (lambda: calls.append("kit"), lambda: calls.append("other"))
@@ -145,7 +120,7 @@ def test_measurements_take_turns():
 
 def test_all_parts_are_measured_unless_some_are_named(stubbed, pairs, monkeypatch):
     called = []
-    monkeypatch.setattr(Bench, "__call__", lambda self: called.extend(self.parts) or True)
+    monkeypatch.setattr(Bench, "__call__", lambda self: called.extend(self.parts))
     assert main(["bench", "--root", str(pairs.root)]) == 0
     assert called == list(bench.PARTS) == list(get_args(BenchPart))
 
@@ -157,7 +132,7 @@ def test_importing_needs_no_data(stubbed):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--part", "input", "--root", "nowhere"], "nowhere: no such folder"),
+        (["--part", "step", "--root", "nowhere"], "nowhere: no such folder"),
         (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: name a file, in a folder that exists"),
         (["--json", "."], "--json .: name a file, in a folder that exists"),
         (["--repeats", "0"], "--repeats 0: measure at least once"),
@@ -183,59 +158,11 @@ def test_a_picture_that_cannot_be_read_is_said_before_anything_is_measured(
     assert "1.png: cannot be read" in capsys.readouterr().err
 
 
-def test_where_nobody_tells_the_size_of_a_process(pairs, monkeypatch, capsys):
-    monkeypatch.setattr("sbirlib.cli.kit.Path.is_file", lambda path: False)
-    assert main(["bench", "--part", "memory", "--device", "cpu"]) == 2
-    assert "the part memory needs Linux, or a CUDA GPU" in capsys.readouterr().err
-    monkeypatch.setattr(Bench, "__call__", lambda self: "memory" not in self.parts)
-    assert main(["bench", "--device", "cpu"]) == 0
-
-
 @pytest.mark.parametrize(
     "error",
-    [
-        torch.cuda.OutOfMemoryError("CUDA has no more"),
-        MemoryError(),
-        BrokenProcessPool("A process in the process pool was terminated abruptly"),
-        OSError(12, "Cannot allocate memory"),
-        RuntimeError("MPS backend out of memory"),
-        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-    ],
+    [RuntimeError("shapes differ"), torch.cuda.OutOfMemoryError("CUDA has no more"), KeyboardInterrupt()],
 )
-def test_what_memory_does_not_suffice_for_is_said_and_the_rest_goes_on(
-    error, stubbed, pairs, tmp_path, monkeypatch, capsys
-):
-    out, seen = tmp_path / "rows.json", []
-
-    def step(self, part, preset):
-        if seen:
-            seen.append(json.loads(out.read_text()))
-        if preset == "mini_full":
-            raise error
-        seen.append(None)
-        return ROW
-
-    monkeypatch.setattr(Bench, "_step", step, raising=False)
-    words = ["--part", "step", "--root", str(pairs.root), "--json", str(out), "--device", "cpu"]
-    assert main(["bench", *words]) == 1
-    written, said = json.loads(out.read_text()), capsys.readouterr().err
-    assert "not measured: step mini_full: memory ran out (" in said
-    assert written["not_measured"] == ["step mini_full"]
-    assert [row["part"] for row in written["rows"]] == ["step, mini"] * 2
-    # The file held each row before the next was measured.
-    assert [len(file["rows"]) for file in filter(None, seen)] == [1, 1]
-
-
-def test_memory_that_the_processor_has_not_is_recognised():
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert bench.SHORT.search(repr(caught.value))
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("shapes differ"), ValueError("out of memory"), KeyboardInterrupt()]
-)
-def test_every_other_error_is_raised_and_what_was_measured_stays(error, stubbed, tmp_path, monkeypatch):
+def test_an_error_is_raised_and_what_was_measured_stays(error, stubbed, tmp_path, monkeypatch):
     def imported(self, part, *words):
         if "--help" in words:
             raise error
@@ -281,31 +208,16 @@ def test_each_view_has_a_pass_of_its_own(small, pairs):
     assert rows.keys() == model.encode(batch).keys()
 
 
-@pytest.mark.parametrize("preset", ["mini", "basic"])
-def test_the_released_loader_decodes_four_times_a_pair(preset, small, pairs, monkeypatch):
-    recipe, opened = recipe_of(preset, pairs), []
-    split, (row, *_) = recipe.trainer.data.split, recipe.pairs.dataset
-    sketch, photo = split.sketches[0].path, split.photos[split.photo_index[0]].path
-    monkeypatch.setattr(
-        "sbirlib.bench.run.Image.open", lambda path, open=Image.open: opened.append(path) or open(path)
-    )
-    views = decoded([row, row])
-    assert opened == [sketch, photo, sketch, photo] * 2
-    for view in views:
-        assert view.shape == (2, 3, 48, 48)
-        assert 0 <= view.min() < view.max() <= 1
-    assert not torch.equal(views[0], views[2])
-    # The same kind of view as the kit makes: both show the same sketch.
-    (whole,) = decoded([[(sketch, view_of("A0", recipe.trainer.config))]])
-    assert F.mse_loss(whole[0], recipe.trainer.data.sketches[0] / 255) < 0.01
-
-
-def test_released_workers_give_whole_batches(small, pairs):
+def test_the_released_loader_decodes_the_pictures_held_out(small, pairs):
     recipe = recipe_of("mini", pairs)
-    batches = list(recipe.pairs)
-    assert len(batches) == len(recipe.pairs) == recipe.trainer.steps
-    assert all(view.shape == (8, 3, 48, 48) for views in batches for view in views)
-    assert recipe.pairs.num_workers >= 2
+    held = recipe.trainer.held_out
+    for loader, own in ((recipe.sketches, held.sketches), (recipe.photos, held.photos)):
+        assert loader.num_workers >= 2
+        whole = torch.cat(list(loader))
+        assert whole.shape == own.shape
+        # PIL and torch do not shrink a picture to the last bit alike.
+        assert F.mse_loss(whole, own / 255) < 0.01
+    assert decoded([held.split.sketches[0].path], size=24).shape == (1, 3, 24, 24)
 
 
 def test_released_scores_are_those_of_the_kit(small, pairs):

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,31 @@ def two_chunks_by_hand(config, pairs, seed):
     ids = torch.cat([batch.photo_ids for batch in batches])
     model.compare(rows, batches[0]._replace(photo_ids=ids))["total"].backward()
     return torch.cat([weights.grad.flatten() for weights in model.parameters()])
+
+
+def most_kept(run):
+    """The most bytes that the graph holds at once for the backward pass, but those of weights."""
+    held, most = [0], [0]
+
+    def count(size):
+        held[0] += size
+        most[0] = max(most[0], held[0])
+
+    class Kept:
+        def __init__(self, tensor):
+            self.tensor = tensor
+            if not tensor.is_leaf:
+                count(tensor.nbytes)
+                weakref.finalize(self, count, -tensor.nbytes)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        run()
+    return most[0]
+
+
+def test_a_step_in_chunks_keeps_less_at_a_time(config, pairs):
+    whole, chunked = (most_kept(partial(gradients, config, pairs, torch.arange(16), n)) for n in (0, 4))
+    assert 0 < chunked < whole / 2
 
 
 def test_adding_up_smaller_batches_is_not_the_same(config, pairs):
