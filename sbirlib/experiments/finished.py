@@ -83,9 +83,7 @@ def write_tables(out: str | Path) -> None:
     from sbirlib.figures.style import save_figure
 
     out, rows = Path(out), read_rows(out)
-    table = [{"variant": row.variant, "seed": row.seed} | row.score for row in rows]
-    columns = dict.fromkeys(itertools.chain(*table))
-    write_csv(out / TABLE, [{_cell(c): _cell(row.get(c, "")) for c in columns} for row in table])
+    write_csv(out / TABLE, [{"variant": row.variant, "seed": row.seed} | row.score for row in rows])
     variants = _by_variant(rows)
     figure = interval_plot(
         [f"{printable(name)} ({len(runs)}){_warning(runs)}" for name, runs in variants.items()],
@@ -150,15 +148,6 @@ def _published(row: RunScore) -> PublishedResult | None:
     kit = f"{row.variant} with mstr" if row.config.get("mstr", {}).get("enabled") else row.variant
     dataset = row.score.get("dataset", "")
     return next((found for found in results() if (found.dataset, found.kit) == (dataset, kit)), None)
-
-
-def _cell(value: Any) -> Any:
-    """What a table holds: text that a spreadsheet would run as a formula gets an apostrophe.
-
-    Source: OWASP, CSV Injection.
-    """
-    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    return f"'{value}" if formula else value
 
 
 def read_row(path: Path) -> RunScore:
