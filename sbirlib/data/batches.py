@@ -27,9 +27,9 @@ class Batch(NamedTuple):
 
     Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
     (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. `unlabelled` are
-    photos without a sketch, one for each row, and `unlabelled_ids` (b,) int64 tell them apart. Second views
-    and these photos are empty unless the method needs them (and there are any), and so is every view of a
-    batch that was put together from parts.
+    photos without a sketch, one for each row, and `unlabelled_ids` (b,) int64 tell them apart. `rows` (b,)
+    int64 says which sketches of the split these are. Second views and these photos are empty unless the
+    method needs them (and there are any), and so is every view of a batch that was put together from parts.
     """
 
     sketch: Tensor
@@ -41,6 +41,7 @@ class Batch(NamedTuple):
     unlabelled: Tensor
     unlabelled_second: Tensor
     unlabelled_ids: Tensor
+    rows: Tensor
 
     def flipped(self, probability: float) -> tuple[Tensor, Tensor]:
         """Sketches and photos, flipped left-right together, by the first of each row's numbers."""
@@ -135,6 +136,7 @@ class Epoch:
             unlabelled=unlabelled,
             unlabelled_second=unlabelled_second,
             unlabelled_ids=unlabelled_ids.to(device),
+            rows=rows.to(device),
         )
 
     def _sketches(self, rows: Tensor, device: torch.device | str) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.data import Batch, PairError, PairFolder
+from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.methods.recordings import WAYS, recorder
@@ -181,8 +181,11 @@ class Method(nn.Module):
         """The parts of the training in order; their shares of the epochs add up to 1."""
         return [Stage("all", 1.0, [self])]
 
-    def enter(self, stage: str) -> None:
-        """Called once when a later stage begins, such as to copy a teacher."""
+    def enter(self, stage: str, data: LoadedSplit) -> None:
+        """Called when a later stage begins, and when a run goes on inside one, with what is trained on.
+
+        What it computes is not saved, and depends on weights that the stage leaves alone and on `data` only.
+        """
 
     def after_step(self) -> None:
         """Called after each step of the optimiser, such as to average weights."""

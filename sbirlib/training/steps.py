@@ -46,7 +46,7 @@ def joint_loss(
     """
     if accelerator.num_processes > 1:
         rows = {name: _everyone(accelerator, value) for name, value in rows.items()}
-        batch = _labels(*map(gather, (batch.photo_ids, batch.numbers, batch.unlabelled_ids)))
+        batch = _labels(*map(gather, (batch.photo_ids, batch.numbers, batch.unlabelled_ids, batch.rows)))
     return method.compare(rows, batch)
 
 
@@ -61,7 +61,7 @@ def _cached(
             batch = plan.batch(rows, device)
             with drawing(*key, number, device=device):
                 encoded.append(model(batch))
-            labels.append((batch.photo_ids, batch.numbers, batch.unlabelled_ids))
+            labels.append((batch.photo_ids, batch.numbers, batch.unlabelled_ids, batch.rows))
     leaves = {}
     for name in encoded[0]:
         values = [part[name] for part in encoded]
@@ -100,7 +100,7 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
     return mean + (value - value.detach()) / accelerator.num_processes
 
 
-def _labels(photo_ids: Tensor, numbers: Tensor, unlabelled_ids: Tensor) -> Batch:
+def _labels(photo_ids: Tensor, numbers: Tensor, unlabelled_ids: Tensor, rows: Tensor) -> Batch:
     """A batch without its views."""
     none = numbers.new_empty(0)
-    return Batch(none, none, none, none, photo_ids, numbers, none, none, unlabelled_ids)
+    return Batch(none, none, none, none, photo_ids, numbers, none, none, unlabelled_ids, rows)

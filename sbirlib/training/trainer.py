@@ -152,6 +152,8 @@ class Trainer:
         factor = lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
         self.schedule = LambdaLR(optimizer, factor)
         self.optimizer = self.accelerator.prepare(optimizer)
+        if place:
+            self.method.enter(stage.name, self.data)
 
     def epochs(self) -> Generator[EpochRecord]:
         """Runs all epochs; closing the iterator ends the run in good order."""
@@ -250,7 +252,6 @@ class Trainer:
         if progress.epoch in self.ends[:-1]:
             # A checkpoint of the next epoch holds the optimiser of the next stage.
             self._begin_stage(progress.epoch + 1)
-            self.method.enter(self.method.stage)
         if self.files.anyone(self.files.due)[0]:
             self._save()
         return record

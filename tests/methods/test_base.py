@@ -125,10 +125,9 @@ class Distances(Method):
     def after_step(self):
         self.steps_of[self.stage] += 1
 
-    def enter(self, stage):
+    def enter(self, stage, data):
         assert stage == self.stage == "head"
-        with torch.no_grad():
-            self.sketch_encoder.embed.bias.fill_(0.5)
+        self.seen = data.photos.float().mean() / 255
 
     def _rows(self, pixels):
         return self.sketch_encoder.embed(self.sketch_encoder.backbone(pixels).patches)
@@ -142,8 +141,9 @@ class Distances(Method):
         return -torch.cdist(sketches.flatten(1), photos.flatten(1))
 
     def compare(self, rows, batch):
-        return {"total": nn.functional.cross_entropy(self.score(rows["sketch"], rows["photo"]),
-                                                     torch.arange(len(batch.photo_ids)))}  # fmt: skip
+        scores = self.score(rows["sketch"], rows["photo"])
+        loss = nn.functional.cross_entropy(scores, torch.arange(len(batch.photo_ids)))
+        return {"total": loss if self.stage == "backbone" else loss * self.seen}
 
 
 @pytest.fixture
@@ -177,9 +177,6 @@ def test_each_stage_trains_its_parts_alone_and_resume_goes_on_in_the_right_one(
     )
     states, rates = [], []
     for record in train(pairs, config, out=tmp_path / "whole"):
-        bias = load_run(tmp_path / "whole", "last").sketch_encoder.embed.bias
-        # What is kept is what was scored: the next stage touches it only afterwards.
-        assert record.epoch > 2 or not (bias == 0.5).any()
         states.append(load_run(tmp_path / "whole", "last").state_dict())
         rates.append(record.lr)
     moved = [

@@ -12,7 +12,8 @@ def batch_of(views, photo_ids=None, seed=0):
     numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))
     ids = torch.arange(count) if photo_ids is None else torch.as_tensor(photo_ids)
     none = sketch.new_empty(0)
-    return Batch(sketch, photo, sketch_second, photo_second, ids, numbers, none, none, torch.zeros_like(ids))
+    known = torch.zeros_like(ids), torch.arange(count)
+    return Batch(sketch, photo, sketch_second, photo_second, ids, numbers, none, none, *known)
 
 
 def images(*shape, seed=0):
