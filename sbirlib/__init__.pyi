@@ -6,8 +6,8 @@ from .data import PairFolder, edge_map, epoch_batches, fit_square, load_split, r
 from .experiments import published
 from .figures import image_grid
 from .layers import MSTR
-from .methods import ARNet
-from .miniclothes import near_twins, trace_garment, wardrobe
+from .methods import ARNet, recording
+from .miniclothes import near_twins, wardrobe
 from .panels import demo_pairs
 from .retrieval import Gallery, accuracy_of, evaluate, paired_bootstrap, score
 from .runs import load_run
@@ -16,5 +16,5 @@ from .training import train
 __all__ = [
     "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
     "epoch_batches", "evaluate", "fit_square", "image_grid", "load_run", "load_split", "near_twins",
-    "paired_bootstrap", "pictures", "published", "read_image", "score", "trace_garment", "train", "wardrobe",
+    "paired_bootstrap", "pictures", "published", "read_image", "recording", "score", "train", "wardrobe",
 ]  # fmt: skip

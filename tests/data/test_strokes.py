@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from tools.traced import trace_garment
 
 from sbirlib.data.images import read_image
 from sbirlib.data.strokes import (
@@ -16,7 +17,7 @@ from sbirlib.data.strokes import (
     render_strokes,
 )
 from sbirlib.miniclothes.garments import wardrobe
-from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch, trace_garment
+from sbirlib.miniclothes.sketch import DESIGNERS, render_sketch
 
 BODY = np.array([(120, 60), (110, 260), (210, 260), (200, 60), (120, 60)], dtype=float)
 SLEEVE = np.array([(120, 60), (60, 200), (85, 210), (114, 130)], dtype=float)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tools.traced import trace_garment
 
 from sbirlib import Config, Gallery, PairFolder, evaluate, load_run, train
 from sbirlib.data.strokes import frame_strokes, render_strokes
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.miniclothes.garments import Garment, wardrobe
-from sbirlib.miniclothes.sketch import trace_garment
 from sbirlib.panels.draw import search_picture
 
 pytestmark = pytest.mark.slow

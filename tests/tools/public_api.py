@@ -30,18 +30,19 @@ from sbirlib import (
     pictures,
     published,
     read_image,
+    recording,
     score,
-    trace_garment,
     train,
     wardrobe,
 )
 from sbirlib.data.batches import Batch
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.pairs import Report
+from sbirlib.data.recordings import Recording
 from sbirlib.data.splits import Split
-from sbirlib.data.strokes import Stroke
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
+from sbirlib.miniclothes.garments import Wardrobe
 from sbirlib.retrieval.gallery import Hit
 from sbirlib.retrieval.intervals import Difference
 from sbirlib.retrieval.scores import Accuracy, Scores
@@ -96,7 +97,8 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(accuracy_of(6, 10), Accuracy)
     assert_type(paired_bootstrap([[1, 2]], [[1, 1]], ["a", "b"]), Difference)
     assert_type(near_twins("data/MiniClothes"), dict[str, Twin])
-    assert_type(trace_garment(wardrobe().test[0]), dict[str, list[Stroke]])
+    assert_type(recording(data.split.sketches[0]), Recording)
+    assert_type(wardrobe(), Wardrobe)
     assert_type(demo_pairs(), PairFolder)
     assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
     assert_type(published.results("ChairV2")[0].queries, int)
