@@ -94,8 +94,7 @@ def _load_unlabelled(split: Split, config: Config) -> LoadedSplit | None:
     if data.unlabelled:
         paths += list_images(Path(data.unlabelled))
         faults += list_unread(Path(data.unlabelled))
-    size, budget = config.model.image_size, data.ram_budget * 2**30
-    pixels, broken = load_images(paths, size, data.fit, budget, "photos without a sketch")
+    pixels, broken = load_images(paths, config.model.image_size, data.fit, "photos without a sketch")
     if (faults := faults + broken) and data.on_fault == "stop":
         raise PairError(faults_message(data.unlabelled or data.root, faults))
     lost = {fault.path for fault in faults}
