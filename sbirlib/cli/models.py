@@ -75,6 +75,7 @@ def evaluate_command(
     split: Literal["train", "test"] = "test",
     json: Path | None = None,
     precision: Precision = "fp32",
+    drawn: int = 0,
 ) -> int:
     """Score a model: Acc@1/5/10 with counts and a 95 % interval.
 
@@ -84,9 +85,14 @@ def evaluate_command(
         split: Which split to search.
         json: Also write the result to this file.
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
+        drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
     """
+    if drawn < 0:
+        raise InputError(f"--drawn {drawn}: ask for at least one step, or leave it out")
     _check_outputs(json)
-    scores = evaluate(model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision)
+    scores = evaluate(
+        model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn
+    )
     print(scores)
     _write_json(json, scores.as_dict())
     return 0

@@ -159,6 +159,7 @@ class Config:
     sketch_aa: methods.SketchAAConfig = dataclasses.field(default_factory=methods.SketchAAConfig)
     part_sbir: methods.PartSBIRConfig = dataclasses.field(default_factory=methods.PartSBIRConfig)
     eups: methods.EUPSConfig = dataclasses.field(default_factory=methods.EUPSConfig)
+    on_the_fly: methods.OnTheFlyConfig = dataclasses.field(default_factory=methods.OnTheFlyConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

@@ -6,7 +6,9 @@ from pydantic import PositiveInt
 
 from sbirlib.config.fields import group, knob
 
-MethodName = Literal["arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups"]
+MethodName = Literal[
+    "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly"
+]
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
     name: ("mstr", "loss") if name == "arnet" else (name,) for name in get_args(MethodName)
@@ -161,3 +163,27 @@ class EUPSConfig:
     """Share of the averaged weights that a step keeps; the average is what is searched with."""
     grow: int = knob(3, ge=1, le=31, unit="px")
     """Side of the square by which a photo's light or dark parts grow in its augmented view."""
+
+
+@group
+class OnTheFlyConfig:
+    """OnTheFly: a triplet network, then a policy on top that is rewarded while a sketch is drawn."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of the triplet loss, between Euclidean distances of unit vectors; from memory, not verified."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together, as long as the encoders learn; our own default."""
+    retrieval: float = knob(0.5, gt=0, lt=1, unit="share of epochs")
+    """How long the encoders learn from complete sketches before the policy begins; our own default."""
+    steps: int = knob(20, ge=1, le=1000)
+    """Partial drawings T of each sketch, by equal shares of its strokes: 20 in the paper, 17 in the code."""
+    stable: float = knob(1e-4, ge=0, le=100)
+    """Weight of the reward for lists of photos that settle, 1 / rank having 1; from memory, not verified."""
+    clip: float = knob(0.2, gt=0, lt=1)
+    """How far the ratio of the policy to the old one may pay off; from memory, not verified."""
+    refresh: int = knob(5, ge=1, le=100000, unit="steps")
+    """How often the old policy, which actions are drawn from, is brought up to date; our own default."""
+    spread: float = knob(0.3, gt=0, le=100)
+    """Standard deviation of actions at the start, in each dimension; our own default, authors' code: 1."""
+    episodes: int = knob(4, ge=1, le=1000)
+    """Episodes of each sketch in a step, whose mean is taken off their rewards; 1, none off: the paper."""

@@ -6,12 +6,13 @@ from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage, fingerpri
 from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
+from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.recordings import recording
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "Paper", "PartSBIR",
-    "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
+    "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "OnTheFly", "Paper",
+    "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
 ]  # fmt: skip

@@ -1,5 +1,7 @@
 """B-Siamese (Sain et al., BMVC 2020): one encoder for both domains, a triplet loss: the plain baseline."""
 
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +20,7 @@ class BSiamese(Method):
 
     name = "b_siamese"
     paper = PAPERS[name]
-    settings = BSiameseConfig
+    settings: ClassVar[type[Any]] = BSiameseConfig
 
     def make_encoder(self, trunk: Backbone) -> Encoder:
         return Encoder(trunk, nn.Sequential(Unit(), nn.Linear(trunk.dim, self.embed_dim)))

@@ -6,12 +6,13 @@ from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Method
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
+from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS)
+    method.name: method for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly)
 }
 
 

@@ -84,26 +84,34 @@ class DSSA(Method):
 class AttendingEncoder(Encoder):
     """Backbone, attention over its patch tokens, and a descriptor (b, e + d): [coarse ; fine], both units.
 
-    Patch tokens F_i become F_i (1 + a_i), a = softmax over i of w2^T ReLU(W1 F_i). `embed` makes the coarse
-    feature (b, e) of them, pooled as the backbone pools its own; the fine one (b, d) is their mean.
+    `embed` makes the coarse feature (b, e) of the patch tokens after attention, pooled as the backbone pools
+    its own; the fine one (b, d) is their mean.
     """
 
     def __init__(self, backbone: Backbone, embed: nn.Module, distance: "HOLEF") -> None:
         super().__init__(backbone, embed)
-        width = backbone.width
-        # The last layer has no bias, which the softmax would not see.
-        self.attention = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1, bias=False), nn.Softmax(dim=1)
-        )
+        self.attention = SpatialAttention(backbone.width)
         self.distance = distance
 
     def embedding(self, tokens: Tokens) -> Tensor:
         """Tokens of the backbone -> descriptors (b, e + d), float32."""
-        attended = tokens.patches * (1 + self.attention(tokens.patches))
+        attended = self.attention(tokens.patches)
         fine = reduce(attended, "b n d -> b d", "mean")
         own = self.backbone.uses_cls or self.backbone.pool == "own"  # a global token that is not of patches
         coarse = self.embed(tokens.cls if own else self.backbone.pooled(attended))
         return torch.cat([F.normalize(part.float(), dim=-1) for part in (coarse, fine)], dim=-1)
+
+
+class SpatialAttention(nn.Sequential):
+    """Patch tokens F_i (b, n, d) -> F_i (1 + a_i), a = softmax over i of w2^T ReLU(W1 F_i)."""
+
+    def __init__(self, width: int) -> None:
+        # The last layer has no bias, which the softmax would not see.
+        score = nn.Linear(width, 1, bias=False)
+        super().__init__(nn.Linear(width, width), nn.ReLU(), score, nn.Softmax(dim=1))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return patches * (1 + super().forward(patches))
 
 
 class HOLEF(nn.Module):

@@ -1,9 +1,8 @@
 """Proximal policy optimisation (Schulman et al., arXiv 1707.06347), for methods that learn from a reward."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 def clipped_surrogate(
@@ -20,21 +19,13 @@ def clipped_surrogate(
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
-class OldPolicy(nn.Module):
-    """The copy of a policy that actions are drawn from, brought up to date every `refresh` steps.
+def old_policy(policy: nn.Module, refresh: int) -> AveragedModel:
+    """A copy of a policy that actions are drawn from, made anew at every so many `update_parameters(policy)`.
 
-    Copy and count of steps are saved with the model, so that a run that goes on draws as it would have.
+    It is called as the policy is. Weights and count of steps are saved with the model.
     """
 
-    steps: Tensor
+    def renewed(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+        return new if steps % refresh == 0 else old
 
-    def __init__(self, policy: nn.Module, refresh: int) -> None:
-        super().__init__()
-        self.policy, self.refresh = copy.deepcopy(policy).requires_grad_(False), refresh
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def follow(self, policy: nn.Module) -> None:
-        """To be called after each step of the optimiser on `policy`."""
-        self.steps += 1
-        if self.steps % self.refresh == 0:
-            self.policy.load_state_dict(policy.state_dict())
+    return AveragedModel(policy, avg_fn=renewed).requires_grad_(False)

@@ -1,9 +1,14 @@
 """Which recording belongs to a sketch of a data folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
-from sbirlib.data import PairError, Recording, Sketch, read_recording
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sbirlib.data import PairError, Recording, Sketch, Split, as_pixels, fit_square, read_recording
+from sbirlib.data.transforms import Fit
 from sbirlib.miniclothes import sketch_recorders
 from sbirlib.miniclothes.dataset import MANIFEST
 
@@ -29,3 +34,13 @@ def recording(sketch: Sketch) -> Recording:
     if found is None:
         raise PairError(f"{sketch.path}: the strokes of this sketch are needed in drawing order. {WAYS}")
     return found()
+
+
+def drawn_so_far(split: Split, steps: int, size: int, fit: Fit) -> Iterator[Tensor]:
+    """For each sketch what a model sees after so many equal shares of its strokes.
+
+    (steps, 3, size, size) uint8; the last is the sketch itself. Raises as `recording` does.
+    """
+    for sketch in tqdm(split.sketches, desc="drawing", disable=None, leave=False):
+        pages = recording(sketch).partials(steps)
+        yield torch.cat([fit_square(as_pixels(page)[None], size, fit) for page in pages])

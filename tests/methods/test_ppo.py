@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from sbirlib.methods.ppo import OldPolicy, clipped_surrogate
+from sbirlib.methods.ppo import clipped_surrogate, old_policy
 
 
 def test_the_surrogate_is_a_plain_loop_over_actions():
@@ -39,16 +39,17 @@ def test_a_ratio_beyond_the_clip_teaches_nothing_where_it_would_go_on():
 
 def test_the_old_policy_follows_every_few_steps_and_is_saved_with_its_count():
     policy = nn.Linear(2, 2)
-    old, again = OldPolicy(policy, refresh=3), OldPolicy(policy, refresh=3)
+    old, again = old_policy(policy, refresh=3), old_policy(policy, refresh=3)
     followed = []
-    for step in range(1, 8):
+    for step in range(7):
         nn.init.constant_(policy.weight, step)
-        old.follow(policy)
-        followed.append(old.policy.weight[0, 0].item() == step)
-        if step == 4:
+        old.update_parameters(policy)
+        followed.append(old.module.weight[0, 0].item() == step)
+        if step == 3:
             again.load_state_dict(old.state_dict())
-        if step > 4:
-            again.follow(policy)
-            assert torch.equal(again.policy.weight, old.policy.weight)
-    assert followed == [False, False, True, False, False, True, False]
+        if step > 3:
+            again.update_parameters(policy)
+            assert torch.equal(again.module.weight, old.module.weight)
+    assert followed == [True, False, False, True, False, False, True]
     assert not any(weight.requires_grad for weight in old.parameters())
+    assert torch.equal(old(torch.ones(1, 2)), policy(torch.ones(1, 2)))

@@ -25,8 +25,10 @@ def gradients(config, pairs, rows, chunk, *, seed=0, stage=""):
     torch.manual_seed(0)
     model = build(config)
     model.stage = stage
-    model = accelerator.prepare(model).train()
     data = load_split(pairs.split("train"), DataConfig(root=str(pairs.root)), config.model.image_size)
+    if stage in [later.name for later in model.stages()[1:]]:
+        model.enter(stage, data)
+    model = accelerator.prepare(model).train()
     terms = backward(accelerator, model, Epoch(data, config.data, seed=0, epoch=1), rows, (seed, 0), chunk)
     return terms, flat_gradient(model)
 
