@@ -17,7 +17,7 @@ from sbirlib.config.config import DataConfig
 from sbirlib.data.batches import Epoch
 from sbirlib.data.loading import load_split
 from sbirlib.layers.chance import drawing
-from sbirlib.methods import build
+from sbirlib.methods import ARNet, build
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,19 @@ def test_chunks_give_the_gradient_of_the_whole_batch(config, pairs, chunk):
     whole, cached = gradients(exact, pairs, rows, 0), gradients(exact, pairs, rows, chunk)
     torch.testing.assert_close(cached[0], whole[0], atol=1e-5, rtol=1e-5)
     assert (cached[1] - whole[1]).norm() <= 1e-5 * whole[1].norm()
+
+
+def test_a_batch_put_together_from_chunks_knows_its_rows(config, pairs, monkeypatch):
+    seen, compare = [], ARNet.compare
+
+    def watched(method, rows, batch):
+        seen.append(batch.rows.tolist())
+        return compare(method, rows, batch)
+
+    monkeypatch.setattr(ARNet, "compare", watched)
+    for chunk in (0, 2):
+        gradients(config, pairs, torch.tensor([4, 2, 7, 1, 0]), chunk)
+    assert seen == [[4, 2, 7, 1, 0]] * 2
 
 
 def test_dropout_is_repeated_exactly(config, pairs):
