@@ -22,8 +22,6 @@ TINY = {
     "run.tracker": "none",
     "data.val_fraction": 0.25,
     "run.keep": "best",
-    # Apart, or one encoder could stand for the other unnoticed.
-    "model.same_start": False,
     # After two epochs a CLS token says nearly the same of all pictures, and rounding would decide ranks.
     "model.pool": "mean",
 }

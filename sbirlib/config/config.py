@@ -86,9 +86,7 @@ class ModelConfig:
     normalise: bool = knob(True)
     """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)
-    """One encoder for sketches and photos instead of two."""
-    same_start: bool = knob(True)
-    """Two encoders begin with the same weights, as pretrained backbones do; else each draws its own."""
+    """One encoder for sketches and photos instead of two, which begin with the same weights."""
     photo_edges: bool = knob(False)
     """Photos are seen as edge maps, which a small model from scratch can match with sketches; paper: no."""
     drop_path: float = knob(0.0, ge=0, lt=1, unit="probability")

@@ -33,8 +33,6 @@ class MSTRConfig:
     """Dropout inside the transformers."""
     weight: float = knob(0.1, ge=0, le=1)
     """Share w of the recycled feature in (1 - w) * global token + w * recycled."""
-    learn_weight: bool = knob(False)
-    """Learn that share, starting from mstr.weight."""
     channels: int = knob(16, ge=1, le=4096)
     """Averaged channels by which the recycling loss compares cells."""
     similarity: Literal["cosine", "dot"] = knob("cosine")

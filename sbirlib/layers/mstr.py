@@ -35,9 +35,9 @@ class MSTR(nn.Module):
 
     `scales` are window sides in tokens; at each, the grid is averaged over windows, and a transformer of
     `depth` layers with `heads` heads attends over the windows of one image. `weight` w in [0, 1] is the
-    share of the recycled feature in (1 - w) * cls + w * recycled, learned if `learn_weight`. The loss
-    compares cells by `channels` averaged channels. A global token that is pooled over a grid has several
-    `tokens` of width `dim`, each with a mix of its own; the paper has one.
+    share of the recycled feature in (1 - w) * cls + w * recycled. The loss compares cells by
+    `channels` averaged channels. A global token that is pooled over a grid has several `tokens` of width
+    `dim`, each with a mix of its own; the paper has one.
 
     Raises MSTRError if a scale does not divide the grid, or heads or channels do not divide `dim`.
     Source: paper, section 3.
@@ -48,11 +48,11 @@ class MSTR(nn.Module):
     def __init__(
         self, dim: int, grid: tuple[int, int], scales: Sequence[int] = (1, 2, 7), *, depth: int = 2,
         heads: int = 8, feedforward: int = 2048, dropout: float = 0.1, weight: float = 0.1,
-        learn_weight: bool = False, channels: int = 16, tokens: int = 1,
+        channels: int = 16, tokens: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         _check_sizes(dim, grid, scales, heads, channels)
-        self.grid, self.scales, self.channels = grid, tuple(scales), channels
+        self.grid, self.scales, self.channels, self.weight = grid, tuple(scales), channels, weight
         # How many each scale contributes to the m of `Recycled.cells`.
         self.cells_by_scale = [math.prod(grid) // scale**2 for scale in scales]
 
@@ -62,7 +62,6 @@ class MSTR(nn.Module):
 
         self.transformers: Iterable[nn.Module] = nn.ModuleList(transformer() for _ in self.scales)
         self.mix = nn.Linear(sum(self.cells_by_scale), tokens)
-        self.weight = nn.Parameter(torch.tensor(float(weight))) if learn_weight else weight
         self.register_buffer("contrast", contrast_map(grid, self.scales), persistent=False)
 
     def forward(self, cls: Tensor, patches: Tensor) -> Recycled:

@@ -119,8 +119,8 @@ class Method(nn.Module):
     """Base of every method: a sketch encoder, a photo encoder, and how their rows are compared.
 
     `options` are the method's own hyper-parameters, its `settings` by default; the other arguments are those
-    of `config.model` and `config.data.fit`. Two encoders begin with the same weights unless `same_start` is
-    False. With `photo_edges`, photos are seen as edge maps. Raises BackboneError as `Backbone` does.
+    of `config.model` and `config.data.fit`. Two encoders begin with the same weights. With `photo_edges`,
+    photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
     A subclass sets `name`, `paper`, the class of its `settings`, the names of its loss `terms` ("total" is
     what is minimised) and what it `needs`; it defines `make_encoder` and `compare`, and overrides the rest
@@ -137,8 +137,7 @@ class Method(nn.Module):
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,
-        fit: Fit = "pad", share_encoders: bool = False, same_start: bool = True, photo_edges: bool = False,
-        **of_backbone: Any,
+        fit: Fit = "pad", share_encoders: bool = False, photo_edges: bool = False, **of_backbone: Any,
     ) -> None:  # fmt: skip
         super().__init__()
         self.options = self.settings() if options is None else options
@@ -149,16 +148,9 @@ class Method(nn.Module):
         self.stage = ""  # the one being trained
         self.second_views = self.needs.second_views  # whether a batch has them, with these settings
         self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so
-
-        def build() -> Encoder:
-            return self.make_encoder(Backbone(backbone, image_size=image_size, **of_backbone))
-
-        self.sketch_encoder = build()
+        self.sketch_encoder = self.make_encoder(Backbone(backbone, image_size=image_size, **of_backbone))
         # Alike at first: then a line of a sketch starts out near the edge that it stands for.
-        if share_encoders:
-            self.photo_encoder = self.sketch_encoder
-        else:
-            self.photo_encoder = copy.deepcopy(self.sketch_encoder) if same_start else build()
+        self.photo_encoder = self.sketch_encoder if share_encoders else copy.deepcopy(self.sketch_encoder)
         if photo_edges:
             self.photo_encoder = _on_edges(self.photo_encoder)
 

@@ -186,14 +186,6 @@ def test_fusion_and_loss_by_hand():
     assert mstr.loss(cells).item() == pytest.approx(total / (2 * 400), abs=1e-6)
 
 
-def test_the_share_can_be_learned():
-    mstr = MSTR(64, (4, 4), **SMALL, weight=0.3, learn_weight=True)
-    assert mstr.weight.item() == pytest.approx(0.3)
-    mstr(tokens(2, 64), tokens(2, 16, 64)).fused.square().sum().backward()
-    assert mstr.weight.grad.abs() > 0
-    assert "weight" in mstr.state_dict()
-
-
 def test_transformers_in_a_plain_list_are_hidden_from_torch():
     hidden = ReleasedMSTR(64, (4, 4), **SMALL, **UNREGISTERED)
     assert sum(p.numel() for p in hidden.parameters()) == 16 + 4 + 1
