@@ -157,8 +157,6 @@ def ablate_from(start: Start) -> Callable[..., int]:
         grid: grids.GridName | None = None,
         vary: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (0, 1, 2),
-        frozen: str | None = None,
-        weights: Path | None = None,
     ) -> int:
         """Train variants over seeds and compare them; a run that OUT already holds is not done again.
 
@@ -169,15 +167,11 @@ def ablate_from(start: Start) -> Callable[..., int]:
             grid: All methods and two baselines, or variants of ARNet; the others are compared with the first.
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
-            frozen: Also a row for this timm backbone as it is, without any training.
-            weights: With frozen: a local file instead of the published weights.
         """
         settings = config.config()
         variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
-        if frozen is not None:
-            variants.append(grids.frozen(frozen, weights or ""))
         if (grid and vary) or not variants:
-            raise InputError("name either --grid or --vary (or --frozen alone)")
+            raise InputError("name either --grid or --vary")
         # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
         with noted(signal.SIGTERM, lambda: signal.raise_signal(signal.SIGINT)):
             for row in ablation.ablate(settings, variants, seeds, out=out):

@@ -2,16 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
-from sbirlib.config.config import RELEASED, Config, ModelConfig
+from sbirlib.config.config import RELEASED, Config
 from sbirlib.data.folders import record_of
 from sbirlib.errors import ConfigError
-from sbirlib.layers.weights import pretrained_config
 from sbirlib.methods import METHODS, build
 
 GridName = Literal["methods", "losses", "views", "mstr", "released"]
@@ -84,15 +82,6 @@ def _methods(base: Config) -> list[Variant]:
     known = base.model.pretrained or base.model.weights
     frozen = Variant("frozen" if known else "frozen, random weights", {}, trained=False)
     return [*(Variant(*variant) for variant in chosen.items()), frozen]
-
-
-def frozen(backbone: str, weights: str | Path = "") -> Variant:
-    """A timm backbone as `load_frozen` has it; `weights` is a local file instead of the published ones."""
-    size = pretrained_config(backbone).input_size[-1]
-    model = ModelConfig(backbone=backbone, image_size=size, pool="own", weights=str(weights))
-    changes = {f"model.{field}": value for field, value in asdict(model).items()}
-    off = {"method": "arnet", "mstr.enabled": False}
-    return Variant(f"frozen {backbone}", off | changes, trained=False)
 
 
 def vary(settings: Sequence[str]) -> list[Variant]:
