@@ -1,4 +1,4 @@
-"""Commands that take a trained model: score it, search with it, draw what it does."""
+"""Commands that take a trained model: score it, search with it."""
 
 import json as jsonlib
 import os
@@ -10,9 +10,7 @@ import numpy as np
 from accelerate import PartialState
 from tyro.conf import Positional, arg
 
-from sbirlib.config.config import DataConfig
 from sbirlib.data.images import as_pixels, read_image
-from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError, printable
@@ -23,8 +21,6 @@ from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
 from sbirlib.runs.model import load_frozen
-
-Kind = Literal["embeddings", "failures", "attention", "distance", "similarity", "recycling", "discarding"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def evaluate_command(
     """
     if drawn < 0:
         raise InputError(f"--drawn {drawn}: ask for at least one step, or leave it out")
-    _check_outputs(json)
+    _check_output(json)
     scores = evaluate(
         model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn
     )
@@ -100,7 +96,7 @@ def evaluate_command(
 
 def search_command(
     sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
-    json: Path | None = None, figure: Path | None = None, frame: bool = True,
+    json: Path | None = None, frame: bool = True,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
 ) -> int:  # fmt: skip
     """Find the photos in a folder that match a sketch best.
@@ -111,13 +107,12 @@ def search_command(
         photos: Any folder of photos, with the folders in it.
         top: How many photos to return.
         json: Also write the result to this file.
-        figure: Also draw the result into this file (png, pdf, svg).
         frame: Cut the drawing out of its paper first, enlarge it to fill the picture, and whiten the paper.
         on_fault: What to do about photos that cannot be read.
     """
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
-    _check_outputs(json, figure, sketch, photos)
+    _check_output(json, sketch, photos)
     chosen, drawing = model.load(), read_image(sketch)
     gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
     framed = frame_picture(drawing) if frame else None
@@ -132,50 +127,6 @@ def search_command(
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
     counts = {"gallery": len(gallery.paths), "skipped": gallery.skipped}
     _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
-    if figure is not None:
-        from sbirlib.figures.photos import retrieval_strip
-        from sbirlib.figures.style import save_figure
-
-        pictures = [np.asarray(read_image(hit.path)) for hit in hits]
-        titles = [f"{hit.rank}: {hit.similarity:.2f}" for hit in hits]
-        save_figure(retrieval_strip([query], [pictures], titles=[titles]), figure)
-    return 0
-
-
-def picture_command(
-    kind: Positional[Kind],
-    model: Annotated[ModelChoice, arg(name="")],
-    data: EvaluationData,
-    figure: Path,
-    split: Literal["train", "test"] = "test",
-    query: int = 0,
-) -> int:
-    """Draw what a model does on a split: embeddings, failures, attention, tokens.
-
-    Args:
-        kind: embeddings: map of sketches and photos; failures: worst ranks, and what was confused; attention:
-            of the global token; distance: average attention distance; similarity: of patch tokens, before and
-            after recycling; recycling: the share of every cell; discarding: Acc@1 by tokens kept.
-        model: Which model.
-        data: What to look at.
-        figure: Write the picture to this file.
-        split: Which split to look at.
-        query: Where to begin: the row of a sketch or photo, or how many of the worst failures to leave out.
-    """
-    # Only this command needs seaborn and scikit-learn, which take a while to import.
-    from sbirlib.analysis.pictures import PICTURES
-    from sbirlib.figures.style import save_figure
-
-    _check_outputs(figure=figure)
-    chosen = model.load()
-    config = DataConfig(root=str(data.root), fit=chosen.fit, on_fault=data.on_fault)
-    loaded = load_split(data.pairs.split(split), config, chosen.image_size)
-    sketches, photos = len(loaded.sketches), len(loaded.photos)
-    count = {"similarity": photos, "distance": min(sketches, photos)}.get(kind, sketches)
-    if not 0 <= query < count:
-        raise InputError(f"--query {query}: the {split} split of {data.root} has rows 0 to {count - 1}")
-    save_figure(PICTURES[kind](chosen, loaded, query), figure)
-    print(f"wrote {figure}")
     return 0
 
 
@@ -184,18 +135,12 @@ def _write_json(path: Path | None, values: dict[str, Any]) -> None:
         write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
-def _check_outputs(json: Path | None = None, figure: Path | None = None, *inputs: Path) -> None:
-    """Before any work is done: raises InputError for outputs that cannot be written, or are inputs."""
-    if json and figure and json.resolve() == figure.resolve():
-        raise InputError(f"{json}: --json and --figure need a file each")
-    for path in filter(None, (json, figure)):
-        there = path.is_file() or (path.parent.is_dir() and os.access(path.parent, os.W_OK))
-        if path.is_dir() or not there:
-            raise InputError(f"{path}: name a file, in a folder that exists and can be written")
-        if path.exists() and any(path.resolve().is_relative_to(place.resolve()) for place in inputs):
-            raise InputError(f"{path}: would be written over a picture that is searched; name another file")
-    if figure is not None:
-        # Seaborn takes two seconds to import: only for a picture.
-        from sbirlib.figures.style import check_format
-
-        check_format(figure)
+def _check_output(json: Path | None, *inputs: Path) -> None:
+    """Before any work is done: raises InputError for an output that cannot be written, or is an input."""
+    if json is None:
+        return
+    there = json.is_file() or (json.parent.is_dir() and os.access(json.parent, os.W_OK))
+    if json.is_dir() or not there:
+        raise InputError(f"{json}: name a file, in a folder that exists and can be written")
+    if json.exists() and any(json.resolve().is_relative_to(place.resolve()) for place in inputs):
+        raise InputError(f"{json}: would be written over a picture that is searched; name another file")

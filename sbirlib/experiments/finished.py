@@ -80,7 +80,6 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
 def write_tables(out: str | Path) -> None:
     """Writes `results.csv` and `ablation.png` from the finished runs in `out`."""
     from sbirlib.figures.curves import interval_plot  # takes seconds to import
-    from sbirlib.figures.style import save_figure
 
     out, rows = Path(out), read_rows(out)
     write_csv(out / TABLE, [{"variant": row.variant, "seed": row.seed} | row.score for row in rows])
@@ -92,7 +91,7 @@ def write_tables(out: str | Path) -> None:
         title="variant (runs); dots: single runs; bars: 95 % intervals over runs and photos",
     )
     with replacing_file(out / "ablation.png") as fresh:
-        save_figure(figure, fresh)
+        figure.savefig(fresh, dpi=150)
 
 
 def summary(out: str | Path) -> str:

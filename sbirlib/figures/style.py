@@ -5,7 +5,6 @@ nothing rests on colour alone. Figures are made without pyplot, so they can be d
 """
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
-
-from sbirlib.errors import InputError
 
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, GUIDE_COLOUR = PALETTE[2], "0.55"
@@ -75,19 +72,6 @@ def line_style(place: int) -> dict[str, Any]:
 def floats(*values: ArrayLike) -> list[np.ndarray]:
     """Each of the sequences as an array of floats."""
     return [np.asarray(value, dtype=float) for value in values]
-
-
-def check_format(path: str | Path) -> None:
-    """Raises InputError for a name whose extension is no format that matplotlib can write."""
-    known = ("jpg", "pdf", "png", "svg")  # others need programs or make no picture
-    if Path(path).suffix.lower().removeprefix(".") not in known:
-        raise InputError(f"{path}: a figure cannot be written in this format; known: {', '.join(known)}")
-
-
-def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Writes a figure; the extension of `path` names the format (png, pdf, svg), as `check_format` wants."""
-    check_format(path)
-    figure.savefig(path, dpi=dpi)
 
 
 def png_bytes(figure: Figure, dpi: int = 100) -> bytes:

@@ -3,19 +3,16 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox
-from PIL import Image
 
 from sbirlib import ARNet, Config
 from sbirlib.analysis import pictures
 from sbirlib.analysis.discard import discard_curve
 from sbirlib.analysis.pictures import PICTURES
-from sbirlib.cli.app import main
 from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import load_split
 from sbirlib.errors import InputError
 from sbirlib.methods import METHODS, build
 from sbirlib.retrieval.scores import score_split
-from sbirlib.runs.model import save_model_folder
 
 CONFIG = Config.preset("mini_full").updated({"model.image_size": 48})
 
@@ -29,13 +26,6 @@ def model():
 @pytest.fixture(scope="module")
 def data(pairs):
     return load_split(pairs.split("test"), DataConfig(root=str(pairs.root)), 48)
-
-
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "untrained"
-    save_model_folder(run / "best", model, CONFIG)
-    return run
 
 
 def texts(figure: Figure) -> str:
@@ -150,42 +140,3 @@ def test_a_method_whose_rows_are_sets_of_regions_has_every_picture_or_the_reason
             PICTURES[kind](model, data, 1)
     else:
         assert texts(PICTURES[kind](model, data, 1))
-
-
-@pytest.mark.parametrize("kind", list(PICTURES))
-def test_the_command_writes_every_kind_of_picture(kind, folder, pairs, tmp_path, capsys):
-    figure = tmp_path / "figure.png"
-    words = [
-        "picture",
-        kind,
-        "--run",
-        str(folder),
-        "--data.root",
-        str(pairs.root),
-        "--query",
-        "1",
-        "--figure",
-    ]
-    assert main([*words, str(figure)]) == 0
-    assert f"wrote {figure}" in capsys.readouterr().out
-    image = np.asarray(Image.open(figure).convert("L"))
-    assert min(image.shape) > 200
-    assert image.std() > 5
-
-
-@pytest.mark.parametrize(("kind", "rows"), [("attention", 16), ("similarity", 8), ("distance", 8)])
-def test_every_sketch_and_photo_can_be_asked_for(kind, rows, folder, pairs, tmp_path, capsys):
-    words = ["picture", kind, "--run", str(folder), "--data.root", str(pairs.root), "--figure"]
-    assert main([*words, str(tmp_path / "last.png"), "--query", str(rows - 1)]) == 0
-    assert main([*words, str(tmp_path / "none.png"), "--query", str(rows)]) == 2
-    assert f"has rows 0 to {rows - 1}" in capsys.readouterr().err
-
-
-def test_the_command_names_what_is_wrong(folder, pairs, tmp_path, capsys):
-    words = ["picture", "failures", "--run", str(folder), "--data.root", str(pairs.root), "--figure"]
-    assert main([*words, str(tmp_path / "a.png"), "--query", "16"]) == 2
-    assert "--query 16: the test split of" in capsys.readouterr().err
-    assert main([*words, str(tmp_path / "a.doc")]) == 2
-    assert "a.doc: a figure cannot be written in this format" in capsys.readouterr().err
-    assert main([*words, str(tmp_path / "none" / "a.png")]) == 2
-    assert "a.png: name a file, in a folder that exists" in capsys.readouterr().err
