@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "search": models.search_command, "app": draw.app_command, "report": train.report_command,
             "methods": kit.methods_command, "weights": kit.weights_command,
             "ablate": train.ablate_from(start), "compare": train.compare_command,
-            "published": train.published_command, "bench": kit.bench_command,
+            "bench": kit.bench_command,
         }  # fmt: skip
         return tyro.extras.subcommand_cli_from_dict(
             commands,

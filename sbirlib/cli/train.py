@@ -1,4 +1,4 @@
-"""The commands that train, and those that read what training left: `report`, `compare`, `published`."""
+"""The commands that train, and those that read what training left: `report` and `compare`."""
 
 import dataclasses
 import shlex
@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from sbirlib.config.config import Config
 from sbirlib.config.methods import MethodName
 from sbirlib.errors import InputError, printable
-from sbirlib.experiments import ablation, finished, grids, published
+from sbirlib.experiments import ablation, finished, grids
 from sbirlib.runs.folder import Run, describe
 from sbirlib.training.signals import Stop, noted
 from sbirlib.training.trainer import train
@@ -206,25 +206,4 @@ def compare_command(
         if {row.variant, f"{row.variant}@{row.seed}"} & {first, second}
     ):
         print(printable(protocol))
-    return 0
-
-
-def published_command(dataset: Positional[str] = "all") -> int:
-    """Print the published tables of Acc@K in percent: ARNet and other methods, and people.
-
-    Args:
-        dataset: ClothesV1, ChairV2, ShoeV2, ShoeV1, ChairV1 or HandbagV1.
-    """
-    import pandas as pd  # slow to import
-
-    table = pd.DataFrame(published.results(None if dataset == "all" else dataset)).drop(columns="kit")
-    table["queries"] = table["queries"].astype(object).replace(0, "-")
-    names = ["data set", "method", "venue", "Acc@1", "Acc@5", "Acc@10", "queries"]
-    print(table.to_string(index=False, header=names, na_rep="-", float_format="%.2f"))
-    print(
-        "ClothesV1, ChairV2, ShoeV2: the repository of the ARNet paper (AAAI 2025, arXiv 2406.11551).\n"
-        'ShoeV1, ChairV1, HandbagV1: table 2 of "Photo Pre-Training, But for Sketch" (CVPR 2023); most\n'
-        "methods there see the photos, not edge maps. None comes with intervals.\n"
-        "The methods' authors measured them, on other backbones and protocols than this kit's."
-    )
     return 0
