@@ -1,6 +1,5 @@
 """The names of `sbirlib`: what type checkers see, and what is loaded when it is first asked for."""
 
-from .analysis import pictures
 from .config import Config
 from .data import PairFolder, edge_map, epoch_batches, fit_square, load_split, read_image
 from .experiments import published
@@ -16,5 +15,5 @@ from .training import train
 __all__ = [
     "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
     "epoch_batches", "evaluate", "fit_square", "image_grid", "load_run", "load_split", "near_twins",
-    "paired_bootstrap", "pictures", "published", "read_image", "recording", "score", "train", "wardrobe",
+    "paired_bootstrap", "published", "read_image", "recording", "score", "train", "wardrobe",
 ]  # fmt: skip

@@ -1,9 +1,18 @@
 """What a trained model looks at, and which tokens it can do without."""
 
-from sbirlib.analysis import pictures
-from sbirlib.analysis.attention import attention_maps, global_attention, recycling_variance, rollout
+from sbirlib.analysis.attention import (
+    attention_distance,
+    attention_maps,
+    global_attention,
+    recycled_tokens,
+    recycling_shares,
+    recycling_variance,
+    rollout,
+    token_similarity,
+)  # fmt: skip
 from sbirlib.analysis.discard import discard_curve
 
 __all__ = [
-    "attention_maps", "discard_curve", "global_attention", "pictures", "recycling_variance", "rollout",
+    "attention_distance", "attention_maps", "discard_curve", "global_attention", "recycled_tokens",
+    "recycling_shares", "recycling_variance", "rollout", "token_similarity",
 ]  # fmt: skip

@@ -1,27 +1,21 @@
 """What a model does with patch tokens: where it looks, how alike they are, which it can do without."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from sbirlib.figures.photos import new_page, place_pictures
-from sbirlib.figures.style import GUIDE_COLOUR, finish, floats, line_style, new_axes, new_figure
+from sbirlib.figures.style import floats, new_figure
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
 CELL_ALPHA = 0.62
 MOST_COLUMNS = 6
 GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look
-# Mean distance between two points of a square of side 1: how far attention reaches if it is spread evenly.
-EVEN_REACH = 0.5214
 
 
 def token_overlay(
@@ -67,36 +61,6 @@ def without_patches(image: ArrayLike, kept: ArrayLike) -> np.ndarray:
     return np.where(kept[rows][:, columns, None], image, np.uint8(0.2 * image + 0.8 * 180))
 
 
-def distance_by_layer(distances: Mapping[str, ArrayLike], *, pixels: int) -> Figure:
-    """How far attention reaches in each layer: a dot for each head, their mean and their variance.
-
-    `distances[name]` (layers, heads) are mean distances in pixels between a query patch and what it
-    attends to; `pixels` is the side of the picture. Source: the paper's figure 3.3 in kind.
-    """
-    tables = {
-        name: pd.DataFrame(values).stack().rename_axis(["layer", "head"])
-        for name, values in distances.items()
-    }
-    heads = pd.concat(tables, names=["encoder"]).rename("px").reset_index()
-    heads["layer"] += 1
-    figure = new_figure(10.5, 4.0)
-    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
-    look = dict(data=heads, x="layer", y="px", hue="encoder", style="encoder", palette="colorblind")
-    means = dict(markers=True, markersize=7, errorbar=None)
-    sns.scatterplot(**look, alpha=0.55, legend=False, ax=left)
-    sns.lineplot(**look, **means, ax=left)
-    sns.lineplot(**look, **means, estimator=lambda values: values.var(ddof=0), legend=False, ax=right)
-    left.axhline(EVEN_REACH * pixels, color=GUIDE_COLOUR, linestyle=":", label="attention spread evenly")
-    left.legend(frameon=False)
-    left.set_title(
-        f"each small dot a head, lines their mean; picture {pixels} × {pixels} px", fontsize=10, loc="left"
-    )
-    right.set_title("how much the heads differ", fontsize=10, loc="left")
-    for axes, label in ((left, "mean attention distance (px)"), (right, "variance over heads (px²)")):
-        finish(axes, whole="x", xlabel="layer", ylabel=label, ylim=(0, None))
-    return figure
-
-
 def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str) -> Figure:
     """Square matrices by title, in rows of three, on one colour scale.
 
@@ -115,22 +79,3 @@ def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str) -> Fig
         axes.locator_params(nbins=5, integer=True)
     figure.colorbar(shown, ax=panels, label=label, shrink=0.85)
     return figure
-
-
-def discard_curves(kept: ArrayLike, curves: Mapping[str, Sequence[Any]], notes: Sequence[str] = ()) -> Figure:
-    """Acc@1 against how many patch tokens are kept, a line with its 95 % interval for each name.
-
-    `kept` (f,) in percent of the patch tokens, rising; `curves[name]` f accuracies as
-    `retrieval.accuracy_of` makes them; `notes` stand above.
-    """
-    axes = new_axes(9.5, 4.2)
-    for place, (name, points) in enumerate(curves.items()):
-        style = line_style(place)
-        low, high = [point.low for point in points], [point.high for point in points]
-        axes.fill_between(kept, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        axes.plot(kept, [point.percent for point in points], markersize=6, label=name, **style)
-    title = [textwrap.fill(note, 120) for note in (*notes, "bands: 95 % intervals")]
-    axes.set_title("\n".join(title), fontsize=10, loc="left")
-    axes.figure.legend(fontsize=9.5, frameon=False, loc="outside lower center", ncols=4)
-    labels = dict(xlabel="patch tokens kept (%)", ylabel="Acc@1 (% of queries)")
-    return finish(axes, grid="y", percent=True, **labels)

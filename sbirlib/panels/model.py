@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sbirlib.analysis import attention, discard
 from sbirlib.data import LoadedSplit, as_picture, read_image, to_float
 from sbirlib.errors import InputError
-from sbirlib.figures import message, retrieval_card, token_overlay, without_patches
+from sbirlib.figures import message, retrieval_card, retrieval_strip, token_overlay, without_patches
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, BORDER, Panel, dropdown, slider
 from sbirlib.retrieval import Scores, embed, embed_split, score_all, true_ranks
@@ -57,6 +57,23 @@ class RetrievalBrowser(Panel):
         query, *photos = map(read_image, (sketch.path, *(self.split.photos[photo].path for photo in shown)))
         place, width = shown.index(true), math.ceil(len(shown) / 2)
         return retrieval_card(query, photos, titles, true_place=place, heading=heading, columns=width)
+
+
+def failures(data: LoadedSplit, scores: Scores, *, rows: int = 4, shown: int = 4) -> Figure:
+    """The sketches with the worst ranks, each with its photo and what was found before it."""
+    truth, ranks = data.photo_index.numpy(), scores.ranks
+    worst = [row for row in np.argsort(-ranks, kind="stable")[:rows] if ranks[row] > 1]
+    if not worst:
+        return message("every sketch found its photo first")
+    found, titles = [], []
+    for row in worst:
+        order = scores.order[row]
+        before = order[order != truth[row]][: min(shown, ranks[row] - 1)]
+        found.append(list(map(as_picture, data.photos[[truth[row], *before]])))
+        titles.append([f"rank {ranks[row]}", *(str(k + 1) for k in range(len(before)))])
+    captions = [data.split.sketches[row].path.stem for row in worst]
+    sketches, places = list(map(as_picture, data.sketches[worst])), [0] * len(worst)
+    return retrieval_strip(sketches, found, places, captions=captions, titles=titles)
 
 
 class AttentionExplorer(Panel):

@@ -11,6 +11,7 @@ from sbirlib.data.loading import load_split
 from sbirlib.data.transforms import to_float
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
+from sbirlib.methods import METHODS, build
 from sbirlib.retrieval.scores import score_split
 
 ALL = {"sketch": torch.arange(16).expand(2, -1)}
@@ -145,3 +146,41 @@ def test_what_cannot_be_ranked_or_dropped_is_named(encoder, images):
         embed_kept(normed_after, pictures, all_places, where="output")
     kept = embed_kept(normed_after, pictures, all_places, where="input")
     torch.testing.assert_close(kept, embed_whole(normed_after, pictures))
+
+
+@pytest.fixture
+def siamese():
+    torch.manual_seed(0)
+    config = Config.preset("mini").updated({"method": "b_siamese", "model.image_size": 48})
+    return build(config).eval()
+
+
+@pytest.fixture
+def data(pairs):
+    return load_split(pairs.split("test"), DataConfig(root=str(pairs.root)), 48)
+
+
+@pytest.mark.parametrize("where", ["input", "output"])
+@pytest.mark.parametrize("rule", ["norm", "attention", "random"])
+def test_with_all_of_its_tokens_another_method_finds_what_it_finds(siamese, data, rule, where):
+    curve = discard_curve(siamese, data, rule=rule, where=where, fractions=(0.2, 1))
+    expected = score_split(siamese, data).ranks.tolist()
+    assert curve.ranks[-1].tolist() == expected
+    assert curve.ranks[0].tolist() != expected
+    with pytest.raises(InputError, match="does not recycle tokens: train with MSTR"):
+        discard_curve(siamese, data, rule="recycling", fractions=(1,))
+
+
+def test_a_cnn_has_the_curves_of_the_rules_that_need_no_attention(data):
+    torch.manual_seed(0)
+    cnn = ARNet("resnet18", image_size=48, embed_dim=8).eval()
+    for rule in ("random", "norm"):
+        assert discard_curve(cnn, data, rule=rule, fractions=(0.5, 1)).accuracy[1].queries == 16
+    with pytest.raises(InputError, match="no attention here: ResNet"):
+        discard_curve(cnn, data, rule="attention", fractions=(1,))
+
+
+def test_a_method_without_unit_vectors_is_refused(siamese, data, monkeypatch):
+    monkeypatch.setattr(METHODS["b_siamese"], "vectors", False)
+    with pytest.raises(InputError, match="unit vectors, which method b_siamese does not make"):
+        discard_curve(siamese, data)

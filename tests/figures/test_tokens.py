@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sbirlib.figures.tokens import EVEN_REACH, distance_by_layer, heatmaps, token_overlay, without_patches
+from sbirlib.figures.tokens import heatmaps, token_overlay, without_patches
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -73,34 +73,6 @@ def test_maps_go_on_in_the_next_row():
     assert e[2:] == a[2:]
     assert e[2] < f[3]
     assert input_[:2] == f[:2]
-
-
-def test_distances_by_layer_show_every_head_their_mean_and_their_variance():
-    distances = {
-        "with": np.array([[10.0, 20.0], [30.0, 60.0]]),
-        "without": np.array([[5.0, 5.0], [6.0, 8.0]]),
-    }
-    left, right = distance_by_layer(distances, pixels=100).axes
-    heads = left.collections[0].get_offsets().tolist()
-    assert heads == [[1, 10], [1, 20], [2, 30], [2, 60], [1, 5], [1, 5], [2, 6], [2, 8]]
-    mean, other_mean, even = [line for line in left.lines if len(line.get_xdata())]
-    assert mean.get_xydata().tolist() == [[1, 15], [2, 45]]
-    assert other_mean.get_xydata().tolist() == [[1, 5], [2, 7]]
-    assert set(even.get_ydata()) == {EVEN_REACH * 100}
-    assert [line.get_ydata().tolist() for line in right.lines] == [[25, 225], [0, 1]]
-    assert mean.get_linestyle() != other_mean.get_linestyle()
-    names = [text.get_text() for text in left.get_legend().get_texts()]
-    assert names == ["with", "without", "attention spread evenly"]
-    assert [axes.get_ylabel() for axes in (left, right)] == [
-        "mean attention distance (px)",
-        "variance over heads (px²)",
-    ]
-    assert {axes.get_xlabel() for axes in (left, right)} == {"layer"}
-
-
-def test_even_attention_reaches_about_half_the_side():
-    points = RNG.random((2, 20000, 2))
-    assert np.linalg.norm(points[0] - points[1], axis=1).mean() == pytest.approx(EVEN_REACH, abs=0.01)
 
 
 def test_matrices_share_one_scale_and_one_bar_and_go_on_in_the_next_row():

@@ -27,7 +27,6 @@ from sbirlib import (
     load_split,
     near_twins,
     paired_bootstrap,
-    pictures,
     published,
     read_image,
     recording,
@@ -102,5 +101,4 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(demo_pairs(), PairFolder)
     assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
     assert_type(published.results("ChairV2")[0].queries, int)
-    assert_type(pictures.failures(model, data), Figure)
     return edge_map(fit_square(data.photos / 255, 96, "pad"))
