@@ -1,8 +1,7 @@
 """How fast the kit is on this machine beside the released recipe, part by part, in one run.
 
-The recipe of the released code is rewritten from its description: fp32; four passes through the whole encoder
-a step; pictures decoded by PIL in DataLoader workers and embedded again for every evaluation. Model, loss and
-hyper-parameters are the kit's own. Where there is a choice, the faster way is taken: workers stay alive.
+The recipe of the released code is rewritten from its description: fp32, and four passes through the whole
+encoder a step. Model, loss, hyper-parameters and views are the kit's own.
 """
 
 import gc
@@ -19,17 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.benchmark import Measurement, Timer
-from torch.utils.data import DataLoader
-from torchvision import transforms
 
 from sbirlib.config.config import Config
 from sbirlib.data import Batch, Epoch, PairFolder, load_data
 from sbirlib.methods.arnet import ARNet
-from sbirlib.retrieval.scores import Scores, score
 from sbirlib.runs.atomic import write_text
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import lr_factor, make_accelerator, make_optimizer
@@ -40,7 +35,6 @@ HEAD = "| part | unit | kit | IQR | beside it | IQR | against | ratio |\n|---|--
 # What the method of each part is called with, row by row.
 PARTS: dict[str, list[tuple]] = {
     "step": [("mini",), ("mini_full",), ("basic",)],
-    "evaluation": [("mini",), ("basic",)],
     "import": [("-c", "import sbirlib"), ("-m", "sbirlib", "--help")],
 }
 
@@ -88,12 +82,12 @@ class Bench:
         written = {"machine": machine(self.config("mini")), "rows": []}
         print(*(f"{k}: {v}" for k, v in written["machine"].items()), "", HEAD, sep="\n", flush=True)
         for part, values in [(name, values) for name in self.parts for values in PARTS[name]]:
-            row = self._import(part, *values) if part == "import" else self._trained(part, *values)
+            row = getattr(self, f"_{part}")(part, *values)
             print(row, flush=True)
             written["rows"].append(row._asdict() | {"ratio": row.ratio})
             if self.json is not None:
                 write_text(self.json, json.dumps(written, indent=2) + "\n")
-            gc.collect()  # models and loaders in cycles, whose memory and workers the next row needs
+            gc.collect()  # models in cycles, whose memory the next row needs
             torch.cuda.empty_cache()
 
     def config(self, preset: str) -> Config:
@@ -111,17 +105,13 @@ class Bench:
             numbers += [value, value * whole.iqr / whole.median]
         return BenchRow(part, unit, against, *numbers)
 
-    def _trained(self, part: str, preset: str) -> BenchRow:
-        """Views a second of a step (on the kit's views), or images a second of scoring."""
+    def _step(self, part: str, preset: str) -> BenchRow:
+        """Views a second of a step, on the same views."""
         recipe = ReleasedRecipe(self.config(preset))
         trainer, plan = recipe.trainer, recipe.trainer.plan(1)
-        size, held = trainer.batch_size, trainer.held_out
-        views, images = trainer.method.passes * size, len(held.sketches) + len(held.photos)
-        ways = {
-            "step": ("views/s", views, partial(trainer.step, plan, 0), partial(recipe.step, plan, 0)),
-            "evaluation": ("images/s", images, partial(trainer.validate, 0), recipe.evaluate),
-        }
-        return self._timed(f"{part}, {preset}, batch {size}", *ways[part])
+        ways = partial(trainer.step, plan, 0), partial(recipe.step, plan, 0)
+        size, views = trainer.batch_size, trainer.method.passes * trainer.batch_size
+        return self._timed(f"{part}, {preset}, batch {size}", "views/s", views, *ways)
 
     def _import(self, part: str, *words: str) -> BenchRow:
         """Seconds until a new Python has imported the kit, or shown the help of the command line."""
@@ -142,12 +132,6 @@ def machine(config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def decoded(paths: Sequence[Path], size: int) -> Tensor:
-    """Picture files -> (b, 3, size, size) float in [0, 1], stretched."""
-    view = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
-    return torch.stack([view(Image.open(path).convert("RGB")) for path in paths])
-
-
 def four_passes(model: ARNet, batch: Batch) -> dict[str, Tensor]:
     """What `ARNet.encode` gives, with a pass through the whole encoder for each of the four views."""
     rows = {}
@@ -164,16 +148,11 @@ class ReleasedRecipe:
 
     def __init__(self, config: Config) -> None:
         self.trainer = trainer = Trainer(PairFolder(config.data.root), RunFiles(Path(), config))
-        held, self.device = trainer.held_out.split, trainer.accelerator.device
+        self.device = trainer.accelerator.device
         torch.manual_seed(config.run.seed)
         self.model = ARNet.from_config(config).to(self.device)
         self.optimizer = make_optimizer(self.model, config.optim)
         self.schedule = LambdaLR(self.optimizer, lr_factor(config.optim, trainer.steps, config.run.epochs))
-        workers = {"num_workers": max(2, torch.get_num_threads()), "persistent_workers": True}
-        read = partial(decoded, size=config.model.image_size)
-        load = partial(DataLoader, batch_size=config.run.eval_batch, collate_fn=read, **workers)
-        self.sketches = load([sketch.path for sketch in held.sketches])
-        self.photos = load([photo.path for photo in held.photos])
 
     def step(self, plan: Epoch, step: int) -> dict[str, Tensor]:
         """A step of the optimiser on the views that the kit's plan gives it; returns its loss terms."""
@@ -185,11 +164,3 @@ class ReleasedRecipe:
         self.optimizer.step()
         self.schedule.step()
         return terms
-
-    @torch.no_grad()
-    def evaluate(self) -> Scores:
-        """The scores of the photos held out."""
-        self.model.eval()
-        ways = (self.model.embed_sketches, self.sketches), (self.model.embed_photos, self.photos)
-        rows = [torch.cat([embed(x.to(self.device)).cpu() for x in files]) for embed, files in ways]
-        return score((rows[0] @ rows[1].T).numpy(), self.trainer.held_out.photo_index.numpy())

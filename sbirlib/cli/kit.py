@@ -18,7 +18,7 @@ from sbirlib.methods.catalogue import METHODS
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.sources.importing import Category, Source, import_dataset
 
-BenchPart = Literal["step", "evaluation", "import"]
+BenchPart = Literal["step", "import"]
 # What papers on sketches start from.
 USUAL = "vgg16", "inception_v3", "resnet50", "vit_base_patch16_224", "swin_base_patch4_window7_224"
 
