@@ -1,6 +1,7 @@
 """The variants of an ablation: ready-made grids, and combinations of one's own."""
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -8,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 
 from sbirlib.config.config import RELEASED, Config
-from sbirlib.data.folders import record_of
+from sbirlib.data.drawings import training_folder
 from sbirlib.errors import ConfigError
 from sbirlib.methods import METHODS, build
 
@@ -62,21 +63,28 @@ def grid(name: str, base: Config) -> list[Variant]:
 def _methods(base: Config) -> list[Variant]:
     """ARNet as `base` has it, the other methods with their own defaults, a plain triplet, frozen features.
 
+    What needs more than the folder has, such as strokes, is left out with a warning.
+
     Backbone, image size, embedding size, data and optimiser are those of `base`. Each is trained for as many
     epochs as let about as many pictures through the encoders as ARNet's do. The plain triplet keeps the pool
     and the sharing of encoders of `base`, unless B-Siamese does. Frozen features are the backbone's own.
     """
-    edge_maps = record_of(Path(base.data.root)).get("edge_maps") is True
+    pairs = training_folder(base.data.root, base.data.pattern, base.data.sketches)
     plain = {f"model.{field}": getattr(base.model, field) for field in ("pool", "share_encoders")}
     chosen: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}
     chosen["plain triplet"] = {"method": "b_siamese"} | plain
     if base.updated(chosen["plain triplet"]) == base.updated(chosen["b_siamese"]):
         del chosen["plain triplet"]  # B-Siamese is one, where all methods pool and share as `base` does
     pictures = base.run.epochs * build(base, fetch=False).passes
-    for changes in chosen.values():
-        if METHODS[changes["method"]].needs.edges:
+    for name, changes in list(chosen.items()):
+        needs = METHODS[changes["method"]].needs
+        if needs.edges:
             # Edge maps of edge maps would show every line twice.
-            changes["model.photo_edges"] = not edge_maps
+            changes["model.photo_edges"] = not pairs.edge_maps
+        if what := needs.lacking(pairs, base.updated(changes)):
+            warnings.warn(f"{name} is left out: it needs {what}", stacklevel=3)
+            del chosen[name]
+            continue
         passes = build(base.updated(changes), fetch=False).passes
         changes["run.epochs"] = max(1, round(pictures / passes))
     known = base.model.pretrained or base.model.weights

@@ -51,10 +51,9 @@ class Needs(NamedTuple):
     unlabelled: Literal["no", "wanted", "required"] = "no"  # photos without a sketch
     support: int = 0  # pairs of each designer, to adapt to at test time
 
-    def check(self, name: str, pairs: PairFolder, config: Config) -> None:
-        """Raises PairError if `pairs` or `config` lacks something; looks at names only, not at pictures."""
+    def lacking(self, pairs: PairFolder, config: Config) -> str:
+        """What `pairs` or `config` lacks, in words; looks at names only, not at pictures."""
         split, root, edges = pairs.split("train"), pairs.root, config.model.photo_edges
-        pairs.check_edges(edges)
         drawn = Counter(sketch.photo_id for sketch in split.sketches)
         few_drawn = max(drawn.values(), default=0) < self.sketches_per_photo
         hands = Counter(sketch.designer for sketch in split.sketches if sketch.designer)
@@ -63,18 +62,23 @@ class Needs(NamedTuple):
         bare = [s.path.name for s in split.sketches if recorder(s) is None] if self.strokes else []
         some = f"has none for {len(bare)} of {len(split.sketches)} sketches, such as {next(iter(bare), '')}"
         found = some if len(bare) < len(split.sketches) else "holds only images"
-        lacking = {
+        needed = {
             "photos as edge maps: add --model.photo_edges": self.edges and not (edges or pairs.edge_maps),
             f"photos with {self.sketches_per_photo} sketches each; {root} has none": few_drawn,
             f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
             f"number after the last '_' of a sketch's name); {root} has {able}": few_able,
             f"the strokes of each sketch in drawing order; {root} {found}. {WAYS}": bool(bare),
         }
-        for what, is_lacking in lacking.items():
-            if is_lacking:
-                raise PairError(f"method {name} needs {what}")
-        if self.unlabelled != "no" and not (split.unsketched or config.data.unlabelled):
-            none = f"photos without a sketch: {root}/trainB has none, and data.unlabelled names no folder"
+        return next((what for what, is_lacking in needed.items() if is_lacking), "")
+
+    def check(self, name: str, pairs: PairFolder, config: Config) -> None:
+        """Raises PairError for what is lacking, or for edge maps that would be made of edge maps."""
+        pairs.check_edges(config.model.photo_edges)
+        if what := self.lacking(pairs, config):
+            raise PairError(f"method {name} needs {what}")
+        if self.unlabelled != "no" and not (pairs.split("train").unsketched or config.data.unlabelled):
+            where = f"{pairs.root}/trainB has none, and data.unlabelled names no folder"
+            none = f"photos without a sketch: {where}"
             if self.unlabelled == "required":
                 raise PairError(f"method {name} needs {none}")
             warnings.warn(f"method {name} wants {none}; its terms over them are left out", stacklevel=2)

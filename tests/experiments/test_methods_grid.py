@@ -152,3 +152,12 @@ def test_what_would_stop_one_method_half_way_is_found_first(base, tmp_path, monk
     monkeypatch.setattr(BSiamese, "stages", lambda self: stages)
     with pytest.raises(ConfigError, match=r"run.epochs = 1 leaves none for the method's stage 'teacher'"):
         next(ablate(base, both, (0,), out=tmp_path))
+
+
+def test_a_method_that_needs_what_the_folder_lacks_is_left_out(base, clothes, tmp_path):
+    shutil.copytree(clothes, tmp_path / "own", ignore=shutil.ignore_patterns("miniclothes.json"))
+    base = base.updated({"data.root": str(tmp_path / "own")})
+    with pytest.warns(UserWarning, match="on_the_fly is left out: it needs the strokes of each sketch"):
+        names = [variant.name for variant in grid("methods", base)]
+    without = [name for name in METHODS if not METHODS[name].needs.strokes]
+    assert names == [*without, "plain triplet", RANDOM]
