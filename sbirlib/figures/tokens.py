@@ -1,7 +1,7 @@
 """What a model does with patch tokens: where it looks, how alike they are, which it can do without."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from sbirlib.figures.photos import new_page, place_pictures
-from sbirlib.figures.style import floats, new_figure
+from sbirlib.figures.style import floats
 
 # Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
 AMOUNT, SIGNED = "rocket_r", "vlag"
@@ -59,23 +59,3 @@ def without_patches(image: ArrayLike, kept: ArrayLike) -> np.ndarray:
     image, kept = np.asarray(image), np.asarray(kept, dtype=bool)
     rows, columns = (np.arange(n) * cells // n for n, cells in zip(image.shape, kept.shape, strict=False))
     return np.where(kept[rows][:, columns, None], image, np.uint8(0.2 * image + 0.8 * 180))
-
-
-def heatmaps(matrices: Mapping[str, ArrayLike], *, label: str, side: str) -> Figure:
-    """Square matrices by title, in rows of three, on one colour scale.
-
-    `label` names the values and their unit, `side` what rows and columns are. Source: the paper's figure
-    1.1.2 in kind.
-    """
-    values = floats(*matrices.values())
-    wide, rows = min(3, len(values)), math.ceil(len(values) / 3)
-    figure = new_figure(3.9 * wide + 1.0, 4.3 * rows)
-    panels = figure.subplots(rows, wide, squeeze=False).ravel()
-    look = dict(vmin=min(map(np.min, values)), vmax=max(map(np.max, values)), cmap="viridis")
-    for axes, name, matrix in zip(panels, matrices, values, strict=False):
-        shown = axes.imshow(matrix, interpolation="nearest", **look)
-        axes.set_title(name, fontsize=11)
-        axes.set(xlabel=side, ylabel=side)
-        axes.locator_params(nbins=5, integer=True)
-    figure.colorbar(shown, ax=panels, label=label, shrink=0.85)
-    return figure

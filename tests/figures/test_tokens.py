@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sbirlib.figures.tokens import heatmaps, token_overlay, without_patches
+from sbirlib.figures.tokens import token_overlay, without_patches
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -73,22 +73,6 @@ def test_maps_go_on_in_the_next_row():
     assert e[2:] == a[2:]
     assert e[2] < f[3]
     assert input_[:2] == f[:2]
-
-
-def test_matrices_share_one_scale_and_one_bar_and_go_on_in_the_next_row():
-    before, after = np.eye(4), np.array([[1.0, -0.5], [-0.5, 1.0]])
-    matrices = {"before\nvariance 0.1875": before, "after": after, "a third": np.eye(2), "more": np.eye(2)}
-    figure = heatmaps(matrices, label="cosine", side="patch token")
-    figure.canvas.draw()
-    *panels, bar = [axes for axes in figure.axes if axes.images or axes.get_ylabel()]
-    assert {axes.images[0].get_clim() for axes in panels} == {(-0.5, 1)}
-    assert [axes.get_title() for axes in panels] == list(matrices)
-    np.testing.assert_array_equal(panels[0].images[0].get_array(), before)
-    assert bar.get_ylabel() == "cosine"
-    assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in panels} == {("patch token", "patch token")}
-    tops = [axes.get_position().y1 for axes in panels]
-    assert tops[:3] == pytest.approx([tops[0]] * 3)
-    assert tops[3] < tops[0]
 
 
 def test_discarded_patches_are_grey_and_the_others_as_they_were():
