@@ -125,6 +125,8 @@ class SketchAAConfig:
     """Blocks on a side at each level, from coarse to fine; our own default."""
     combine: Literal["sequence", "parallel"] = knob("sequence")
     """How levels are combined: one after the other, from coarse to fine, or added up; our reading."""
+    flip: float = knob(0.0, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together; our own default."""
 
 
 @group

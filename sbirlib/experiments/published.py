@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from sbirlib.data.folders import record_of
 from sbirlib.errors import InputError
 
@@ -29,13 +27,6 @@ class PublishedResult(NamedTuple):
     kit: str = ""
 
 
-class Curve(NamedTuple):
-    """Acc@1 on the test set, in percent, by epoch, of one published training run; arrays (epochs,)."""
-
-    epoch: np.ndarray
-    test_acc1: np.ndarray
-
-
 def results(dataset: str | None = None) -> list[PublishedResult]:
     """The table of ClothesV1, ChairV2, ShoeV2 (of the ARNet paper), ShoeV1, ChairV1 or HandbagV1.
 
@@ -53,13 +44,13 @@ def dataset_of(root: str | Path) -> str:
     return next((known[name.lower()] for name in names if name.lower() in known), "")
 
 
-def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Curve:
-    """The published log of "ARNet basic" or "ARNet+MSTR". Raises InputError for an unknown pair.
+def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Any:
+    """The published log of "ARNet basic" or "ARNet+MSTR", as a table: test_acc1 in percent by epoch.
 
-    Chair-V2 was scored on 281 queries, as the released code's file pattern finds them.
+    Chair-V2 was scored on 281 queries, as the released code's file pattern finds them. Raises InputError for
+    an unknown pair.
     """
-    rows = _rows("training_curves.csv", {"dataset": dataset, "method": method})
-    return Curve(rows["epoch"].to_numpy(), rows["test_acc1"].to_numpy())
+    return _rows("training_curves.csv", {"dataset": dataset, "method": method})
 
 
 def _rows(name: str, wanted: dict[str, str]) -> Any:
@@ -69,6 +60,6 @@ def _rows(name: str, wanted: dict[str, str]) -> Any:
     rows = pd.read_csv(FOLDER / name)
     chosen = rows[(rows[list(wanted)] == list(wanted.values())).all(axis=1)]
     if len(chosen):
-        return chosen
+        return chosen.reset_index(drop=True)
     known = sorted({" ".join(row) for row in rows[list(wanted)].to_numpy()})
     raise InputError(f"nothing published about {' '.join(wanted.values())!r}; known: {', '.join(known)}")

@@ -8,11 +8,10 @@ serve every method whose loss is a function of them.
 import copy
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import yaml
 from torch import Tensor, nn
@@ -45,43 +44,30 @@ class Needs(NamedTuple):
     second_views: bool = False  # a second, augmented view of every picture
     sisters: bool = False  # that of a sketch from another sketch of the photo, where there is one
     edges: bool = False  # photos as edge maps
-    sketches_per_photo: int = 1  # of each photo that is trained on
-    designers: int = 1  # people who draw, by the number after the last '_' of a sketch's name
     strokes: bool = False  # the strokes of every sketch, in drawing order
-    unlabelled: Literal["no", "wanted", "required"] = "no"  # photos without a sketch
-    support: int = 0  # pairs of each designer, to adapt to at test time
+    unlabelled: bool = False  # photos without a sketch, if there are any
 
     def lacking(self, pairs: PairFolder, config: Config) -> str:
         """What `pairs` or `config` lacks, in words; looks at names only, not at pictures."""
-        split, root, edges = pairs.split("train"), pairs.root, config.model.photo_edges
-        drawn = Counter(sketch.photo_id for sketch in split.sketches)
-        few_drawn = max(drawn.values(), default=0) < self.sketches_per_photo
-        hands = Counter(sketch.designer for sketch in split.sketches if sketch.designer)
-        able = sum(count > self.support for count in hands.values())
-        few_able = able < self.designers and max(self.designers - 1, self.support) > 0
-        bare = [s.path.name for s in split.sketches if recorder(s) is None] if self.strokes else []
-        some = f"has none for {len(bare)} of {len(split.sketches)} sketches, such as {next(iter(bare), '')}"
-        found = some if len(bare) < len(split.sketches) else "holds only images"
-        needed = {
-            "photos as edge maps: add --model.photo_edges": self.edges and not (edges or pairs.edge_maps),
-            f"photos with {self.sketches_per_photo} sketches each; {root} has none": few_drawn,
-            f"{self.designers} designers with more than {self.support} sketches each (the designer is the "
-            f"number after the last '_' of a sketch's name); {root} has {able}": few_able,
-            f"the strokes of each sketch in drawing order; {root} {found}. {WAYS}": bool(bare),
-        }
-        return next((what for what, is_lacking in needed.items() if is_lacking), "")
+        if self.edges and not (config.model.photo_edges or pairs.edge_maps):
+            return "photos as edge maps: add --model.photo_edges"
+        sketches = pairs.split("train").sketches
+        bare = [sketch.path.name for sketch in sketches if self.strokes and recorder(sketch) is None]
+        if not bare:
+            return ""
+        some = f"has none for {len(bare)} of {len(sketches)} sketches, such as {bare[0]}"
+        found = some if len(bare) < len(sketches) else "holds only images"
+        return f"the strokes of each sketch in drawing order; {pairs.root} {found}. {WAYS}"
 
     def check(self, name: str, pairs: PairFolder, config: Config) -> None:
         """Raises PairError for what is lacking, or for edge maps that would be made of edge maps."""
         pairs.check_edges(config.model.photo_edges)
         if what := self.lacking(pairs, config):
             raise PairError(f"method {name} needs {what}")
-        if self.unlabelled != "no" and not (pairs.split("train").unsketched or config.data.unlabelled):
-            where = f"{pairs.root}/trainB has none, and data.unlabelled names no folder"
-            none = f"photos without a sketch: {where}"
-            if self.unlabelled == "required":
-                raise PairError(f"method {name} needs {none}")
-            warnings.warn(f"method {name} wants {none}; its terms over them are left out", stacklevel=2)
+        if self.unlabelled and not (pairs.split("train").unsketched or config.data.unlabelled):
+            none = f"{pairs.root}/trainB has none, and data.unlabelled names no folder"
+            wants = f"method {name} wants photos without a sketch"
+            warnings.warn(f"{wants}: {none}; its terms over them are left out", stacklevel=2)
 
 
 class Stage(NamedTuple):

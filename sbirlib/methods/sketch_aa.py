@@ -4,18 +4,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sbirlib.config.methods import SketchAAConfig
-from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, block_means
-from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import PAPERS, Method, PatchEncoder
+from sbirlib.methods.b_siamese import BSiamese
+from sbirlib.methods.base import PAPERS, PatchEncoder
 
 
-class SketchAA(Method):
+class SketchAA(BSiamese):
     """The grid of patch tokens averaged over 1, 4 and 16 blocks, and the levels combined (a reconstruction).
 
     Abstraction is the point: inside a block there is nothing but the mean. From the paper's abstract are the
     hierarchy from coarse to fine and the means; it has three ways to combine the levels and does not say
-    which, so both of ours, the layers, the triplet loss and every default are the kit's own.
+    which, so both of ours, the layers, the triplet loss (that of B-Siamese) and every default are the kit's
+    own.
     """
 
     name = "sketch_aa"
@@ -25,12 +25,6 @@ class SketchAA(Method):
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:
         trunk.check_blocks("sketch_aa.levels", max(self.options.levels))
         return PatchEncoder(trunk, Hierarchy(trunk.width, self.embed_dim, self.options))
-
-    def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Mean of [margin + |s - p| - |s - n|]+ over rows, n another photo of the batch."""
-        negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
-        sketch, photo = rows["sketch"].float(), rows["photo"].float()
-        return {"total": euclidean_triplet(sketch, photo, photo[negatives], there, self.options.margin)}
 
 
 class Hierarchy(nn.Module):

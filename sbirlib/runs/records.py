@@ -101,7 +101,7 @@ def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str,
     if file:
         result["weights_file_sha256"] = sha256(file)
     files = data_fingerprint(data, model.needs.strokes)
-    if model.needs.unlabelled != "no":
+    if model.needs.unlabelled:
         files["without_sketch"] = sum(len(split.photos) for split in data if not split.sketches)
     return result | {
         "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),

@@ -90,7 +90,7 @@ class Trainer:
         self.accelerator, self.out = files.accelerator, files.run.path
         needs = METHODS[config.method].needs
         needs.check(config.method, pairs, config)
-        self.data, self.held_out, self.skipped = load_data(pairs, config, needs.unlabelled != "no")
+        self.data, self.held_out, self.skipped = load_data(pairs, config, needs.unlabelled)
         chosen_by = PSEUDO if self.held_out and self.held_out.made.any() else HELD_OUT
         chosen_by = TEST_SET if config.run.protocol == "released" else chosen_by
         self.selected_on = NOTHING if self.held_out is None else chosen_by

@@ -78,10 +78,6 @@ def test_without_second_views_none_are_made(pairs, tiny, monkeypatch):
 
 @pytest.mark.parametrize(("needs", "words"), [
     (Needs(edges=True), "needs photos as edge maps: add --model.photo_edges"),
-    (Needs(sketches_per_photo=9), "needs photos with 9 sketches each; .* has none"),
-    (Needs(designers=8), "needs 8 designers with more than 0 sketches each .*; .* has 7"),
-    (Needs(designers=2, support=30), "needs 2 designers with more than 30 sketches each .*; .* has 0"),
-    (Needs(unlabelled="required"), "needs photos without a sketch: .*/trainB has none, and data.unlabelled"),
 ])  # fmt: skip
 def test_what_a_method_needs_is_checked_before_anything_is_loaded(pairs, tmp_path, monkeypatch, needs, words):
     config = Config.preset("mini").updated({"model.photo_edges": False, **TINY})
@@ -90,10 +86,6 @@ def test_what_a_method_needs_is_checked_before_anything_is_loaded(pairs, tmp_pat
     with pytest.raises(PairError, match=f"method arnet {words}"):
         train(pairs, config, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_what_the_folder_has_is_not_asked_for(pairs):
-    Needs(sketches_per_photo=2, designers=7, support=1).check("any", pairs, Config())
 
 
 class Distances(Method):
