@@ -186,4 +186,4 @@ class OnTheFlyConfig:
     spread: float = knob(0.3, gt=0, le=100)
     """Standard deviation of actions at the start, in each dimension; our own default, authors' code: 1."""
     episodes: int = knob(4, ge=1, le=1000)
-    """Episodes of each sketch in a step, whose mean is taken off their rewards; 1, none off: the paper."""
+    """Episodes of each sketch in a step, by which its rewards are normalised; 1, which are not: the paper."""

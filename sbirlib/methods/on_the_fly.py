@@ -19,6 +19,8 @@ from sbirlib.methods.dssa import SpatialAttention
 from sbirlib.methods.ppo import clipped_surrogate, old_policy
 from sbirlib.methods.recordings import drawn_so_far
 
+SMALL = 1e-3  # spreads of rewards far below this do not count as such
+
 
 class OnTheFly(BSiamese):
     """B-Siamese with attention on complete sketches, then a policy that embeds them at any time of drawing.
@@ -102,7 +104,7 @@ class OnTheFly(BSiamese):
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """B-Siamese's triplet loss, then the mean of -min(r R, clip(r) R) over steps of episodes.
 
-        R = 1 / rank - stable * (how unsettled), less its mean over the episodes of a sketch.
+        R = 1 / rank - stable * (how unsettled), normalised over the episodes of a sketch.
         """
         terms = dict.fromkeys(self.terms, batch.numbers.new_zeros(()))
         if self.stage != "policy":
@@ -110,7 +112,9 @@ class OnTheFly(BSiamese):
             return terms | {"total": loss, "triplet": loss}
         reward = rows["found"] - self.options.stable * rows["unsettled"]
         if self.options.episodes > 1:
-            reward = reward - reward.mean(dim=1, keepdim=True)
+            # By their spread, too: or steps at which the photo is far down the list would hardly count.
+            spread, mean = torch.std_mean(reward, dim=1, keepdim=True)
+            reward = (reward - mean) / (spread + SMALL)
         loss = -clipped_surrogate(rows["new"], rows["old"], reward, self.options.clip).mean()
         return terms | {"total": loss, "policy": loss, "reciprocal_rank": rows["found"].mean()}
 

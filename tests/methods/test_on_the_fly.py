@@ -121,14 +121,16 @@ def test_a_constant_reward_teaches_nothing_on_average(model):
     assert of_one.mean(dim=0).abs().max() < 5 * 2 / math.sqrt(count)
 
 
-def test_of_several_episodes_what_is_better_than_their_mean_is_rewarded(model):
+def test_of_several_episodes_what_is_better_than_their_mean_is_rewarded_by_their_spread(model):
     model.options = OnTheFlyConfig(episodes=2, steps=4, stable=0.0)
     assert model.encode(batch_with([4, 0, 2]))["found"].shape == (3, 2, 4)
     new = torch.zeros(1, 2, 4, requires_grad=True)
     rows = {"found": torch.tensor([[[1.0, 0.5, 1.0, 1.0], [1.0, 1.0, 0.5, 0.25]]])}
     rows |= {"unsettled": torch.zeros(1, 2, 4), "new": new, "old": torch.zeros(1, 2, 4)}
     model.compare(rows, batch_with([0]))["total"].backward()
-    better = torch.tensor([0, -0.25, 0.25, 0.375])
+    # Two that differ lie half of the square root of 2 standard deviations to either side of their mean.
+    spread = torch.tensor([0, 0.5, 0.5, 0.75]) / math.sqrt(2)
+    better = torch.tensor([0, -0.25, 0.25, 0.375]) / (spread + 1e-3)
     torch.testing.assert_close(-8 * new.grad, torch.stack([better, -better])[None])
 
 
