@@ -1,5 +1,6 @@
 """How a sketch was drawn: its strokes in drawing order, read from a file, and pictures of some of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,14 @@ class Recording:
 
     `strokes` are arrays (n, 2) of x and y in drawing order, as shares of the picture's side: 0 to 1, but for
     what runs over its edge. `size` is that side in px. `render` draws the picture of the strokes to keep
-    (strokes,) bool; without it, they are drawn with an ordinary pen, as `render_strokes` does.
+    (strokes,) bool; without it, they are drawn with an ordinary pen, as `render_strokes` does. `render_first`
+    draws the pictures of the first so many, of several numbers at once.
     """
 
     strokes: tuple[np.ndarray, ...]
     size: int = SIZE
     render: Callable[[np.ndarray], Image.Image] | None = None
+    render_first: Callable[[Sequence[int]], list[Image.Image]] | None = None
 
     def picture(self, keep: ArrayLike | None = None, first: int | None = None) -> Image.Image:
         """RGB, size x size px: all strokes, those with `keep` (strokes,) bool, or the `first` so many."""
@@ -53,6 +56,9 @@ class Recording:
         With more pictures than strokes, some repeat. `order` (strokes,) numbers the strokes in another order,
         such as reversed or at random, as a control.
         """
+        if self.render_first and order is None:
+            shares = [len(self.strokes) * share / count for share in range(1, count + 1)]
+            return self.render_first([math.ceil(share) for share in shares])
         place = np.argsort(range(len(self.strokes)) if order is None else order)
         return [self.picture(place * count < share * len(place)) for share in range(1, count + 1)]
 

@@ -55,7 +55,7 @@ def render_sketch(
     garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
 ) -> Image.Image:
     """Draws a garment as one designer would: an RGB image of size x size pixels, the same for a seed."""
-    return _drawn(garment, designer, seed, size).finish(size)
+    return _drawn(garment, designer, seed, size).finish(size)[0]
 
 
 def record_sketch(
@@ -72,14 +72,18 @@ def record_sketch(
     # No point depends on the size of the page, and a small one is drawn on quickly.
     strokes = _drawn(garment, designer, seed, 8).strokes
     again = partial(_drawn, garment, designer, seed, size)
-    return Recording(tuple(strokes), size, lambda keep: again(keep).finish(size))
+    return Recording(
+        tuple(strokes), size, lambda keep: again(keep=keep).finish(size)[0],
+        lambda counts: again(counts=counts).finish(size, counts),
+    )  # fmt: skip
 
 
 def _drawn(
-    garment: Garment, designer: Designer, seed: int | Sequence[int], size: int, keep: np.ndarray | None = None
-) -> "_Page":
+    garment: Garment, designer: Designer, seed: int | Sequence[int], size: int, *,
+    keep: np.ndarray | None = None, counts: Sequence[int] = (),
+) -> "_Page":  # fmt: skip
     rng = np.random.default_rng(seed)
-    page = _Page(designer, rng, size * OVERSAMPLING, keep)
+    page = _Page(designer, rng, size * OVERSAMPLING, keep, counts)
     look = _view(designer, rng)
     for part in layout(garment, swing=designer.swing + rng.normal(0, 100 * designer.loose)):
         if part.name not in designer.leaves_out:
@@ -114,36 +118,52 @@ def _view(designer: Designer, rng: np.random.Generator):
 class _Page:
     """Paper that later strokes and shapes cover, in painter's order, and the `strokes` drawn so far.
 
-    Strokes without `keep` leave no ink, but take their random numbers.
+    Strokes without `keep` leave no ink, but take their random numbers. The paper as it was after each of
+    `counts` strokes is kept.
     """
 
-    def __init__(self, designer: Designer, rng: np.random.Generator, side: int, keep: np.ndarray | None):
-        self.designer, self.rng, self.side, self.keep = designer, rng, side, keep
+    def __init__(
+        self, designer: Designer, rng: np.random.Generator, side: int, keep: np.ndarray | None,
+        counts: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.designer, self.rng, self.side, self.keep, self.counts = designer, rng, side, keep, counts
         self.strokes: list[np.ndarray] = []
         self.paper = Image.new("L", (side, side), 255)
+        self.after = {0: self.paper.copy()}  # so many strokes
         self.brush = ImageDraw.Draw(self.paper)
 
     def draw(self, part: Part, marks: list[np.ndarray]) -> None:
         if part.name == "button":
-            self.strokes += self._button(part)
+            self._add(self._button(part))
         elif part.name == "zip":
-            self.strokes += self._zip(part)
+            self._add(self._zip(part))
         elif part.filled:
             self.brush.polygon(pixels(part.points, self.side), fill=255)
             if marks and "pattern" not in self.designer.leaves_out:
-                self.strokes += self._pattern(part, marks)
+                self._add(self._pattern(part, marks))
             if part.name == "back" and "inside" not in self.designer.leaves_out:
-                self.strokes += self._inside(part)
+                self._add(self._inside(part))
             for stroke in _strokes(part.outline):
-                self.strokes += self._ink(stroke, repeat=1 + self.designer.restate)
+                self._add(self._ink(stroke, repeat=1 + self.designer.restate))
         else:
-            self.strokes += self._ink(part.points, LIGHT.get(part.name, 0.9))
+            self._add(self._ink(part.points, LIGHT.get(part.name, 0.9)))
 
-    def finish(self, size: int) -> Image.Image:
-        ink = 255.0 - np.asarray(self.paper.reduce(OVERSAMPLING), dtype=np.float32)
-        if self.designer.grain:
-            ink *= 1 - self.designer.grain * self.rng.random(ink.shape, dtype=np.float32) ** 2
-        return Image.fromarray((255.5 - ink).astype(np.uint8)).convert("RGB")
+    def _add(self, strokes: list[np.ndarray]) -> None:
+        self.strokes += strokes
+        if strokes and len(self.strokes) in self.counts:
+            self.after[len(self.strokes)] = self.paper.copy()
+
+    def finish(self, size: int, counts: Sequence[int] = ()) -> list[Image.Image]:
+        """The picture, or those after so many strokes each, on paper of the same tooth."""
+        papers = self.after | {len(self.strokes): self.paper}
+        grain, tooth = self.designer.grain, np.float32(1)
+        if grain:
+            tooth = 1 - grain * self.rng.random((size, size), dtype=np.float32) ** 2
+        pictures = []
+        for count in counts or [len(self.strokes)]:
+            ink = 255.0 - np.asarray(papers[count].reduce(OVERSAMPLING), dtype=np.float32)
+            pictures.append(Image.fromarray((255.5 - ink * tooth).astype(np.uint8)).convert("RGB"))
+        return pictures
 
     @property
     def _kept(self) -> bool:
