@@ -182,11 +182,11 @@ class Backbone(nn.Module):
         return cls.shape[1], (side, side)
 
 
-def block_means(patches: Tensor, blocks: int) -> Tensor:
+def block_means(patches: Tensor, blocks: int | tuple[int, int]) -> Tensor:
     """Patch tokens (b, n, d) of a square grid -> (b, blocks^2, d), means of `blocks` x `blocks` parts of it.
 
-    Blocks that do not divide the grid overlap: a token on the border counts for both. Source: torch's
-    adaptive average pooling.
+    Or rows x columns of `blocks`. Those that do not divide the grid overlap: a token on the border counts for
+    both. Source: torch's adaptive average pooling.
     """
     grid = rearrange(patches, "b (h w) d -> b d h w", h=round(patches.shape[1] ** 0.5))
     return rearrange(F.adaptive_avg_pool2d(grid, blocks), "b d h w -> b (h w) d")

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import torch
 import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from sbirlib.config.config import Config
 from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder
 from sbirlib.data.transforms import Fit, fit_square
-from sbirlib.layers.backbone import Backbone, Tokens
+from sbirlib.layers.backbone import Backbone, Tokens, block_means
 from sbirlib.methods.recordings import WAYS, recorder
 
 
@@ -98,11 +99,19 @@ class Encoder(nn.Module):
 
 
 class PatchEncoder(Encoder):
-    """An encoder that embeds the patch tokens (b, n, d) of the backbone, and not its global token."""
+    """An encoder that embeds the patch tokens (b, n, d) of the backbone, and not its global token.
+
+    With `grids`, such as [(3, 3)], they are their means over the blocks of each grid, row by row.
+    """
+
+    def __init__(self, backbone: Backbone, embed: nn.Module, grids: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(backbone, embed)
+        self.grids = grids
 
     def embedding(self, tokens: Tokens) -> Tensor:
         """Tokens of the backbone -> what `embed` makes of the patch tokens, (b, ...)."""
-        return self.embed(tokens.patches)
+        means = [block_means(tokens.patches, grid) for grid in self.grids]
+        return self.embed(torch.cat(means, dim=1) if means else tokens.patches)
 
 
 class Method(nn.Module):
@@ -124,6 +133,8 @@ class Method(nn.Module):
     needs: ClassVar[Needs] = Needs()
     # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
+    # What `encode` gives not row by row but as a whole: the weights that `compare` needs.
+    whole: tuple[str, ...] = ()
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,
@@ -180,7 +191,7 @@ class Method(nn.Module):
         """The rows of a batch by name, (b, ...) each; by default those that are searched with.
 
         A scalar is a mean over the rows of the batch, such as a loss that each picture has by itself: chunks
-        and processes average it.
+        and processes average it, and what is named in `whole`, too.
         """
         return {"sketch": self.embed_sketches(batch.sketch), "photo": self.embed_photos(batch.photo)}
 
@@ -193,17 +204,17 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def embed_sketches(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) in [0, 1], any size -> rows (b, ...), by default (b, e) of unit length.
+        """(b, 3, h, w) in [0, 1], any size -> rows (b, ...), of unit length where `vectors` is set.
 
         Preprocessing is inside: images are made square as in training, unless they are of the model's size,
         and normalised for the backbone. Raises ValueError for another shape or type. Gradients flow: wrap in
         `torch.no_grad`.
         """
-        return F.normalize(self.sketch_encoder(self._square(images)), dim=-1)
+        return self._rows(self.sketch_encoder, images)
 
     def embed_photos(self, images: Tensor) -> Tensor:
         """As `embed_sketches`, with the photo encoder."""
-        return F.normalize(self.photo_encoder(self._square(images)), dim=-1)
+        return self._rows(self.photo_encoder, images)
 
     def score(self, sketches: Tensor, photos: Tensor) -> Tensor:
         """How well rows of sketches (q, ...) and photos (g, ...) match: (q, g) float32, larger is better.
@@ -211,6 +222,10 @@ class Method(nn.Module):
         By default the dot product, in fp64: equal photos then get equal scores wherever they stand.
         """
         return (sketches.double() @ photos.double().T).float()
+
+    def _rows(self, encoder: Encoder, images: Tensor) -> Tensor:
+        rows = encoder(self._square(images))
+        return F.normalize(rows, dim=-1) if self.vectors else rows
 
     def _square(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sbirlib.config.methods import PartSBIRConfig
 from sbirlib.data.batches import Batch
-from sbirlib.layers.backbone import Backbone, block_means
+from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import PAPERS, Method, PatchEncoder
 
@@ -40,8 +40,9 @@ class PartSBIR(Method):
     vectors = False
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:
-        trunk.check_blocks("part_sbir.regions", self.options.regions)
-        return PatchEncoder(trunk, nn.Identity())
+        side = self.options.regions
+        trunk.check_blocks("part_sbir.regions", side)
+        return PatchEncoder(trunk, nn.Identity(), [(side, side)])
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Means of [margin + D(s, p) - D(s, n)]+ over rows, n another photo of the batch.
@@ -60,14 +61,6 @@ class PartSBIR(Method):
         transport, adjacency = triplet(match.distance), triplet(adjacency_difference(sketch, both, match))
         total = transport + self.options.adjacency * adjacency
         return {"total": total, "transport": transport, "adjacency": adjacency}
-
-    def embed_sketches(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) in [0, 1], any size -> regions (b, regions^2, d), row by row, of any length."""
-        return block_means(self.sketch_encoder(self._square(images)), self.options.regions)
-
-    def embed_photos(self, images: Tensor) -> Tensor:
-        """As `embed_sketches`, with the photo encoder."""
-        return block_means(self.photo_encoder(self._square(images)), self.options.regions)
 
     def score(self, sketches: Tensor, photos: Tensor) -> Tensor:
         """Transport distances with the sign turned, (q, g) float32 in [-2, 0], larger is better.
