@@ -158,6 +158,7 @@ class Config:
     part_sbir: methods.PartSBIRConfig = dataclasses.field(default_factory=methods.PartSBIRConfig)
     eups: methods.EUPSConfig = dataclasses.field(default_factory=methods.EUPSConfig)
     on_the_fly: methods.OnTheFlyConfig = dataclasses.field(default_factory=methods.OnTheFlyConfig)
+    cmhm: methods.CMHMConfig = dataclasses.field(default_factory=methods.CMHMConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

@@ -7,8 +7,8 @@ from pydantic import PositiveInt
 from sbirlib.config.fields import group, knob
 
 MethodName = Literal[
-    "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly"
-]
+    "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly", "cmhm",
+]  # fmt: skip
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
     name: ("mstr", "loss") if name == "arnet" else (name,) for name in get_args(MethodName)
@@ -187,3 +187,15 @@ class OnTheFlyConfig:
     """Standard deviation of actions at the start, in each dimension; our own default, authors' code: 1."""
     episodes: int = knob(4, ge=1, le=1000)
     """Episodes of each sketch in a step, by which its rewards are normalised; 1, which are not: the paper."""
+
+
+@group
+class CMHMConfig:
+    """CMHM-SBIR: two sets of windows that look at each other and are merged, two at a time."""
+
+    margin: float = knob(0.2, ge=0, le=10)
+    """Margin of the triplet loss, between squared Euclidean distances of vectors of any length."""
+    windows: Literal[1, 7, 14] = knob(7)
+    """Windows of a picture: the whole; with halves and quarters; or with 2 x 2 and 3 x 3; our own default."""
+    hidden: int = knob(128, ge=1, le=65536)
+    """Width of what the rows are compared by for the co-attention."""

@@ -4,6 +4,7 @@ from sbirlib.methods.arnet import ARNet
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage, fingerprint
 from sbirlib.methods.catalogue import METHODS, build
+from sbirlib.methods.cmhm import CMHM
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
 from sbirlib.methods.on_the_fly import OnTheFly
@@ -13,6 +14,6 @@ from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "OnTheFly", "Paper",
-    "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
+    "CMHM", "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "OnTheFly",
+    "Paper", "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from sbirlib.config.config import Config
 from sbirlib.methods.arnet import ARNet
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Method
+from sbirlib.methods.cmhm import CMHM
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
 from sbirlib.methods.on_the_fly import OnTheFly
@@ -12,7 +13,8 @@ from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly)
+    method.name: method
+    for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM)
 }
 
 
