@@ -98,6 +98,10 @@ class PairNetwork(nn.Module):
         self.sketch_view, self.photo_view = (nn.Linear(dim, hidden, bias=False) for _ in range(2))
         self.sketch_update, self.photo_update = (nn.Linear(dim, dim) for _ in range(2))
         self.combine = nn.Linear(2 * dim, dim)
+        # Our own choice: the two sides begin alike. With torch's weights their differences drown the pair's.
+        for layer in (self.sketch_update, self.photo_update):
+            nn.init.normal_(layer.weight, std=0.005)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, sketches: Tensor, photos: Tensor) -> Comparison:
         """Rows (..., m, e) and (..., n, e), whose first axes broadcast; max(m, n) - 1 rounds."""
