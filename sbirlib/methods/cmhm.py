@@ -74,16 +74,18 @@ class CMHM(Method):
     def score(self, sketches: Tensor, photos: Tensor) -> Tensor:
         """Squared distances with the sign turned, (q, g) float32, 0 or less, larger is better.
 
-        In fp64, so that equal photos get equal scores wherever they stand; nothing is left to chance.
+        In fp64, so that equal photos get equal scores wherever they stand, and on the device of the model;
+        nothing is left to chance.
         """
-        network = copy.deepcopy(self.network).double().eval()
+        network = copy.deepcopy(self.network).double().eval().requires_grad_(False)
+        rows = (some.to(network.combine.weight) for some in (sketches, photos))
 
         def apart(sketch: Tensor, photo: Tensor) -> Tensor:
             return network(sketch, photo).distance
 
         # A block of pairs at a time: only the result grows with q * g.
         of_photos = torch.vmap(apart, (None, 0), chunk_size=64)
-        return -torch.vmap(of_photos, (0, None), chunk_size=16)(sketches.double(), photos.double()).float()
+        return -torch.vmap(of_photos, (0, None), chunk_size=16)(*rows).float().to(sketches.device)
 
 
 class PairNetwork(nn.Module):

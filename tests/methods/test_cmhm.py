@@ -160,6 +160,7 @@ def test_a_pair_is_scored_by_itself_in_blocks_and_never_by_chance(monkeypatch):
     torch.testing.assert_close(scores, one_by_one, rtol=1e-4, atol=1e-4)
     assert torch.equal(scores[:, 3], scores[:, 40])
     assert torch.equal(scores[:, 66], scores[:, 40])
+    assert not scores.requires_grad
     # A larger gallery, other queries and what the model is doing change nothing.
     torch.testing.assert_close(MODEL.score(sketches[5:7], photos[:9]), scores[5:7, :9])
     assert torch.equal(model_of().train().score(sketches, photos), scores)
