@@ -133,8 +133,6 @@ class Method(nn.Module):
     needs: ClassVar[Needs] = Needs()
     # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
-    # What `encode` gives not row by row but as a whole: the weights that `compare` needs.
-    whole: tuple[str, ...] = ()
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,
@@ -191,7 +189,7 @@ class Method(nn.Module):
         """The rows of a batch by name, (b, ...) each; by default those that are searched with.
 
         A scalar is a mean over the rows of the batch, such as a loss that each picture has by itself: chunks
-        and processes average it, and what is named in `whole`, too.
+        and processes average it.
         """
         return {"sketch": self.embed_sketches(batch.sketch), "photo": self.embed_photos(batch.photo)}
 

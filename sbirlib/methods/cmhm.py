@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from sbirlib.config.methods import CMHMConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
-from sbirlib.layers.chance import drawing
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import PAPERS, Method, PatchEncoder
 
@@ -49,26 +47,18 @@ class CMHM(Method):
     def __init__(self, backbone: str, **options: Any) -> None:
         super().__init__(backbone, **options)
         self.network = PairNetwork(self.embed_dim, self.options.hidden)
-        self.whole = tuple(dict(self.network.named_parameters()))
+        self.indivisible = "cmhm's network learns from pairs of the whole batch"
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:
         grids = GRIDS[self.options.windows]
         trunk.check_blocks("cells on a side, of the finest cmhm.windows", grids[-1][0])
         return PatchEncoder(trunk, nn.Linear(trunk.width, self.embed_dim), grids)
 
-    def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Windows (b, windows, e) of sketches and photos, and the weights of the network."""
-        weights = {name: weight.clone() for name, weight in self.network.named_parameters()}
-        return super().encode(batch) | weights
-
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean of [margin + D(s, p) - D(s, n)]+ over rows, n another photo of the batch."""
         negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
         sketch, photo = rows["sketch"].float(), rows["photo"].float()
-        weights, both = {name: rows[name] for name in self.whole}, torch.stack([photo, photo[negatives]])
-        # By a number of the batch: chunks and processes draw what the whole batch would.
-        with drawing(int(batch.numbers[0, 2] * 2**24), device=sketch.device):
-            own, other = functional_call(self.network, weights, (sketch, both)).distance
+        own, other = self.network(sketch, torch.stack([photo, photo[negatives]])).distance
         return {"total": (F.relu(self.options.margin + own - other) * there).mean()}
 
     def score(self, sketches: Tensor, photos: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def joint_loss(
     the whole. Since processes average gradients, each must differentiate the loss times their number.
     """
     if accelerator.num_processes > 1:
-        rows = {name: _everyone(accelerator, value, name in method.whole) for name, value in rows.items()}
+        rows = {name: _everyone(accelerator, value) for name, value in rows.items()}
         batch = _labels(*map(gather, (batch.photo_ids, batch.numbers, batch.unlabelled_ids, batch.rows)))
     return method.compare(rows, batch)
 
@@ -66,8 +66,7 @@ def _cached(
     for name in encoded[0]:
         values = [part[name] for part in encoded]
         shares = [value * (len(rows) / size) for value, rows in zip(values, parts, strict=True)]
-        mean = values[0].ndim == 0 or name in method.whole
-        whole = torch.stack(shares).sum(dim=0) if mean else torch.cat(values)
+        whole = torch.cat(values) if values[0].ndim else torch.stack(shares).sum(dim=0)
         leaves[name] = whole.requires_grad_()
     known = _labels(*(torch.cat(values) for values in zip(*labels, strict=True)))
     with drawing(*key, len(parts), device=device):
@@ -84,17 +83,16 @@ def _cached(
             again = model(batch)
             surrogate = torch.zeros((), device=device)
             for name, gradient in gradients.items():
-                mean = gradient.ndim == 0 or name in method.whole
-                own = gradient * (len(rows) / size) if mean else gradient[done : done + len(rows)]
+                own = gradient[done : done + len(rows)] if gradient.ndim else gradient * (len(rows) / size)
                 surrogate = surrogate + (again[name].float() * own).sum()
             accelerator.backward(surrogate)
         done += len(rows)
     return terms
 
 
-def _everyone(accelerator: Accelerator, value: Tensor, whole: bool) -> Tensor:
-    """The rows of all processes, or the mean of a scalar or a `whole`; this process's with their graph."""
-    if value.ndim and not whole:
+def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
+    """The rows of all processes, or the mean of their scalars; those of this process with their graph."""
+    if value.ndim:
         rows = list(gather(value.detach().contiguous()).chunk(accelerator.num_processes))
         rows[accelerator.process_index] = value
         return torch.cat(rows)

@@ -117,13 +117,14 @@ def assert_finds_what_scores_best(model, pairs, gallery, config):
 @pytest.mark.parametrize("method", METHODS)
 def test_chunks_take_the_step_of_a_batch_or_are_refused(few, config_of, tmp_path, method, backbone):
     norm = "BatchNorm" if backbone == "test_resnet" else ""
-    if norm:
-        chunks = config_of(method, backbone).updated({"optim.chunk": 1})
-        with pytest.raises(ConfigError, match=f"{backbone} has BatchNorm, whose statistics optim.chunk = 1"):
-            train(few, chunks, out=tmp_path / "run")
     config = config_of(method, backbone, keep_statistics=bool(norm))
-    rows = torch.arange(7)
-    for stage in build(config).stages():
+    model, rows = build(config), torch.arange(7)
+    why = f"{backbone} has BatchNorm, whose statistics optim.chunk = 1" if norm else ""
+    if why := model.indivisible or why:
+        chunks = config_of(method, backbone).updated({"optim.chunk": 1})
+        with pytest.raises(ConfigError, match=why):
+            train(few, chunks, out=tmp_path / "run")
+    for stage in () if model.indivisible else model.stages():
         whole, cached = (gradients(config, few, rows, chunk, stage=stage.name) for chunk in (0, 3))
         torch.testing.assert_close(cached[0], whole[0], atol=1e-5, rtol=1e-5)
         assert whole[1].any()
@@ -134,9 +135,11 @@ def test_two_processes_take_the_step_of_one_or_are_refused(pairs, config_of, tmp
     configs, words = {}, []
     for method, share in itertools.product(METHODS, SHARED.values()):
         config = config_of(method, share_encoders=share).updated({"data.root": str(pairs.root)})
-        if len(build(config).stages()) > 1:
-            with pytest.raises(ConfigError, match=f"method {method} trains different weights in turn"):
-                check_exactness(build(config), config, processes=2)
+        model = build(config)
+        if model.indivisible or len(model.stages()) > 1:
+            why = model.indivisible or f"method {method} trains different weights in turn"
+            with pytest.raises(ConfigError, match=why):
+                check_exactness(model, config, processes=2)
             continue
         check_exactness(build(config), config, processes=2)
         name = f"{method}-{share}"
