@@ -1,7 +1,7 @@
 """The names of `sbirlib`: what type checkers see, and what is loaded when it is first asked for."""
 
 from .config import Config
-from .data import PairFolder, edge_map, epoch_batches, fit_square, load_split, read_image
+from .data import Epoch, PairFolder, edge_map, fit_square, load_split, read_image
 from .experiments import published
 from .figures import image_grid
 from .layers import MSTR
@@ -13,7 +13,7 @@ from .runs import load_run
 from .training import train
 
 __all__ = [
-    "MSTR", "ARNet", "Config", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
-    "epoch_batches", "evaluate", "fit_square", "image_grid", "load_run", "load_split", "near_twins",
+    "MSTR", "ARNet", "Config", "Epoch", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
+    "evaluate", "fit_square", "image_grid", "load_run", "load_split", "near_twins",
     "paired_bootstrap", "published", "read_image", "recording", "score", "train", "wardrobe",
 ]  # fmt: skip

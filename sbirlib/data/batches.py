@@ -1,6 +1,5 @@
 """The order and the random numbers of an epoch, and the batches they make."""
 
-from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -150,13 +149,3 @@ class Epoch:
             drawn = pseudo_sketches(sketches[made], dials, edge_maps=self.data.edge_maps)
             sketches[made] = drawn.expand(-1, 3, -1, -1)
         return sketches[:, :1] if grey else sketches
-
-
-def epoch_batches(
-    data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, batch_size: int,
-    device: torch.device | str,
-) -> Iterator[Batch]:  # fmt: skip
-    """The batches of one epoch: every sketch once, less the rest that does not fill a batch."""
-    plan, batch_size = Epoch(data, config, seed=seed, epoch=epoch), min(batch_size, len(data.sketches))
-    for step in range(len(data.sketches) // batch_size):
-        yield plan.batch(plan.rows(step, batch_size), device)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, ImageChops
+from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from sbirlib.data.strokes import SIZE, WIDTH, Stroke, render_strokes
@@ -50,33 +50,13 @@ class Recording:
         shown = [Stroke(self.strokes[i] * self.size, width) for i in np.flatnonzero(kept)]
         return Image.fromarray(render_strokes(shown, self.size))
 
-    def partials(self, count: int, order: ArrayLike | None = None) -> list[Image.Image]:
+    def partials(self, count: int) -> list[Image.Image]:
         """Pictures after 1 / count, 2 / count, ... of the strokes, rounded up; the last is the whole drawing.
 
-        With more pictures than strokes, some repeat. `order` (strokes,) numbers the strokes in another order,
-        such as reversed or at random, as a control.
+        With more pictures than strokes, some repeat.
         """
-        if self.render_first and order is None:
-            shares = [len(self.strokes) * share / count for share in range(1, count + 1)]
-            return self.render_first([math.ceil(share) for share in shares])
-        place = np.argsort(range(len(self.strokes)) if order is None else order)
-        return [self.picture(place * count < share * len(place)) for share in range(1, count + 1)]
-
-    def with_strokes(self, others: Sequence[np.ndarray], at: Sequence[int] | None = None) -> "Recording":
-        """The same with strokes of another drawing, drawn over it with an ordinary pen.
-
-        Among all strokes they get the places `at`, in ascending order; by default the last ones.
-        """
-        total = len(self.strokes) + len(others)
-        added = np.isin(range(total), range(len(self.strokes), total) if at is None else at)
-        if added.sum() != len(others):
-            raise ValueError(f"at must name {len(others)} different places below {total}")
-        own, theirs, foreign = iter(self.strokes), iter(others), Recording(tuple(others), self.size)
-
-        def render(kept: np.ndarray) -> Image.Image:
-            return ImageChops.darker(self.picture(kept[~added]), foreign.picture(kept[added]))
-
-        return Recording(tuple(next(theirs if new else own) for new in added), self.size, render)
+        firsts = [math.ceil(len(self.strokes) * share / count) for share in range(1, count + 1)]
+        return self.render_first(firsts) if self.render_first else [self.picture(first=k) for k in firsts]
 
 
 class _Drawing(BaseModel):

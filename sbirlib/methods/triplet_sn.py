@@ -1,6 +1,7 @@
 """Triplet-SN (Yu et al., CVPR 2016): photos as edge maps, one network for both, and a triplet loss."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,8 @@ class TripletSN(Method):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo, which are flipped together; of one view, not of ten."""
         sketch, photo = batch.flipped(self.options.flip)
-        return {"sketch": super().embed_sketches(sketch), "photo": super().embed_photos(photo)}
+        one_view = super()._rows
+        return {"sketch": one_view(self.sketch_encoder, sketch), "photo": one_view(self.photo_encoder, photo)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean of [margin + |s - p|^2 - |s - n|^2]+ over rows, n another photo of the batch."""
@@ -49,14 +51,9 @@ class TripletSN(Method):
         far = (sketch - photo[negatives]).square().sum(dim=1)
         return {"total": (F.relu(self.options.margin + near - far) * there).mean()}
 
-    def embed_sketches(self, images: Tensor) -> Tensor:
+    def _rows(self, encoder: Encoder, images: Tensor) -> Tensor:
         """As in the base, but of ten views, (b, 10 * e), with `triplet_sn.ten_crops`."""
-        embed = super().embed_sketches
-        return ten_views(embed, self._square(images)) if self.options.ten_crops else embed(images)
-
-    def embed_photos(self, images: Tensor) -> Tensor:
-        """As `embed_sketches`, with the photo encoder."""
-        embed = super().embed_photos
+        embed = partial(super()._rows, encoder)
         return ten_views(embed, self._square(images)) if self.options.ten_crops else embed(images)
 
 

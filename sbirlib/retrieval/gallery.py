@@ -53,7 +53,7 @@ class Gallery:
 
     def __init__(
         self, model: Method, paths: Sequence[str | Path | Stamp], embeddings: Tensor,
-        left_out: Sequence[Path] = (), *, folder: str = "", fresh: int | None = None,
+        left_out: Sequence[Path] = (), *, fresh: int | None = None,
     ) -> None:  # fmt: skip
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
@@ -62,7 +62,7 @@ class Gallery:
         self.stamps = [path if isinstance(path, Stamp) else _stamp(path) for path in paths]
         self.model, self.paths = model, [Path(stamp.path) for stamp in self.stamps]
         self.embeddings, self.left_out = embeddings, list(left_out)
-        self.folder, self.fresh = folder, len(paths) if fresh is None else fresh
+        self.fresh = len(paths) if fresh is None else fresh
 
     @property
     def skipped(self) -> int:
@@ -85,7 +85,6 @@ class Gallery:
             raise PairError(faults_message(folder, unread))
         gallery = Gallery.from_files(model, photos, root=folder, on_fault=on_fault, kept=kept, tell=tell)
         gallery.left_out += [fault.path for fault in unread]
-        gallery.folder = str(folder)
         return gallery
 
     @staticmethod
@@ -147,7 +146,7 @@ class Gallery:
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
         left_out = [str(photo) for photo in self.left_out]
-        notes = json.dumps({"stamps": self.stamps, "left_out": left_out, "folder": self.folder})
+        notes = json.dumps({"stamps": self.stamps, "left_out": left_out})
         metadata = {"notes": notes, **_owner(self.model)}
         try:
             with replacing_file(path) as fresh:
@@ -161,17 +160,13 @@ class Gallery:
     def load(path: str | Path, model: Method) -> Gallery:
         """Reads what `save` wrote; `model` must be the one that embedded it.
 
-        Raises PairError, also where photos have changed since, are gone, or have come into the folder.
+        Raises PairError, also where photos have changed since or are gone; what has come since is not in it.
         """
         saved = _read(path, model)
         changed = [stamp.path for stamp in saved.stamps if stamp.size >= 0 and stamp != _stamp(stamp.path)]
-        if saved.folder:
-            photos, unread = photos_in(Path(saved.folder))
-            here = {*photos, *(fault.path for fault in unread)}
-            changed += sorted(map(str, here - {*saved.paths, *saved.left_out}))
         if changed:
             raise PairError(
-                f"{path}: {len(changed)} photos have changed, come or gone since they were embedded, such as "
+                f"{path}: {len(changed)} photos have changed or gone since they were embedded, such as "
                 f"{changed[0]}; embed the photos again (`from_folder` with `kept` embeds only these)"
             )
         return saved
@@ -187,7 +182,7 @@ def _read(path: str | Path, model: Method) -> Gallery:
         if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
             raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
         left_out = [Path(photo) for photo in notes["left_out"]]
-        gallery = Gallery(model, stamps, embeddings, left_out, folder=str(notes["folder"]), fresh=0)
+        gallery = Gallery(model, stamps, embeddings, left_out, fresh=0)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
     owner = _owner(model)

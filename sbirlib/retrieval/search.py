@@ -76,14 +76,15 @@ def best_matches(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Foun
         raise InputError(f"k = {k}: ask for at least one photo")
     parts = []
     for part in queries.split(QUERIES):
-        best = torch.empty(len(part), 0, dtype=torch.int64)
+        scores, rows = torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)
         for start in range(0, len(gallery), ROWS):
-            scores = score_all(score, part, gallery[start : start + ROWS])
-            keys = torch.cat([best, _keys(scores, start)], dim=1)
-            best = keys.topk(min(k, keys.shape[1])).values
-        parts.append(best)
-    keys = torch.cat(parts)
-    return Found(_ordered(keys >> 32).int().view(torch.float32), 0xFFFFFFFF - (keys & 0xFFFFFFFF))
+            block = score_all(score, part, gallery[start : start + ROWS])
+            places = torch.arange(start, start + block.shape[1]).expand(len(part), -1)
+            # Stable, so that of equal scores those of earlier rows stay in front.
+            sorted_, order = torch.cat([scores, block], dim=1).sort(dim=1, descending=True, stable=True)
+            scores, rows = sorted_[:, :k], torch.cat([rows, places], dim=1).gather(1, order[:, :k])
+        parts.append(Found(scores, rows))
+    return Found(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
@@ -96,14 +97,3 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
         raise InputError("similarities contain NaN: the model is broken (did training diverge?)")
     true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
     return (similarity >= true).sum(axis=1)
-
-
-def _keys(scores: Tensor, start: int) -> Tensor:
-    """One int64 for each score (q, n) and its row, from `start`: larger if better, then if earlier."""
-    bits = _ordered((scores.float() + 0.0).view(torch.int32).long())  # -0.0 becomes 0.0
-    return (bits << 32) + (0xFFFFFFFF - torch.arange(start, start + scores.shape[1]))
-
-
-def _ordered(bits: Tensor) -> Tensor:
-    """Bits of a float32 as a number in the same order, and back."""
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from einops import rearrange
 from PIL import Image
+from tools.batches import epoch_batches
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.batches import DRAWS, draws, epoch_batches, epoch_order
+from sbirlib.data.batches import DRAWS, draws, epoch_order
 from sbirlib.data.loading import is_grey, load_images, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError
@@ -23,7 +24,7 @@ def loaded(pairs):
 
 def batches(loaded, config=None, **changes):
     options = {"seed": 0, "epoch": 1, "batch_size": 8, "device": "cpu"} | changes
-    return list(epoch_batches(loaded, config or DataConfig(), **options))
+    return epoch_batches(loaded, config or DataConfig(), **options)
 
 
 def test_loads_what_the_files_hold(loaded, pairs):

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from tools.batches import epoch_batches
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.batches import epoch_batches
 from sbirlib.data.drawings import REDRAWS, redraw
 from sbirlib.data.loading import load_split
 
@@ -91,7 +91,7 @@ def test_first_views_are_redrawn_and_nothing_else_changes(pairs):
 
     def first(**changes):
         options = {"seed": 0, "epoch": 1, "batch_size": 8, "device": "cpu"}
-        return next(iter(epoch_batches(loaded, DataConfig(first_view="A2", **changes), **options)))
+        return epoch_batches(loaded, DataConfig(first_view="A2", **changes), **options)[0]
 
     plain, redrawn, again = first(), first(redraw=0.5), first(redraw=0.5)
     assert torch.equal(redrawn.sketch, again.sketch)

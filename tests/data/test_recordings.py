@@ -66,31 +66,6 @@ def test_partial_drawings_take_equal_shares_rounded_up(recording):
     assert counts(recording.partials(2)) == [2, 3]
     assert counts(recording.partials(3)) == [1, 2, 3]
     assert counts(recording.partials(7)) == [1, 1, 2, 2, 3, 3, 3]
-    backwards = recording.partials(3, order=[2, 1, 0])
-    assert [thirds(picture) for picture in backwards] == [
-        [False, False, True],
-        [False, True, True],
-        [True, True, True],
-    ]
-    shuffled = recording.partials(3, order=[1, 2, 0])
-    assert thirds(shuffled[1]) == [False, True, True]
-
-
-def test_strokes_of_another_drawing_come_at_known_places(recording):
-    foreign = [np.array([[0.1, 0.1], [0.1, 0.2]]), np.array([[0.9, 0.8], [0.9, 0.9]])]
-    mixed = recording.with_strokes(foreign, at=[0, 3])
-    assert [mixed.strokes[i] is stroke for i, stroke in zip((0, 3), foreign, strict=True)] == [True, True]
-    own = np.array([False, True, True, False, True])
-    np.testing.assert_array_equal(mixed.picture(own), recording.picture())
-    np.testing.assert_array_equal(mixed.picture(~own), Recording(tuple(foreign)).picture())
-    expected = np.maximum(ink(recording.picture()), ink(mixed.picture(~own)))
-    np.testing.assert_array_equal(ink(mixed.picture()), expected)
-    last = recording.with_strokes(foreign)
-    np.testing.assert_array_equal(last.picture(first=3), recording.picture())
-    np.testing.assert_array_equal(recording.with_strokes([]).picture(), recording.picture())
-    for wrong in ([0, 0], [0], [1, 5]):
-        with pytest.raises(ValueError, match="at must name 2 different places below 5"):
-            recording.with_strokes(foreign, at=wrong)
 
 
 def test_the_pen_is_as_wide_as_the_size_asks_for(recording):

@@ -216,15 +216,14 @@ def test_a_framed_model_finds_a_thing_wherever_it_lies(tmp_path):
         lambda photo: photo.unlink(),
         lambda photo: photo.rename(photo.with_name("renamed.png")),
         lambda photo: photo.write_bytes(photo.read_bytes() + b" "),
-        lambda photo: shutil.copy(photo, photo.with_name("new.png")),
     ],
-    ids=["removed", "renamed", "replaced", "new"],
+    ids=["removed", "renamed", "replaced"],
 )
 def test_a_saved_gallery_notices_changed_photos(model, shop, change):
     _, gallery, kept = shop
     assert Gallery.load(kept, model).paths == gallery.paths
     change(gallery.paths[3])
-    with pytest.raises(PairError, match=r"kept.safetensors: [12] photos have changed, come or gone"):
+    with pytest.raises(PairError, match="kept.safetensors: 1 photos have changed or gone"):
         Gallery.load(kept, model)
 
 

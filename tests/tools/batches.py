@@ -2,7 +2,7 @@
 
 import torch
 
-from sbirlib.data.batches import DRAWS, Batch
+from sbirlib.data.batches import DRAWS, Batch, Epoch
 
 
 def batch_of(views, photo_ids=None, seed=0):
@@ -14,6 +14,13 @@ def batch_of(views, photo_ids=None, seed=0):
     none = sketch.new_empty(0)
     known = torch.zeros_like(ids), torch.arange(count)
     return Batch(sketch, photo, sketch_second, photo_second, ids, numbers, none, none, *known)
+
+
+def epoch_batches(data, config, *, seed, epoch, batch_size, device):
+    """All batches of an epoch, as training takes them."""
+    plan, batch_size = Epoch(data, config, seed=seed, epoch=epoch), min(batch_size, len(data.sketches))
+    steps = range(len(data.sketches) // batch_size)
+    return [plan.batch(plan.rows(step, batch_size), device) for step in steps]
 
 
 def images(*shape, seed=0):

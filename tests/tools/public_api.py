@@ -14,12 +14,12 @@ from sbirlib import (
     MSTR,
     ARNet,
     Config,
+    Epoch,
     Gallery,
     PairFolder,
     accuracy_of,
     demo_pairs,
     edge_map,
-    epoch_batches,
     evaluate,
     fit_square,
     image_grid,
@@ -89,9 +89,9 @@ def look_closer(model: ARNet) -> Tensor:
     data = load_split(PairFolder("data/MiniClothes").split("train"), config.data, 96)
     assert_type(data, LoadedSplit)
     assert_type(read_image(data.split.photos[0].path), Image.Image)
-    for batch in epoch_batches(data, config.data, seed=0, epoch=1, batch_size=16, device="cpu"):
-        assert_type(batch, Batch)
-        assert_type(model.compare(model.encode(batch), batch), dict[str, Tensor])
+    batch = Epoch(data, config.data, seed=0, epoch=1).batch(torch.arange(16), "cpu")
+    assert_type(batch, Batch)
+    assert_type(model.compare(model.encode(batch), batch), dict[str, Tensor])
     assert_type(score(np.eye(3), np.arange(3)), Scores)
     assert_type(accuracy_of(6, 10), Accuracy)
     assert_type(paired_bootstrap([[1, 2]], [[1, 1]], ["a", "b"]), Difference)
