@@ -122,10 +122,10 @@ def search_command(
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
     if frame and framed is None:
         print(printable(f"{sketch} has no plain paper around a drawing, so it was searched as it is"))
-    if gallery.skipped:
-        print(f"{gallery.skipped} photos were left out because they cannot be read")
+    if skipped := len(gallery.left_out):
+        print(f"{skipped} photos were left out because they cannot be read")
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
-    counts = {"gallery": len(gallery.paths), "skipped": gallery.skipped}
+    counts = {"gallery": len(gallery.paths), "skipped": skipped}
     _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
     return 0
 

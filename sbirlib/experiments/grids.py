@@ -48,10 +48,6 @@ def grid(name: str, base: Config) -> list[Variant]:
     if name == "losses" and not base.mstr.enabled:
         variants = {title: changes for title, changes in variants.items() if "recyc" not in title}
     elif name == "mstr":
-        fewer = (base.mstr.scales[:k] for k in range(1, len(base.mstr.scales)))
-        first = {title: variants.pop(title) for title in ("with MSTR", "without MSTR")}
-        first |= {f"scales {' '.join(map(str, scales))}": {"mstr.scales": scales} for scales in fewer}
-        variants = first | variants
         variants.pop(f"weight {base.mstr.weight}", None)
     elif name == "released":
         options = {field: value for field, value in RELEASED.items() if field != "data.pattern"}

@@ -11,30 +11,35 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax
 
-from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, finish, floats, line_style, new_axes, new_figure
+from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, floats, new_figure
 
 
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss by term and validation Acc@K by epoch, from the columns of history.csv."""
     table = pd.DataFrame(history).set_index("epoch")
-    losses = table.filter(like="loss_").drop(columns="loss_total")
+    losses = table.filter(like="loss_")
+    if losses.shape[1] > 1:
+        losses = losses.drop(columns="loss_total")
     # A term that is 0 throughout belongs to a part that the model does not have.
     losses = losses.loc[:, losses.any()].rename(columns=lambda name: name.replace("loss_", "L_"))
     found = table.filter(like="val_acc@").dropna().rename(columns=lambda name: name.replace("val_acc", "Acc"))
     figure = new_figure(9.5, 3.4)
     left, right = figure.subplots(1, 2)
     for axes, columns in ((left, losses), (right, found)):
-        for place, name in enumerate(columns):
-            axes.plot(columns[name], label=name, markersize=3, **line_style(place))
+        if columns.size:
+            sns.lineplot(columns, ax=axes, palette=PALETTE[: columns.shape[1]], markers=True, markersize=5)
     if table["best"].any():
         chosen = table.index[table["best"] == 1][-1]
         right.axvline(chosen, color=GUIDE_COLOUR, linestyle=":", label="kept as best")
-    unit = "InfoNCE (nats)" + ("; recyc: mean square" if any("recyc" in name for name in losses) else "")
+    unit = "InfoNCE (nats)" if "L_multi" in losses else "loss"
+    unit += "; recyc: mean square" if any("recyc" in name for name in losses) else ""
     left.set(title="training loss by term", xlabel="epoch", ylabel=unit, ylim=(0, None))
-    right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)")
+    right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)", ylim=(0, 101))
     for axes in (left, right):
-        axes.legend(fontsize=8, frameon=False)
-        finish(axes, whole="x", percent=axes is right)
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False)
+        axes.locator_params(axis="x", integer=True)
+        sns.despine(ax=axes)
     return figure
 
 
@@ -43,14 +48,17 @@ def interval_plot(
     points: Sequence[ArrayLike] = (), title: str = "", xlabel: str = "Acc@1 (% of queries)",
 ) -> Figure:  # fmt: skip
     """A row for each name: value, interval (NaN where there is none) and single `points`; in percent."""
-    axes = new_axes(9.0, 1.2 + 0.34 * len(names))
+    figure = new_figure(9.0, 1.2 + 0.34 * len(names))
+    axes = figure.subplots()
     places, (percent, low, high) = np.arange(len(names)), floats(percent, low, high)
     for place, values in zip(places, points, strict=False):
         axes.plot(values, np.full(np.size(values), place), "o", color=GUIDE_COLOUR, markersize=4, alpha=0.7)
     axes.errorbar(percent, places, xerr=[percent - low, high - percent], fmt="D", color=PALETTE[0], capsize=4)
     axes.set_title(title, fontsize=10, loc="left")
-    axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.5, -0.5), axisbelow=True)
-    return finish(axes, grid="x", xlabel=xlabel)
+    axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.5, -0.5), axisbelow=True, xlabel=xlabel)
+    axes.grid(axis="x", color="0.9")
+    sns.despine(ax=axes)
+    return figure
 
 
 def info_nce_example(first: np.ndarray, second: np.ndarray, temperature: float) -> Figure:

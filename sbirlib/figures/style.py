@@ -5,11 +5,9 @@ nothing rests on colour alone. Figures are made without pyplot, so they can be d
 """
 
 import io
-from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,7 +16,6 @@ from numpy.typing import ArrayLike
 
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, GUIDE_COLOUR = PALETTE[2], "0.55"
-MARKERS, LINES = "osD^vPXd<>", ("-", "--", "-.", ":")
 
 
 class ShownFigure(Figure):
@@ -39,34 +36,6 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
-
-
-def new_axes(width: float, height: float) -> Axes:
-    """The only Axes of a new figure; sizes in inches."""
-    return new_figure(width, height).subplots()
-
-
-def finish(axes: Axes, *, whole: str = "", grid: str = "", percent: bool = False, **options: Any) -> Figure:
-    """Sets `options` of axes, such as xlabel, and takes the box off them; returns their figure.
-
-    `whole` and `grid` name the side ("x", "y" or "both") that gets whole numbers or faint lines. `percent`
-    lets y go from 0 to 100 %, with room for a marker at the top.
-    """
-    axes.set(**options)
-    if whole:
-        axes.locator_params(axis=whole, integer=True)
-    if grid:
-        axes.grid(axis=grid, color="0.9")
-    if percent:
-        axes.set_ylim(0, 101)
-    sns.despine(ax=axes)
-    return axes.figure
-
-
-def line_style(place: int) -> dict[str, Any]:
-    """Colour, marker and dashes of line number `place`, as keywords of `Axes.plot`."""
-    cycles = dict(color=PALETTE, marker=MARKERS, linestyle=LINES)
-    return {name: cycle[place % len(cycle)] for name, cycle in cycles.items()}
 
 
 def floats(*values: ArrayLike) -> list[np.ndarray]:

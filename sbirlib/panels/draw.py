@@ -286,7 +286,7 @@ class DrawPage(VBox):
     def search_in(self, gallery: Gallery) -> None:
         """Searches this gallery, and names the photos that are not in it."""
         self.panel.search_in(gallery)
-        lost = f"; {gallery.skipped} more cannot be read, such as" if gallery.skipped else ""
+        lost = f"; {len(gallery.left_out)} more cannot be read, such as" if gallery.left_out else ""
         self.news.say("\n".join([f"{len(gallery.paths)} photos{lost}", *map(str, gallery.left_out[:10])]))
 
     def _work(self) -> None:

@@ -64,11 +64,6 @@ class Gallery:
         self.embeddings, self.left_out = embeddings, list(left_out)
         self.fresh = len(paths) if fresh is None else fresh
 
-    @property
-    def skipped(self) -> int:
-        """The number of photos left out."""
-        return len(self.left_out)
-
     @staticmethod
     def from_folder(
         model: Method, folder: str | Path, *, on_fault: str = "stop", kept: str | Path | None = None,
