@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -44,3 +45,23 @@ def drawn_so_far(split: Split, steps: int, size: int, fit: Fit) -> Iterator[Tens
     for sketch in tqdm(split.sketches, desc="drawing", disable=None, leave=False):
         pages = recording(sketch).partials(steps)
         yield torch.cat([fit_square(as_pixels(page)[None], size, fit) for page in pages])
+
+
+def drawn(drawing: Recording, keep: np.ndarray | None, size: int, fit: Fit) -> Tensor:
+    """What a model sees of the strokes to keep, or of all: (1, 3, size, size) uint8."""
+    return fit_square(as_pixels(drawing.picture(keep))[None], size, fit)
+
+
+def disturbed(
+    drawing: Recording, other: Recording, count: int, chance: np.random.Generator
+) -> tuple[Recording, np.ndarray]:
+    """A drawing with up to `count` strokes of another one among its own; which these are, (strokes,) bool.
+
+    Long strokes, up to a side of the picture, are chosen rather than short ones, which hardly matter.
+    """
+    count = min(count, len(other.strokes))
+    odds = np.clip([np.hypot(*np.diff(stroke, axis=0).T).sum() for stroke in other.strokes], 0.01, 1)
+    chosen = np.sort(chance.choice(len(odds), count, replace=False, p=odds / odds.sum()))
+    at = sorted(chance.choice(len(drawing.strokes) + count, count, replace=False).tolist())
+    foreign = drawing.with_strokes([other.strokes[i] for i in chosen], at)
+    return foreign, np.isin(range(len(foreign.strokes)), at)
