@@ -8,6 +8,7 @@ from sbirlib.config.fields import group, knob
 
 MethodName = Literal[
     "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly", "cmhm",
+    "nt_sbir",
 ]  # fmt: skip
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
@@ -199,3 +200,29 @@ class CMHMConfig:
     """Windows of a picture: the whole; with halves and quarters; or with 2 x 2 and 3 x 3; our own default."""
     hidden: int = knob(128, ge=1, le=65536)
     """Width of what the rows are compared by for the co-attention."""
+
+
+@group
+class NTSBIRConfig:
+    """NT-SBIR: a triplet network, then a selector of strokes, which learns from rewards."""
+
+    margin: float = knob(0.2, ge=0, le=10)
+    """Margin of the triplet losses, between Euclidean distances of unit vectors (0 to 2)."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together, as long as the encoders learn; our own default."""
+    retrieval: float = knob(0.5, gt=0, lt=1, unit="share of epochs")
+    """How long the encoders learn from complete sketches before the selector begins; our own default."""
+    keep: float = knob(0.8, gt=0, lt=1, unit="probability")
+    """How likely every stroke is kept at first; our own default."""
+    noise: int = knob(8, ge=0, le=1000)
+    """Strokes of another sketch, at most, that are added while the selector learns; our own default."""
+    sets: int = knob(4, ge=2, le=1000)
+    """Sets of strokes drawn of each sketch in a step, which are compared with each other; our own default."""
+    rate: float = knob(10.0, gt=0, le=1000)
+    """Learning rate of the selector, as a multiple of optim.lr; our own default."""
+    clip: float = knob(0.2, gt=0, lt=1)
+    """How far the ratio of the selector to the old one may pay off."""
+    entropy: float = knob(0.01, ge=0, le=10)
+    """Weight of the selector's entropy, which keeps it trying."""
+    refresh: int = knob(5, ge=1, le=100000, unit="steps")
+    """How often the old selector, which decisions are drawn from, is brought up to date; authors: 20."""

@@ -78,6 +78,7 @@ class Stage(NamedTuple):
     name: str
     share: float
     parts: Sequence[nn.Module]
+    rate: float = 1.0  # of learning, as a multiple of `optim.lr`
 
 
 class Encoder(nn.Module):
