@@ -212,17 +212,17 @@ class NTSBIRConfig:
     """Sketch and photo are flipped left-right together, as long as the encoders learn; our own default."""
     retrieval: float = knob(0.5, gt=0, lt=1, unit="share of epochs")
     """How long the encoders learn from complete sketches before the selector begins; our own default."""
-    keep: float = knob(0.8, gt=0, lt=1, unit="probability")
+    keep: float = knob(0.9, gt=0, lt=1, unit="probability")
     """How likely every stroke is kept at first; our own default."""
-    noise: int = knob(8, ge=0, le=1000)
+    noise: int = knob(12, ge=0, le=1000)
     """Strokes of another sketch, at most, that are added while the selector learns; our own default."""
     sets: int = knob(4, ge=2, le=1000)
     """Sets of strokes drawn of each sketch in a step, which are compared with each other; our own default."""
-    rate: float = knob(10.0, gt=0, le=1000)
+    rate: float = knob(6.0, gt=0, le=1000)
     """Learning rate of the selector, as a multiple of optim.lr; our own default."""
     clip: float = knob(0.2, gt=0, lt=1)
     """How far the ratio of the selector to the old one may pay off."""
-    entropy: float = knob(0.01, ge=0, le=10)
-    """Weight of the selector's entropy, which keeps it trying."""
-    refresh: int = knob(5, ge=1, le=100000, unit="steps")
+    entropy: float = knob(0.003, ge=0, le=10)
+    """Weight of the selector's entropy, which keeps it trying; our own default, authors' code: 0.01."""
+    refresh: int = knob(2, ge=1, le=100000, unit="steps")
     """How often the old selector, which decisions are drawn from, is brought up to date; authors: 20."""
