@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
+from PIL import Image, ImageChops
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -57,11 +58,19 @@ def disturbed(
 ) -> tuple[Recording, np.ndarray]:
     """A drawing with up to `count` strokes of another one among its own; which these are, (strokes,) bool.
 
-    Long strokes, up to a side of the picture, are chosen rather than short ones, which hardly matter.
+    They are drawn over it with an ordinary pen. Long ones, up to a side of the picture, are chosen rather
+    than short ones, which hardly matter.
     """
     count = min(count, len(other.strokes))
+    total = len(drawing.strokes) + count
     odds = np.clip([np.hypot(*np.diff(stroke, axis=0).T).sum() for stroke in other.strokes], 0.01, 1)
     chosen = np.sort(chance.choice(len(odds), count, replace=False, p=odds / odds.sum()))
-    at = sorted(chance.choice(len(drawing.strokes) + count, count, replace=False).tolist())
-    foreign = drawing.with_strokes([other.strokes[i] for i in chosen], at)
-    return foreign, np.isin(range(len(foreign.strokes)), at)
+    added = np.isin(range(total), chance.choice(total, count, replace=False))
+    foreign = Recording(tuple(other.strokes[i] for i in chosen), drawing.size)
+    own, theirs = iter(drawing.strokes), iter(foreign.strokes)
+
+    def render(kept: np.ndarray) -> Image.Image:
+        return ImageChops.darker(drawing.picture(kept[~added]), foreign.picture(kept[added]))
+
+    strokes = tuple(next(theirs if new else own) for new in added)
+    return Recording(strokes, drawing.size, render), added
