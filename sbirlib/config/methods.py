@@ -214,7 +214,7 @@ class NTSBIRConfig:
     """How long the encoders learn from complete sketches before the selector begins; our own default."""
     keep: float = knob(0.9, gt=0, lt=1, unit="probability")
     """How likely every stroke is kept at first; our own default."""
-    noise: int = knob(12, ge=0, le=1000)
+    noise: int = knob(4, ge=0, le=1000)
     """Strokes of another sketch, at most, that are added while the selector learns; our own default."""
     sets: int = knob(4, ge=2, le=1000)
     """Sets of strokes drawn of each sketch in a step, which are compared with each other; our own default."""
