@@ -127,7 +127,6 @@ def bench_command(
     root: Path = Path("data/MiniClothes"),
     json: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    repeats: int = 3,
 ) -> int:
     """Measure the kit beside the released recipe, and print a table.
 
@@ -135,14 +134,11 @@ def bench_command(
         part: What to measure; if none is named, all parts.
         root: Folder with trainA/, trainB/, testA/ and testB/; import needs none.
         json: Also write machine and rows to this file, after each row.
-        device: Where to train and score.
-        repeats: How often each row is measured.
+        device: Where to train.
     """
-    if repeats < 1:
-        raise InputError(f"--repeats {repeats}: measure at least once")
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         raise InputError(f"--json {json}: name a file, in a folder that exists")
     from sbirlib.bench import Bench
 
-    Bench(part or get_args(BenchPart), root, json, device, repeats)()
+    Bench(part or get_args(BenchPart), root, json, device)()
     return 0

@@ -83,8 +83,6 @@ def evaluate_command(
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
     """
-    if drawn < 0:
-        raise InputError(f"--drawn {drawn}: ask for at least one step, or leave it out")
     _check_output(json)
     scores = evaluate(
         model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn

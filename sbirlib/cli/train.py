@@ -65,7 +65,8 @@ def start_of(argv: Sequence[str]) -> Start:
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
             config = Run(out).saved_config()
-            return Start(preset, config.updated({"data.root": _found(config.data.root, out)}))
+            roots = {name: config.flat()[name] for name in ("data.root", "data.unlabelled")}
+            return Start(preset, config.updated({k: _found(v, out) for k, v in roots.items() if v}))
         config = Config.preset(preset)
         return Start(preset, config.updated({"method": method}) if method else config)
 

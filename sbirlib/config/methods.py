@@ -123,8 +123,6 @@ class SketchAAConfig:
     """Margin of the triplet loss, between Euclidean distances of unit vectors; our own default."""
     levels: tuple[PositiveInt, ...] = knob((1, 2, 4), unit="blocks", min_length=1)
     """Blocks on a side at each level, from coarse to fine; our own default."""
-    combine: Literal["sequence", "parallel"] = knob("sequence")
-    """How levels are combined: one after the other, from coarse to fine, or added up; our reading."""
     flip: float = knob(0.0, ge=0, le=1, unit="probability")
     """Sketch and photo are flipped left-right together; our own default."""
 

@@ -95,6 +95,8 @@ def _read_svg(path: Path) -> _Drawing:
     from svgelements import SVG, Close, Line, Move, Shape
     from svgelements import Path as Outline
 
+    if b"<use" in path.read_bytes():
+        raise ValueError("it has <use> elements, which may hold a billion lines; save it as plain paths")
     svg = SVG.parse(path)
     # Without a size, the library assumes one.
     if not isinstance(svg, SVG) or not (svg.viewbox or {"width", "height"} <= {*svg.values["attributes"]}):

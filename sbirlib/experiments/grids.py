@@ -59,11 +59,10 @@ def grid(name: str, base: Config) -> list[Variant]:
 def _methods(base: Config) -> list[Variant]:
     """ARNet as `base` has it, the other methods with their own defaults, a plain triplet, frozen features.
 
-    What needs more than the folder has, such as strokes, is left out with a warning.
-
     Backbone, image size, embedding size, data and optimiser are those of `base`. Each is trained for as many
     epochs as let about as many pictures through the encoders as ARNet's do. The plain triplet keeps the pool
-    and the sharing of encoders of `base`, unless B-Siamese does. Frozen features are the backbone's own.
+    and the sharing of encoders of `base`, unless B-Siamese does. Frozen features are the backbone's own. What
+    the folder has not enough for, such as strokes, or `base` refuses, is left out with a warning.
     """
     pairs = training_folder(base.data.root, base.data.pattern, base.data.sketches)
     plain = {f"model.{field}": getattr(base.model, field) for field in ("pool", "share_encoders")}
@@ -77,12 +76,16 @@ def _methods(base: Config) -> list[Variant]:
         if needs.edges:
             # Edge maps of edge maps would show every line twice.
             changes["model.photo_edges"] = not pairs.edge_maps
-        if what := needs.lacking(pairs, base.updated(changes)):
+        config = base.updated(changes)
+        model = build(config, fetch=False)
+        what = needs.lacking(pairs, config)
+        if base.optim.chunk and model.indivisible:
+            what = f"whole batches, optim.chunk 0: {model.indivisible}"
+        if what:
             warnings.warn(f"{name} is left out: it needs {what}", stacklevel=3)
             del chosen[name]
             continue
-        passes = build(base.updated(changes), fetch=False).passes
-        changes["run.epochs"] = max(1, round(pictures / passes))
+        changes["run.epochs"] = max(len(model.stages()), round(pictures / model.passes))
     known = base.model.pretrained or base.model.weights
     frozen = Variant("frozen" if known else "frozen, random weights", {}, trained=False)
     return [*(Variant(*variant) for variant in chosen.items()), frozen]

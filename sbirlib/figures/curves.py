@@ -33,7 +33,8 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         right.axvline(chosen, color=GUIDE_COLOUR, linestyle=":", label="kept as best")
     unit = "InfoNCE (nats)" if "L_multi" in losses else "loss"
     unit += "; recyc: mean square" if any("recyc" in name for name in losses) else ""
-    left.set(title="training loss by term", xlabel="epoch", ylabel=unit, ylim=(0, None))
+    left.set(title="training loss by term", xlabel="epoch", ylabel=unit)
+    left.set_ylim(min(0, left.get_ylim()[0]))  # a reward is a loss below 0
     right.set(title=history["selected_on"][0], xlabel="epoch", ylabel="Acc@K (% of queries)", ylim=(0, 101))
     for axes in (left, right):
         if axes.lines:

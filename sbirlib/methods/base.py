@@ -1,4 +1,4 @@
-"""The interface of all methods: trainer, scores, galleries, search, pictures and panels use nothing else.
+"""The interface of all methods: trainer, scores, galleries, search and panels use nothing else.
 
 A method embeds sketches and photos, and says in two parts what it minimises: `encode` turns a batch into
 rows, `compare` turns rows into loss terms. Gradient caching and several processes work on the rows, so they
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder
+from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder, read_recording
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens, block_means
 from sbirlib.methods.recordings import WAYS, recorder
@@ -61,10 +61,12 @@ class Needs(NamedTuple):
         return f"the strokes of each sketch in drawing order; {pairs.root} {found}. {WAYS}"
 
     def check(self, name: str, pairs: PairFolder, config: Config) -> None:
-        """Raises PairError for what is lacking, or for edge maps that would be made of edge maps."""
+        """Raises PairError for what is lacking or edge maps of edge maps, ImageError for damaged strokes."""
         pairs.check_edges(config.model.photo_edges)
         if what := self.lacking(pairs, config):
             raise PairError(f"method {name} needs {what}")
+        files = [s.strokes for s in pairs.split("train").sketches if self.strokes and s.strokes]
+        list(map(read_recording, files))  # or a damaged one would end the training half-way
         if self.unlabelled and not (pairs.split("train").unsketched or config.data.unlabelled):
             none = f"{pairs.root}/trainB has none, and data.unlabelled names no folder"
             wants = f"method {name} wants photos without a sketch"
@@ -86,7 +88,7 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: Backbone, embed: nn.Module, mstr: nn.Module | None = None) -> None:
         super().__init__()
-        # In the order of the data: optimisers and checkpoints count weights in it.
+        # In the order in which data pass through: optimisers and checkpoints count weights in it.
         self.backbone, self.mstr, self.embed = backbone, mstr, embed
 
     def forward(self, images: Tensor) -> Tensor:

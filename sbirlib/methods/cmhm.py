@@ -51,7 +51,7 @@ class CMHM(Method):
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:
         grids = GRIDS[self.options.windows]
-        trunk.check_blocks("cells on a side, of the finest cmhm.windows", grids[-1][0])
+        trunk.check_blocks(f"cmhm.windows = {self.options.windows}, whose cells on a side", grids[-1][0])
         return PatchEncoder(trunk, nn.Linear(trunk.width, self.embed_dim), grids)
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sbirlib.config.methods import OnTheFlyConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
-from sbirlib.layers.backbone import Backbone
+from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import PAPERS, Encoder, Needs, Stage
 from sbirlib.methods.dssa import SpatialAttention
@@ -67,17 +67,19 @@ class OnTheFly(BSiamese):
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:
         """Embeds the photos, and the partial drawings of every sketch as far as the policy."""
-        was_training, device = self.training, next(self.parameters()).device
+        encoder, was_training, device = self.sketch_encoder, self.training, next(self.parameters()).device
         self.eval()
         photos = [self.embed_photos(to_float(part, device)) for part in data.photos.split(128)]
         shown = drawn_so_far(data.split, self.options.steps, self.image_size, self.fit)
-        drawings = [self.sketch_encoder.pooled(to_float(pages, device)) for pages in shown]
+        drawings = [encoder.pooled(encoder.backbone(to_float(pages, device))) for pages in shown]
         self.photos, self.drawings = torch.cat(photos), torch.stack(drawings)
         self.photo_index = data.photo_index.to(device)
         self.train(was_training)
 
     def after_step(self) -> None:
         """The old policy follows."""
+        if self.stage != "policy":
+            self.old.n_averaged.zero_()  # so that it is copied: the policy's layer is still the encoder's
         self.old.update_parameters(self.policy)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -126,13 +128,13 @@ class PooledEncoder(Encoder):
         super().__init__(backbone, embed)
         self.attention = SpatialAttention(backbone.width)
 
-    def pooled(self, images: Tensor) -> Tensor:
-        """(b, 3, s, s) in [0, 1] -> what is embedded (b, d), or (b, cells * d) of a grid."""
-        return self.backbone.pooled(self.attention(self.backbone(images).patches))
+    def pooled(self, tokens: Tokens) -> Tensor:
+        """Tokens of the backbone -> what is embedded (b, d), or (b, cells * d) of a grid."""
+        return self.backbone.pooled(self.attention(tokens.patches))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, s, s) in [0, 1] -> embeddings (b, e), of any length."""
-        return self.embed(self.pooled(images))
+    def embedding(self, tokens: Tokens) -> Tensor:
+        """Tokens of the backbone -> embeddings (b, e), of any length."""
+        return self.embed(self.pooled(tokens))
 
 
 class Policy(nn.Module):

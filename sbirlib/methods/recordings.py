@@ -39,8 +39,9 @@ def recording(sketch: Sketch) -> Recording:
 def drawn_so_far(split: Split, steps: int, size: int, fit: Fit) -> Iterator[Tensor]:
     """For each sketch what a model sees after so many equal shares of its strokes.
 
-    (steps, 3, size, size) uint8; the last is the sketch itself. Raises as `recording` does.
+    (steps, 3, size, size) uint8; the last has all strokes, drawn with a pen where a stroke file lies beside
+    a picture. Raises as `recording` does, before anything is drawn.
     """
-    for sketch in tqdm(split.sketches, desc="drawing", disable=None, leave=False):
-        pages = recording(sketch).partials(steps)
+    for found in tqdm(list(map(recording, split.sketches)), desc="drawing", disable=None, leave=False):
+        pages = found.partials(steps)
         yield torch.cat([fit_square(as_pixels(page)[None], size, fit) for page in pages])

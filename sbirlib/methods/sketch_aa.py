@@ -14,8 +14,7 @@ class SketchAA(BSiamese):
 
     Abstraction is the point: inside a block there is nothing but the mean. From the paper's abstract are the
     hierarchy from coarse to fine and the means; it has three ways to combine the levels and does not say
-    which, so both of ours, the layers, the triplet loss (that of B-Siamese) and every default are the kit's
-    own.
+    which, so ours, the layers, the triplet loss (that of B-Siamese) and every default are the kit's own.
     """
 
     name = "sketch_aa"
@@ -30,19 +29,19 @@ class SketchAA(BSiamese):
 class Hierarchy(nn.Module):
     """Patch tokens (b, n, d) of a square grid -> (b, e), through `levels` of block means.
 
-    The means of a level, side by side, go through a linear layer of its own. In sequence a gated recurrent
-    unit sees one level after the other and hands on its state; in parallel the levels are added up.
+    The means of a level, side by side, go through a linear layer of its own. A gated recurrent unit sees one
+    level after the other and hands on its state.
     """
 
     def __init__(self, dim: int, embed_dim: int, settings: SketchAAConfig) -> None:
         super().__init__()
         self.levels = settings.levels
         self.layers = nn.ModuleList(nn.Linear(dim * side**2, embed_dim) for side in self.levels)
-        self.step = nn.GRUCell(embed_dim, embed_dim) if settings.combine == "sequence" else None
+        self.step = nn.GRUCell(embed_dim, embed_dim)
 
     def forward(self, patches: Tensor) -> Tensor:
         means = [rearrange(block_means(patches, side), "b k d -> b (k d)") for side in self.levels]
         state, *finer = (layer(level) for layer, level in zip(self.layers, means, strict=True))
         for level in finer:
-            state = state + level if self.step is None else self.step(level, state)
+            state = self.step(level, state)
         return state

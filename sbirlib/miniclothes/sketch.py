@@ -156,9 +156,8 @@ class _Page:
     def finish(self, size: int, counts: Sequence[int] = ()) -> list[Image.Image]:
         """The picture, or those after so many strokes each, on paper of the same tooth."""
         papers = self.after | {len(self.strokes): self.paper}
-        grain, tooth = self.designer.grain, np.float32(1)
-        if grain:
-            tooth = 1 - grain * self.rng.random((size, size), dtype=np.float32) ** 2
+        grain = self.designer.grain
+        tooth = 1 - grain * self.rng.random((size, size), dtype=np.float32) ** 2 if grain else 1
         pictures = []
         for count in counts or [len(self.strokes)]:
             ink = 255.0 - np.asarray(papers[count].reduce(OVERSAMPLING), dtype=np.float32)

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from sbirlib.data import strokes as pen
 from sbirlib.data.images import EXTENSIONS, as_pixels, read_image
+from sbirlib.data.recordings import RECORDINGS
 from sbirlib.data.strokes import SIZE, Stroke, frame_strokes, render_strokes
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures.photos import retrieval_card
@@ -97,7 +98,9 @@ class DrawPanel(Panel):
         self.clear_button = self._button("Clear", "an empty canvas", self.clear)
         look = {"layout": Layout(width="auto")}
         self.eraser = ToggleButton(description="Eraser", tooltip="rubs out what is under the pen", **look)
-        self.upload = FileUpload(accept=",".join(EXTENSIONS), tooltip="searches with a picture file", **look)
+        self.upload = FileUpload(
+            accept=",".join((*EXTENSIONS, *RECORDINGS)), tooltip="searches a file", **look
+        )
         super().__init__()
         buttons = [self.undo_button, self.clear_button, self.eraser, self.upload]
         if sample is not None:
@@ -246,7 +249,7 @@ class DrawPanel(Panel):
             return
         [file], self.upload.value = self.upload.value, ()  # emptied, so that the same file can come again
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "upload"
+            path = Path(folder, "upload").with_suffix(Path(file["name"]).suffix)
             path.write_bytes(file["content"])
             try:
                 self.load(path, file["name"])

@@ -157,5 +157,5 @@ def evaluate(
     if wants_bf16(precision, device):
         protocol += "; embedded in bf16"
     with forward_in(precision, model):
-        scores = score_split(model, data, device=device, protocol=protocol)
-        return scores._replace(drawn=drawn_ranks(model, data, drawn, device=device) if drawn else None)
+        ranks = drawn_ranks(model, data, drawn, device=device) if drawn > 0 else None
+        return score_split(model, data, device=device, protocol=protocol)._replace(drawn=ranks)

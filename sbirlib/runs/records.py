@@ -104,8 +104,7 @@ def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str,
     if model.needs.unlabelled:
         files["without_sketch"] = sum(len(split.photos) for split in data if not split.sketches)
     return result | {
-        "sketch_backbone_sha256": fingerprint(model.sketch_encoder.backbone),
-        "photo_backbone_sha256": fingerprint(model.photo_encoder.backbone),
+        "backbone_sha256": fingerprint(model.sketch_encoder.backbone),
         "seed": config.run.seed, "data": files, "versions": versions(), "code": code_state(),
     }  # fmt: skip
 

@@ -25,7 +25,7 @@ from sbirlib.runs.records import sha256
 TRAINER, CHECKSUMS = "trainer.pt", "checksums.json"
 KEPT = 2  # the newest, and one to fall back on if that is damaged
 # Settings of where, how fast and what to watch, which do not change what is learnt.
-FREE = ("data.root", "run.device", "run.eval_batch", "run.save_minutes", "run.tracker")
+FREE = ("data.root", "data.unlabelled", "run.device", "run.eval_batch", "run.save_minutes", "run.tracker")
 
 
 class CheckpointWarning(UserWarning):

@@ -69,11 +69,8 @@ _Lists = dict[tuple[str, str], set[str]]
 def list_folder(folder: Path) -> Listing:
     """Lists what is not hidden; links are not followed. Raises SourceError for a file, such as an archive."""
     if folder.is_file():
-        way = "If it is an archive, unpack it with a program for its kind, and import the folder"
-        if folder.suffix.lower() == ".zip":
-            command = f"python -m zipfile -e {shlex.quote(str(folder))} FOLDER"
-            way = f"Unpack it with `{command}`, and import FOLDER"
-        raise SourceError(f"{folder}: is not a folder. {way}")
+        way = f"`python -m zipfile -e {shlex.quote(str(folder))} FOLDER`, any other archive with its program"
+        raise SourceError(f"{folder}: is not a folder. Unpack a .zip with {way}, and import FOLDER")
     files, faults, folders = [], [], [folder]
     while folders:
         for path in list_visible(folders.pop()):

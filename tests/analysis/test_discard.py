@@ -184,3 +184,11 @@ def test_a_method_without_unit_vectors_is_refused(siamese, data, monkeypatch):
     monkeypatch.setattr(METHODS["b_siamese"], "vectors", False)
     with pytest.raises(InputError, match="unit vectors, which method b_siamese does not make"):
         discard_curve(siamese, data)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].vectors])
+def test_a_whole_picture_is_embedded_as_the_method_does(name, tiny):
+    model = build(tiny.updated({"method": name, "sketch_aa.levels": (1, 2), "model.pool": "cls"})).eval()
+    images = torch.rand(2, 3, model.image_size, model.image_size)
+    with torch.no_grad():
+        torch.testing.assert_close(embed_whole(model.photo_encoder, images), model.embed_photos(images))

@@ -59,7 +59,7 @@ def recipe_of(preset, pairs, **changes):
 def test_every_part_by_the_command(small, once, uncollected, pairs, tmp_path, monkeypatch, capsys):
     """All but `import`: a new process takes seconds to start."""
     out = tmp_path / "rows.json"
-    words = ["--root", str(pairs.root), "--json", str(out), "--repeats", "1"]
+    words = ["--root", str(pairs.root), "--json", str(out)]
     parts = [part for part in get_args(BenchPart) if part != "import"]
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "--part", *parts, *words, "--device", "cpu"]) == 0
@@ -127,7 +127,6 @@ def test_importing_needs_no_data(stubbed):
         (["--part", "step", "--root", "nowhere"], "nowhere: no such folder"),
         (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: name a file, in a folder that exists"),
         (["--json", "."], "--json .: name a file, in a folder that exists"),
-        (["--repeats", "0"], "--repeats 0: measure at least once"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_measured(words, message, pairs, capsys, monkeypatch):

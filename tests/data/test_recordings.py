@@ -141,6 +141,7 @@ def test_a_damaged_json_is_named_with_what_is_wrong_and_needed(tmp_path, drawing
     ("", "no element found"),
     (SVG.format('width="9" height="9"', "")[:-4], "unclosed token"),
     ("<html/>", "it has no <svg> with a size"),
+    (SVG.format('viewBox="0 0 9 9"', '<use href="#a"/>'), "it has <use> elements"),
     (SVG.format("", f'<path d="M0 0L5 5" {BLACK}/>'), "it has no <svg> with a size"),
     (SVG.format('width="0" height="9"', f'<path d="M0 0L5 5" {BLACK}/>'), "size: 0: .* greater than"),
     (SVG.format('width="9" height="9"', '<path d="M0 0L5 5"/>'), "strokes: .* at least 1 item"),

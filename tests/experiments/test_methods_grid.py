@@ -161,3 +161,10 @@ def test_a_method_that_needs_what_the_folder_lacks_is_left_out(base, clothes, tm
         names = [variant.name for variant in grid("methods", base)]
     without = [name for name in METHODS if not METHODS[name].needs.strokes]
     assert names == [*without, "plain triplet", RANDOM]
+
+
+def test_a_method_that_needs_whole_batches_is_left_out_of_chunks(base):
+    with pytest.warns(UserWarning, match="cmhm is left out: it needs whole batches"):
+        names = [variant.name for variant in grid("methods", base.updated({"optim.chunk": 2}))]
+    assert "cmhm" not in names
+    assert "eups" in names

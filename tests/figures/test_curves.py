@@ -1,10 +1,12 @@
 """Curves of runs: what is drawn is what was handed over."""
 
+import math
+
 import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from sbirlib.figures.curves import interval_plot
+from sbirlib.figures.curves import interval_plot, training_curves
 from sbirlib.figures.photos import image_grid
 
 
@@ -27,3 +29,14 @@ def test_a_dollar_in_a_name_is_a_dollar(ending, tmp_path):
             figure.savefig(tmp_path / f"a.{ending}")
             if ending == "svg":
                 assert all(f">{name}</text>" in (tmp_path / "a.svg").read_text() for name in names)
+
+
+def test_a_reward_below_0_and_a_run_with_one_term_and_no_search_are_drawn_whole():
+    rows = {"epoch": [1, 2], "loss_total": [1.0, -0.5], "best": [0, 0], "selected_on": ["nothing"] * 2}
+    rows |= {"val_acc@1": [math.nan] * 2}
+    for history in (rows, rows | {"loss_policy": [0.2, -0.5], "loss_triplet": [0.8, 0.0]}):
+        left = training_curves(history).axes[0]
+        low, high = left.get_ylim()
+        assert low < -0.5
+        assert high > 0.2
+        assert left.get_ylabel() == "loss"

@@ -144,10 +144,13 @@ def test_evaluation_in_bf16_is_near_that_in_fp32(pairs, model):
 
 
 def test_evaluation_computes_in_the_precision_asked_for(pairs, model, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        retrieval, "score_split", lambda *given, **options: seen.append(torch.is_autocast_enabled("cpu"))
-    )
+    seen, real = [], retrieval.score_split
+
+    def noted(*given, **options):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return real(*given, **options)
+
+    monkeypatch.setattr(retrieval, "score_split", noted)
     for precision in ("fp32", "bf16"):
         evaluate(model, pairs, "test", precision=precision)
     assert seen == [False, True]

@@ -202,6 +202,6 @@ def test_everything_learns():
 
 
 def test_windows_finer_than_the_grid_are_refused():
-    words = r"of the finest cmhm\.windows = 3: the map of 'resnet18' has 2 x 2 tokens; choose 1 to 2"
+    words = r"cmhm\.windows = 14, whose cells on a side = 3: the map of 'resnet18' has 2 x 2 tokens"
     with pytest.raises(BackboneError, match=words):
         CMHM("resnet18", image_size=64, options=CMHMConfig(windows=14))

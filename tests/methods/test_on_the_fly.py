@@ -178,3 +178,16 @@ def test_sketches_and_photos_begin_alike_and_have_a_last_layer_each(options):
     assert (sketch.attention[0].weight is photo.attention[0].weight) == shared
     assert photo.backbone.edges == options.get("photo_edges", False)
     torch.testing.assert_close(model.policy(torch.zeros(1, 128)).stddev, torch.full((1, 8), 0.3))
+
+
+def test_while_the_encoders_learn_the_old_policy_is_the_new_one():
+    model = OnTheFly("sbir_mini", image_size=48, embed_dim=8, pool="mean")
+    model.stage = "retrieval"
+    for _ in range(model.options.refresh + 1):
+        with torch.no_grad():
+            model.sketch_encoder.embed.weight.add_(1.0)
+        model.after_step()
+        torch.testing.assert_close(model.old.module.state_dict(), model.policy.state_dict())
+    model.stage = "policy"
+    model.after_step()
+    torch.testing.assert_close(model.old.module.state_dict(), model.policy.state_dict())

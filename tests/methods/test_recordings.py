@@ -8,7 +8,7 @@ import pytest
 
 from sbirlib import Config, PairFolder, read_image
 from sbirlib.data.splits import PairError
-from sbirlib.errors import InputError
+from sbirlib.errors import ImageError, InputError
 from sbirlib.methods.base import Needs
 from sbirlib.methods.recordings import recorder, recording
 
@@ -80,3 +80,20 @@ def test_a_method_that_needs_strokes_refuses_a_folder_without(folder, pairs):
         needs.check("any", PairFolder(folder), config)
     first.with_suffix(".json").write_text(DRAWING)
     needs.check("any", PairFolder(folder), config)
+
+
+def test_damaged_strokes_are_found_before_a_training(folder):
+    for sketch in PairFolder(folder).split("train").sketches:
+        sketch.path.with_suffix(".json").write_text(DRAWING)
+    pairs = PairFolder(folder)
+    Needs(strokes=True).check("any", pairs, Config())
+    damaged = pairs.split("train").sketches[3].strokes
+    damaged.write_text("{broken")
+    with pytest.raises(ImageError, match=f"{damaged.name}: is no drawing"):
+        Needs(strokes=True).check("any", pairs, Config())
+
+
+def test_a_json_of_something_else_is_passed_over(folder):
+    before = PairFolder(folder).split("train")
+    (folder / "trainA" / "annotations.json").write_text("{}")
+    assert PairFolder(folder).split("train") == before

@@ -1,4 +1,4 @@
-"""SketchAA: block means as a slow loop, both ways to combine levels, and what no level can see."""
+"""SketchAA: block means as a slow loop, how levels are combined, and what no level can see."""
 
 from itertools import product
 
@@ -50,12 +50,11 @@ def test_the_first_level_is_the_mean_of_all_tokens_and_of_all_equal_blocks():
         torch.testing.assert_close(block_means(patches, blocks).mean(dim=1), whole)
 
 
-@pytest.mark.parametrize("combine", ["sequence", "parallel"])
-def test_inside_a_block_tokens_may_change_places(combine):
+def test_inside_a_block_tokens_may_change_places():
     patches = images(3, 16, 6)
     blocks = rearrange(patches, "b (h p w q) d -> b h w (p q) d", h=2, p=2, w=2, q=2)
     turned = rearrange(blocks.flip(3), "b h w (p q) d -> b (h p w q) d", p=2, q=2)
-    coarse, fine = hierarchy(levels=(1, 2), combine=combine), hierarchy(levels=(1, 2, 4), combine=combine)
+    coarse, fine = hierarchy(levels=(1, 2)), hierarchy(levels=(1, 2, 4))
     torch.testing.assert_close(coarse(turned), coarse(patches))
     assert (fine(turned) - fine(patches)).abs().max() > 0.01
     # But which block a token is in does matter.
@@ -64,23 +63,19 @@ def test_inside_a_block_tokens_may_change_places(combine):
 
 def test_levels_are_combined_as_written_out():
     patches = images(3, 25, 6)
-    for combine in ("sequence", "parallel"):
-        layers = hierarchy(levels=(1, 2, 3), combine=combine)
-        state, *finer = (
-            layer(block_means(patches, side).flatten(1))
-            for layer, side in zip(layers.layers, (1, 2, 3), strict=True)
-        )
-        for level in finer:
-            if combine == "parallel":
-                state = state + level
-                continue
-            step = layers.step
-            reset, keep, new = (level @ step.weight_ih.T + step.bias_ih).chunk(3, dim=1)
-            reset_by, keep_by, new_by = (state @ step.weight_hh.T + step.bias_hh).chunk(3, dim=1)
-            new = torch.tanh(new + torch.sigmoid(reset + reset_by) * new_by)
-            keep = torch.sigmoid(keep + keep_by)
-            state = keep * state + (1 - keep) * new
-        torch.testing.assert_close(layers(patches), state)
+    layers = hierarchy(levels=(1, 2, 3))
+    state, *finer = (
+        layer(block_means(patches, side).flatten(1))
+        for layer, side in zip(layers.layers, (1, 2, 3), strict=True)
+    )
+    for level in finer:
+        step = layers.step
+        reset, keep, new = (level @ step.weight_ih.T + step.bias_ih).chunk(3, dim=1)
+        reset_by, keep_by, new_by = (state @ step.weight_hh.T + step.bias_hh).chunk(3, dim=1)
+        new = torch.tanh(new + torch.sigmoid(reset + reset_by) * new_by)
+        keep = torch.sigmoid(keep + keep_by)
+        state = keep * state + (1 - keep) * new
+    torch.testing.assert_close(layers(patches), state)
 
 
 def test_the_triplet_is_a_loop_over_rows_with_a_negative_of_another_photo():
@@ -99,10 +94,9 @@ def test_the_triplet_is_a_loop_over_rows_with_a_negative_of_another_photo():
     assert model.compare({"sketch": sketches[:2], "photo": photos[:2]}, alone)["total"] == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"options": SketchAAConfig(combine="parallel")}])
 @pytest.mark.parametrize("shared", [True, False], ids=["one encoder", "two encoders"])
-def test_every_parameter_learns_from_unit_rows(options, shared):
-    model, batch = model_of(share_encoders=shared, **options), batch_of(images(4, 6, 3, 48, 48))
+def test_every_parameter_learns_from_unit_rows(shared):
+    model, batch = model_of(share_encoders=shared), batch_of(images(4, 6, 3, 48, 48))
     assert all(torch.allclose(row.norm(dim=1), torch.ones(6)) for row in model.encode(batch).values())
     loss_of(model, batch).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

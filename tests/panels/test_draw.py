@@ -305,8 +305,9 @@ def test_saved_strokes_are_read_back_as_the_same_drawing(panel, tmp_path):
         np.testing.assert_allclose(stroke * 320, drawn.points)
     np.testing.assert_array_equal(found.picture(), panel._sheets[-1].page())
     panel.clear()
-    panel.load(path)
+    choose_file(panel, "drawing.json", path.read_bytes())
     assert (panel.query < 128).any()
+    assert ".json" in panel.upload.accept
 
 
 def test_an_upload_that_cannot_be_framed_is_told(panel, tmp_path):

@@ -21,7 +21,7 @@ def test_a_run_is_told_on_one_page(run, tiny):
     assert "loss.temperature" not in text  # the paper's
     start = yaml.safe_load((run / "start.yaml").read_text())
     for value in (
-        start["photo_backbone_sha256"],
+        start["backbone_sha256"],
         start["data"]["sha256"],
         start["versions"]["torch"],
         start["code"],

@@ -140,16 +140,14 @@ CASES = [
         claim(100_000),
         "sketch.png: claims to have more than 64 million",
     ),
-    download("zip", "a.zip", b"PK", "a.zip: is not a folder. Unpack it with `python -m zipfile -e"),
+    download("zip", "a.zip", b"PK", "a.zip: is not a folder. Unpack a .zip with `python -m zipfile -e"),
     download(
         "zip whose name is a command",
         "$(touch owned).zip",
         b"PK",
-        r"Unpack it with `python -m zipfile -e '\S+/\$\(touch owned\).zip' FOLDER`, and import FOLDER",
+        r"Unpack a .zip with `python -m zipfile -e '\S+/\$\(touch owned\).zip' FOLDER`",
     ),
-    download(
-        "archive of another format", "a.rar", b"Rar!\x1a", "a.rar: is not a folder. If it is an archive"
-    ),
+    download("archive of another format", "a.rar", b"Rar!\x1a", "a.rar: is not a folder. Unpack a .zip with"),
     download("empty file", "a.7z", b"", "a.7z: is not a folder"),
     download(
         "pickle of coordinates",

@@ -91,21 +91,14 @@ def test_an_import_may_go_into_the_folder_itself_and_archives_beside_the_picture
     assert report.left_out == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("x y.zip", r"Unpack it with `python -m zipfile -e '\S+/x y.zip' FOLDER`, and import FOLDER"),
-        ("X.ZIP", r"Unpack it with `python -m zipfile -e \S+/X.ZIP FOLDER`, and import FOLDER"),
-        ("x.tar.gz", "If it is an archive, unpack it with a program for its kind, and import the folder"),
-        ("x.7z", "If it is an archive, unpack it with a program"),
-        ("x.rar", "If it is an archive, unpack it with a program"),
-        ("ChairV2_Coordinate", "If it is an archive, unpack it with a program"),
-    ],
-)
+@pytest.mark.parametrize("name", ["x.zip", "X.ZIP", "x.tar.gz", "ChairV2_Coordinate"])
 @pytest.mark.parametrize("source", ["clothesv1", "qmulv1"])
-def test_a_file_is_no_folder_and_says_how_to_unpack_it(source, name, words, tmp_path):
+def test_a_file_is_no_folder_and_says_how_to_unpack_it(source, name, tmp_path):
     (tmp_path / name).write_bytes(b"PK\x03\x04")
-    with pytest.raises(SourceError, match=rf"/{name}: is not a folder. {words}"):
+    words = (
+        rf"Unpack a .zip with `python -m zipfile -e \S+/{name} FOLDER`, any other archive with its program"
+    )
+    with pytest.raises(SourceError, match=rf"/{name}: is not a folder. {words}, and import FOLDER"):
         import_dataset(source, tmp_path / name, tmp_path / "out", "chairs" if source == "qmulv1" else None)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
