@@ -298,11 +298,11 @@ def test_the_summary_has_every_variant_with_counts_interval_difference_and_proto
     )
 
 
-def test_every_change_of_every_grid_fits_the_presets():
+def test_every_change_of_every_grid_fits_the_presets(pairs):
     for preset, name in itertools.product(("mini_full", "full"), GRIDS):
         if (preset, name) == ("full", "methods"):
             continue  # asking seven large models takes long, and `lite` is tried elsewhere
-        base = Config.preset(preset)
+        base = Config.preset(preset).updated({"data.root": str(pairs.root)})
         variants = [variant for variant in grid(name, base) if variant.trained]
         assert len({variant.name for variant in variants}) == len(variants)
         configs = [base.updated(variant.changes) for variant in variants]
