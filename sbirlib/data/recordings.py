@@ -76,8 +76,8 @@ def read_recording(path: Path) -> Recording:
     svg = path.suffix.lower() == ".svg"
     try:
         drawing = _read_svg(path) if svg else _Drawing.model_validate_json(path.read_bytes())
-    except MemoryError:
-        raise  # which says nothing about the file
+    except (MemoryError, ImportError):
+        raise  # which say nothing about the file
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}; a readable stroke file is needed") from None
     except Exception as error:  # parsers raise almost anything over a damaged file

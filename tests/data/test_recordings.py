@@ -1,6 +1,7 @@
 """Strokes in drawing order: read from files, drawn in part, and found beside the sketches of a folder."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,10 @@ def test_the_released_pattern_knows_pictures_only(folder):
     split = PairFolder(folder, pattern="one_character").split("train")
     assert [sketch.path.name for sketch in split.sketches] == ["a_1.png", "c_3.png"]
     assert [path.name for path in split.overlooked] == ["b_02.json"]
+
+
+def test_a_missing_package_is_not_blamed_on_the_drawing(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.svg", SVG.format('viewBox="0 0 9 9"', f'<path d="M0 0L5 5" {BLACK}/>'))
+    monkeypatch.setitem(sys.modules, "svgelements", None)
+    with pytest.raises(ImportError, match="svgelements"):
+        read_recording(path)
