@@ -44,5 +44,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(map(printable, f"error: {error}".split("\n"))), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; what was written stays", file=sys.stderr)
+        print("stopped; what was finished stays", file=sys.stderr)
         return 130

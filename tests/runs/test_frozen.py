@@ -8,7 +8,6 @@ import timm
 import torch
 
 from sbirlib import ARNet
-from sbirlib.cli.app import main
 from sbirlib.layers.backbone import Backbone, BackboneError
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.model import load_frozen
@@ -41,45 +40,29 @@ def tower(tmp_path_factory):
     return path
 
 
-def test_a_frozen_backbone_is_scored_like_any_model(tower, pairs, capsys):
+def test_a_frozen_backbone_is_scored_like_any_model(tower, pairs):
     model = load_frozen("vit_tiny_patch16_224", weights=tower)
     images = torch.rand(2, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(model.embed_sketches(images), model.embed_photos(images))
         own = model.photo_encoder.backbone.encoder((images - 0.5) / 0.5)
         torch.testing.assert_close(model.photo_encoder(images), own)
-    assert "frozen" in evaluate(model, pairs).protocol
-    assert (
-        main(
-            [
-                "evaluate",
-                "--frozen",
-                "vit_tiny_patch16_224",
-                "--weights",
-                str(tower),
-                "--data.root",
-                str(pairs.root),
-            ]
-        )
-        == 0
-    )
-    assert (
-        f"backbone vit_tiny_patch16_224, frozen, file {tower}: nothing was trained" in capsys.readouterr().out
-    )
+    told = f"backbone vit_tiny_patch16_224, frozen, file {tower}: nothing was trained"
+    assert told in evaluate(model, pairs).protocol
 
 
-def test_a_frozen_backbone_that_cannot_be_had(pairs, capsys):
-    for words, message in (
-        (["--frozen", "vit_tiny_patch16_224"], "published weights of 'vit_tiny_patch16_224'"),
-        (["--frozen", "vit_tinny"], "unknown backbone 'vit_tinny'"),
-        (["--frozen", "resnet18.foo"], "'resnet18' has no weights tagged 'foo'; it has: a1_in1k"),
-        (["--frozen", "sbir_mini"], "'sbir_mini' has no published weights"),
-        (["--frozen", "resnet18", "--run", "x"], "found both"),
-        (["--run", "x", "--weights", "y"], "--weights goes with --frozen"),
-        ([], "found none"),
-    ):
-        assert main(["evaluate", *words, "--data.root", str(pairs.root)]) == 2
-        assert message in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_tiny_patch16_224", "published weights of 'vit_tiny_patch16_224'"),
+        ("vit_tinny", "unknown backbone 'vit_tinny'"),
+        ("resnet18.foo", "'resnet18' has no weights tagged 'foo'; it has: a1_in1k"),
+        ("sbir_mini", "'sbir_mini' has no published weights"),
+    ],
+)
+def test_a_frozen_backbone_that_cannot_be_had(name, message):
+    with pytest.raises(BackboneError, match=message):
+        load_frozen(name)
 
 
 def test_a_backbone_that_pools_to_another_width_is_scored_frozen_but_not_recycled(tmp_path):

@@ -358,7 +358,7 @@ def test_an_import_goes_into_a_new_or_empty_folder_only(tmp_path):
     ("error", "code", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "cannot be written (No space left on device)"),
-        (KeyboardInterrupt(), 130, "stopped; nothing was written"),
+        (KeyboardInterrupt(), 130, "stopped; what was finished stays"),
     ],
 )
 @pytest.mark.parametrize("before", [False, True])

@@ -140,8 +140,9 @@ def checkpoint(kind, make, words):
 
     def build(bench):
         make(bench.root / "model.pth", bench.mark)
-        frozen = ["--frozen", "resnet18", "--weights", f"{bench.root}/model.pth"]
-        return ["evaluate", *frozen, "--data.root", str(bench.data())]
+        start = ["--model.backbone", "resnet18", "--model.weights", f"{bench.root}/model.pth"]
+        data = ["--data.root", str(bench.data()), "--data.val_fraction", "0"]
+        return ["train", *start, *data, "--out", f"{bench.root}/out"]
 
     return Case(kind, build, 2, words)
 
