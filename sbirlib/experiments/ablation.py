@@ -22,7 +22,6 @@ from sbirlib.data.drawings import training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, read_row, write_tables
 from sbirlib.experiments.grids import Variant
-from sbirlib.experiments.published import dataset_of
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval import embed, evaluate, score_all
 from sbirlib.runs import Run
@@ -161,7 +160,7 @@ def _score(job: _Job, model: Method, seconds: float, unlabelled: int | None = No
         score |= {f"acc@{k}": a.percent, f"hits@{k}": a.hits, f"low@{k}": a.low, f"high@{k}": a.high}
     score |= {"queries": len(scores.ranks), "gallery": scores.gallery, "median_rank": scores.median_rank}
     score |= {"mrr": scores.mrr, "seconds": seconds, "ms_query": _milliseconds(model, loaded)}
-    score |= {"dataset": dataset_of(data.root), "protocol": scores.protocol}
+    score["protocol"] = scores.protocol
     if unlabelled is not None:
         score["unlabelled"] = unlabelled
     sketches, photos, ranks = list(scores.sketches), list(scores.photos), scores.ranks.tolist()

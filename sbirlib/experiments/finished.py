@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.errors import InputError, printable
-from sbirlib.experiments.published import PublishedResult, results
 from sbirlib.methods import METHODS
 from sbirlib.retrieval.intervals import Difference, bootstrap_accuracy, paired_bootstrap
 from sbirlib.retrieval.scores import KS
@@ -95,7 +94,7 @@ def write_tables(out: str | Path) -> None:
 
 
 def summary(out: str | Path) -> str:
-    """A row per variant: Acc@1/5/10 over its runs with intervals, what it takes, and what was published.
+    """A row per variant: Acc@1/5/10 over its runs with intervals, and what it takes.
 
     Below it, the difference of each variant to the first.
     """
@@ -108,9 +107,6 @@ def summary(out: str | Path) -> str:
     table = pd.DataFrame(map(_line, variants.values()), index=names).dropna(axis=1, how="all")
     lines += table.to_string(na_rep="-").splitlines()
     lines.append("in percent, with 95 % intervals over runs and photos; minutes of training of a run")
-    if "published" in table:
-        what = "Acc@1/5/10 of that method on these data; not comparable: other backbone, queries, protocol"
-        lines.append(f"published: {what}")
     for name in dict.fromkeys(row.config.get("method", "") for row in rows):
         if name in METHODS and "reconstruction" in METHODS[name].paper.source:
             lines.append(f"{name}: {METHODS[name].paper.source}")
@@ -134,19 +130,7 @@ def _line(runs: Sequence[RunScore]) -> dict[str, Any]:
     for name, key, share in (("minutes", "seconds", 60), ("ms a query", "ms_query", 1)):
         values = [run.score[key] / share for run in runs if run.score.get(key)]
         cells[name] = f"{np.mean(values):.1f}" if values else None
-    if found := _published(runs[0]):
-        printed = ("-" if math.isnan(value) else f"{value:.1f}" for value in found[3:6])
-        cells["published"] = "/".join(printed)
     return cells
-
-
-def _published(row: RunScore) -> PublishedResult | None:
-    """What was published of a variant that is called as its method is; others change something."""
-    if row.variant != row.config.get("method"):
-        return None
-    kit = f"{row.variant} with mstr" if row.config.get("mstr", {}).get("enabled") else row.variant
-    dataset = row.score.get("dataset", "")
-    return next((found for found in results() if (found.dataset, found.kit) == (dataset, kit)), None)
 
 
 def read_row(path: Path) -> RunScore:

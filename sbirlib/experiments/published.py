@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sbirlib.data.folders import record_of
 from sbirlib.errors import InputError
 
-# What imports call the data sets of the tables.
-SOURCES = {"qmulv1-chairs": "ChairV1", "qmulv1-shoes": "ShoeV1", "qmulv1-handbags": "HandbagV1"}
 FOLDER = Path(__file__).resolve().parent / "papers"
 
 
@@ -35,13 +32,6 @@ def results(dataset: str | None = None) -> list[PublishedResult]:
     rows = _rows("results.csv", {} if dataset is None else {"dataset": dataset})
     rows = rows.fillna({"queries": 0, "kit": ""}).astype({"queries": int})
     return [PublishedResult(*row) for row in rows.itertuples(index=False)]
-
-
-def dataset_of(root: str | Path) -> str:
-    """The data set of a folder as the tables call it, by the record of its import or its name; else empty."""
-    known = {row.dataset.lower(): row.dataset for row in results()} | SOURCES
-    names = (str(record_of(Path(root)).get("source", "")), Path(root).resolve().name.replace("-", ""))
-    return next((known[name.lower()] for name in names if name.lower() in known), "")
 
 
 def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Any:

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import shutil
 
 import numpy as np
@@ -109,26 +108,6 @@ def test_frozen_features_are_those_of_the_configuration(base, pairs, tmp_path):
     assert row.ranks == true_ranks((sketches @ photos.T).numpy(), data.photo_index.numpy()).tolist()
     assert "backbone sbir_mini, frozen, from scratch: nothing was trained" in row.score["protocol"]
     assert (row.seed, row.score["seconds"]) == (-1, 0)
-
-
-@pytest.mark.parametrize("recycling", [False, True])
-def test_what_was_published_of_a_method_stands_beside_it(recycling, tmp_path):
-    variants = {"arnet": "arnet", "b_siamese": "b_siamese", "plain triplet": "b_siamese"}
-    row = {"seed": 0, "sketches": ["a", "b"], "photos": ["a", "b"], "ranks": [1, 2], "tested": "0"}
-    row["score"] = {"acc@1": 50, "hits@1": 1, "queries": 2, "protocol": "", "dataset": "ClothesV1"}
-    for place, (name, method) in enumerate(variants.items()):
-        own = {"mstr": {"enabled": recycling}} if method == "arnet" else {}
-        config = {"method": method, "data": {"root": "x"}} | own
-        folder = tmp_path / "runs" / str(place)
-        folder.mkdir(parents=True)
-        text = json.dumps(row | {"variant": name, "place": place, "config": config})
-        (folder / "result.json").write_text(text)
-    table = {found.method: found for found in results("ClothesV1")}
-    own = table["ARNet+MSTR" if recycling else "ARNet basic"]
-    text = summary(tmp_path)
-    assert shown(text, "arnet")[-1] == f"{own.acc1:.1f}/{own.acc5:.1f}/{own.acc10:.1f}"
-    assert shown(text, "plain triplet")[-1] == "-"
-    assert text.count("not comparable: other backbone, queries, protocol") == 1
 
 
 def test_what_a_table_calls_a_method_is_a_method_or_one_to_come():

@@ -1,12 +1,9 @@
 """The papers' numbers, as their repository gives them."""
 
-import json
-
 import numpy as np
 import pytest
 
-from sbirlib.data.folders import RECORD
-from sbirlib.experiments.published import dataset_of, results, training_curve
+from sbirlib.experiments.published import results, training_curve
 
 
 def test_published_numbers():
@@ -34,23 +31,6 @@ def test_qmul_v1_and_people(dataset, queries, people, best, methods):
     hits = np.array([row.acc1 for row in table.values()]) * queries / 100
     np.testing.assert_allclose(hits, hits.round(), atol=0.01)
     assert all(row.queries == 0 for row in results("ChairV2"))  # the ARNet paper prints none
-
-
-def test_a_folder_is_known_by_its_record_or_its_name(tmp_path, monkeypatch):
-    for folder, source, expected in (
-        ("chairs", "qmulv1-chairs", "ChairV1"),
-        ("imported", "clothesv1", "ClothesV1"),
-        ("Shoe-V2", "", "ShoeV2"),
-        ("ShoeV2", "qmulv1-handbags", "HandbagV1"),
-        ("MiniClothes", "", ""),
-    ):
-        place = tmp_path / folder
-        place.mkdir()
-        if source:
-            (place / RECORD).write_text(json.dumps({"source": source}))
-        assert dataset_of(place) == expected
-    monkeypatch.chdir(tmp_path / "ShoeV2")
-    assert dataset_of(".") == "HandbagV1"
 
 
 def test_what_is_not_published_is_refused_with_what_is():
