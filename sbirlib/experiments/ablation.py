@@ -63,17 +63,11 @@ def ablate(
     variant with another configuration, and what `train` does. A training that diverges is passed over, and
     named in a TrainingError at the end.
     """
-    jobs = [
-        _Job(name, place, seed, base.updated({**changes, "run.seed": seed}), Path(out))
-        for place, (name, changes, trained) in enumerate(variants)
-        for seed in seeds
-        if trained
-    ]
-    jobs += [
-        _Job(name, LAST, UNTRAINED, base.updated(changes), Path(out))
-        for name, changes, trained in variants
-        if not trained
-    ]
+    jobs = []
+    for place, (name, changes, trained) in enumerate(variants):
+        for seed in seeds if trained else [UNTRAINED]:
+            config = base.updated({**changes, "run.seed": seed} if trained else changes)
+            jobs.append(_Job(name, place if trained else LAST, seed, config, Path(out)))
     jobs.sort(key=lambda job: job.seed)  # a table of all variants comes early
     _check(jobs, {variant.name: variant.changes for variant in variants})
     diverged = []
@@ -115,7 +109,6 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         if different := differing_settings([found, now]):
             changed = "; ".join(f"{name} {old}, now {new}" for name, (old, new) in different.items())
             raise InputError(f"{path.parent} was trained with another configuration ({changed}); {ways}")
-    models = {}
     for name, config in by_name.items():
         if unused := changes[name].keys() - config.flat():
             raise ConfigError(f"{name}: method {config.method} has no {', '.join(sorted(unused))}")
@@ -125,9 +118,6 @@ def _check(jobs: Sequence[_Job], changes: dict[str, dict[str, Any]]) -> None:
         pairs = training_folder(config.data.root, config.data.pattern, config.data.sketches)
         pairs.split("test")
         METHODS[config.method].needs.check(config.method, pairs, config)
-        used = {"data": None, "optim": config.optim.chunk, "run": config.run.epochs}
-        models[repr(config.to_dict() | used)] = config
-    for config in models.values():
         model = build(config, fetch=False)
         check_exactness(model, config, processes=1)
         stage_ends(model.stages(), config.run.epochs)

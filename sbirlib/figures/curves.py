@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax
 
-from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, floats, new_figure
+from sbirlib.figures.style import GUIDE_COLOUR, PALETTE, new_figure
 
 
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
@@ -51,7 +51,8 @@ def interval_plot(
     """A row for each name: value, interval (NaN where there is none) and single `points`; in percent."""
     figure = new_figure(9.0, 1.2 + 0.34 * len(names))
     axes = figure.subplots()
-    places, (percent, low, high) = np.arange(len(names)), floats(percent, low, high)
+    places = np.arange(len(names))
+    percent, low, high = (np.asarray(values, dtype=float) for values in (percent, low, high))
     for place, values in zip(places, points, strict=False):
         axes.plot(values, np.full(np.size(values), place), "o", color=GUIDE_COLOUR, markersize=4, alpha=0.7)
     axes.errorbar(percent, places, xerr=[percent - low, high - percent], fmt="D", color=PALETTE[0], capsize=4)

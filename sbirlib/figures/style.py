@@ -6,13 +6,11 @@ nothing rests on colour alone. Figures are made without pyplot, so they can be d
 
 import io
 
-import numpy as np
 import seaborn as sns
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from numpy.typing import ArrayLike
 
 PALETTE = sns.color_palette("colorblind")
 TRUE_COLOUR, GUIDE_COLOUR = PALETTE[2], "0.55"
@@ -38,20 +36,15 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     return figure
 
 
-def floats(*values: ArrayLike) -> list[np.ndarray]:
-    """Each of the sequences as an array of floats."""
-    return [np.asarray(value, dtype=float) for value in values]
-
-
-def png_bytes(figure: Figure, dpi: int = 100) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
 
 
-def message(text: str, *, width: float = 9.5, height: float = 1.6) -> Figure:
-    """Text on an empty page, where there is nothing to plot yet; sizes in inches."""
-    figure = new_figure(width, height)
+def message(text: str) -> Figure:
+    """Text on an empty page, where there is nothing to plot yet."""
+    figure = new_figure(9.5, 1.6)
     figure.text(0.5, 0.5, text, ha="center", va="center", color="0.35", fontsize=12)
     return figure

@@ -9,10 +9,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from sbirlib.figures.photos import new_page, place_pictures
-from sbirlib.figures.style import floats
 
-# Seaborn's colour maps: light, so that the picture shows through, where there is little; dark where much.
-AMOUNT, SIGNED = "rocket_r", "vlag"
+# Seaborn's colour map: light, so that the picture shows through, where there is little; dark where much.
+AMOUNT = "rocket_r"
 CELL_ALPHA = 0.62
 MOST_COLUMNS = 6
 GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look
@@ -20,14 +19,14 @@ GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look
 
 def token_overlay(
     image: ArrayLike, maps: Sequence[ArrayLike], titles: Sequence[str], *,
-    query: tuple[int, int] | None = None, heading: str = "", label: str = "attention (share of 1)",
+    query: tuple[int, int] | None = None, heading: str = "",
 ) -> Figure:  # fmt: skip
     """A picture (h, w, 3) uint8, then each map (rows, columns) of its patches as cells over the grey picture.
 
-    One colour scale serves all maps; it begins at 0, or is centred on 0 where a value is below. `label`
-    names the values and their unit; `query` (row, column) of the first map's grid is framed in the picture.
+    One colour scale from 0 serves all maps of attention, as shares of 1; `query` (row, column) of the first
+    map's grid is framed in the picture.
     """
-    image, maps = np.asarray(image), floats(*maps)
+    image, maps = np.asarray(image), [np.asarray(values, dtype=float) for values in maps]
     grey = (image @ np.array(GREY))[..., None].repeat(3, axis=2).astype(np.uint8)
     pictures, side, gap, head, top, below = [image, *[grey] * len(maps)], 1.65, 0.12, 0.28, 0.35, 0.75
     columns, rows = min(MOST_COLUMNS, len(pictures)), math.ceil(len(pictures) / MOST_COLUMNS)
@@ -44,13 +43,12 @@ def token_overlay(
         for colour, thick in (("white", 4.5), ("black", 2)):  # black in white is seen on any ground
             frame = dict(fill=False, edgecolor=colour, linewidth=thick)
             axes.add_patch(Rectangle(corner, across, down, **frame))
-    low, most = min(map(np.min, maps)), max(np.abs(values).max() for values in maps) or 1.0
-    look = dict(vmin=-most, cmap=SIGNED) if low < 0 else dict(vmin=0, cmap=AMOUNT)
+    look = dict(vmin=0, vmax=max(map(np.max, maps)) or 1.0, cmap=AMOUNT)
     for ground, values in zip(axes.images[1:], maps, strict=True):
         place = dict(extent=ground.get_extent(), aspect="auto")
-        shown = axes.imshow(values, vmax=most, alpha=CELL_ALPHA, interpolation="nearest", **place, **look)
+        shown = axes.imshow(values, alpha=CELL_ALPHA, interpolation="nearest", **place, **look)
     bar = figure.add_axes((0.5 - 1.5 / width, 0.52 / height, 3 / width, 0.11 / height))
-    figure.colorbar(shown, cax=bar, orientation="horizontal", label=label)
+    figure.colorbar(shown, cax=bar, orientation="horizontal", label="attention (share of 1)")
     return figure
 
 

@@ -104,9 +104,6 @@ class DrawPanel(Panel):
         super().__init__()
         buttons = [self.undo_button, self.clear_button, self.eraser, self.upload]
         if sample is not None:
-            hint = "searches with a sample sketch"
-            self.sample_button = self._button("Sample", hint, lambda: self.load(sample))
-            buttons.append(self.sample_button)
             self.load(sample)
         self._listen()
         tools = HBox(buttons).add_class("sbir-tools")

@@ -39,14 +39,6 @@ def test_each_map_lies_as_translucent_cells_over_the_grey_picture_on_one_scale()
     assert bar.get_xlabel() == "attention (share of 1)"
 
 
-def test_values_below_zero_are_centred_on_it():
-    *_, cells, bar = overlaid(PICTURE, [GRID, -3 * GRID], ["one", "two"], label="share (%)")
-    reach = 3 * GRID.max()
-    assert [image.get_clim() for image in cells] == [(-reach, reach)] * 2
-    assert cells[0].get_cmap().name == "vlag"
-    assert bar.get_xlabel() == "share (%)"
-
-
 def test_a_map_of_zeros_has_a_scale():
     *_, [cells], _ = overlaid(PICTURE, [np.zeros((2, 2))], ["none"])
     low, high = cells.get_clim()

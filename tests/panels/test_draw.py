@@ -217,7 +217,7 @@ def test_a_damaged_picture_is_refused_by_its_name(panel, sample):
     assert panel.hits == []
 
 
-def test_the_sample_is_there_from_the_start_and_comes_back_by_its_button(gallery, sample):
+def test_the_sample_is_there_from_the_start_and_comes_back_by_undo(gallery, sample):
     panel = DrawPanel(gallery, k=4, sample=sample)
     assert np.array_equal(panel.query, frame_picture(read_image(sample)))
     first = panel.hits
@@ -225,7 +225,8 @@ def test_the_sample_is_there_from_the_start_and_comes_back_by_its_button(gallery
     panel.clear()
     panel.stroke(SLEEVE)
     assert panel.hits != first
-    panel.sample_button.click()
+    panel.undo()
+    panel.undo()
     assert panel.hits == first
     with pytest.raises(ImageError, match="no such file"):
         DrawPanel(gallery, sample="not_there.png")
