@@ -1,37 +1,21 @@
 """Published tables and training curves, to stand beside a run of one's own."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sbirlib.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent / "papers"
 
 
-class PublishedResult(NamedTuple):
-    """One row of a table; Acc@1, Acc@5, Acc@10 in percent, NaN where none is given; 0 queries: not stated.
+def results(dataset: str | None = None) -> Any:
+    """What was published on ClothesV1, ChairV2, ShoeV2 (the ARNet paper), ShoeV1, ChairV1, HandbagV1, or all.
 
-    `kit` is the kit's name of the method, if it has it: `arnet`, or `arnet with mstr`.
+    A table of method, venue and acc1, acc5, acc10 in percent, NaN where none is given, and the number of
+    queries, NA where it is not stated; `kit` is the kit's name of the method, if it has it. Raises InputError
+    for other data. `papers/README.md` says where each was printed.
     """
-
-    dataset: str
-    method: str
-    venue: str
-    acc1: float
-    acc5: float
-    acc10: float
-    queries: int = 0
-    kit: str = ""
-
-
-def results(dataset: str | None = None) -> list[PublishedResult]:
-    """The table of ClothesV1, ChairV2, ShoeV2 (of the ARNet paper), ShoeV1, ChairV1 or HandbagV1.
-
-    None gives all. Raises InputError for another. `papers/README.md` says where each was printed.
-    """
-    rows = _rows("results.csv", {} if dataset is None else {"dataset": dataset})
-    rows = rows.fillna({"queries": 0, "kit": ""}).astype({"queries": int})
-    return [PublishedResult(*row) for row in rows.itertuples(index=False)]
+    return _rows("results.csv", {} if dataset is None else {"dataset": dataset})
 
 
 def training_curve(dataset: str, method: str = "ARNet+MSTR") -> Any:
@@ -47,7 +31,7 @@ def _rows(name: str, wanted: dict[str, str]) -> Any:
     """The rows of a file with these values, as a table. Raises InputError if there is none."""
     import pandas as pd  # slow to import
 
-    rows = pd.read_csv(FOLDER / name)
+    rows = pd.read_csv(FOLDER / name, dtype={"queries": "Int64"})
     chosen = rows[(rows[list(wanted)] == list(wanted.values())).all(axis=1)]
     if len(chosen):
         return chosen.reset_index(drop=True)

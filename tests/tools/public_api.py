@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 import torch
@@ -100,5 +100,5 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(wardrobe(), Wardrobe)
     assert_type(demo_pairs(), PairFolder)
     assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
-    assert_type(published.results("ChairV2")[0].queries, int)
+    assert_type(published.results("ChairV2"), Any)
     return edge_map(fit_square(data.photos / 255, 96, "pad"))
