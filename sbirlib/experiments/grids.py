@@ -100,8 +100,7 @@ def vary(settings: Sequence[str]) -> list[Variant]:
     for setting in settings:
         field, sign, text = setting.partition("=")
         try:
-            # Number by number: YAML takes 1e-3, which Python writes, for a word.
-            values = [_number(value) for value in yaml.safe_load(f"[{text}]")]
+            values = yaml.safe_load(f"[{text}]")
         except yaml.YAMLError:
             values = []
         if not sign or not values:
@@ -112,13 +111,6 @@ def vary(settings: Sequence[str]) -> list[Variant]:
     changes = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     names = (" ".join(f"{field}={_word(value)}" for field, value in one.items()) for one in changes)
     return [Variant(*variant) for variant in zip(names, changes, strict=True)]
-
-
-def _number(value: Any) -> Any:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _word(value: Any) -> str:
