@@ -12,7 +12,6 @@ from sbirlib.config.methods import GROUPS
 from sbirlib.data.pairs import PairFolder
 from sbirlib.errors import InputError
 from sbirlib.layers.weights import LICENCE, PACKAGES, find_package, pretrained_config
-from sbirlib.methods.base import Needs
 from sbirlib.methods.catalogue import METHODS
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.sources.importing import Category, Source, import_dataset
@@ -80,14 +79,13 @@ def data_command(
 def methods_command() -> int:
     """List the methods: paper, needs beyond pairs, own settings, loss terms, source of the formulas."""
     for method in METHODS.values():
-        paper, usual = method.paper, Needs()._asdict()
-        needs = [f"{key} {value}" for key, value in method.needs._asdict().items() if value != usual[key]]
+        paper, needs = method.paper, [name for name, wanted in method.needs._asdict().items() if wanted]
         settings = Config.from_dict({"method": method.name})
         groups = tuple(f"{group}." for group in GROUPS[settings.method])
         own = [knob.name for knob in knobs(settings) if knob.name.startswith(groups)]
         print(f"{method.name}: {paper.title}\n  {paper.authors}, {paper.venue}, {paper.link}")
         rows = {
-            "needs": ", ".join(needs).replace("_", " ").replace(" True", "") or "pairs only",
+            "needs": ", ".join(needs).replace("_", " ") or "pairs only",
             "settings": ", ".join(own),
             "loss terms": ", ".join(method.terms),
             "formulas from": paper.source,

@@ -30,28 +30,16 @@ class Start(NamedTuple):
     config: Config
 
 
-@dataclasses.dataclass(frozen=True)
-class Flags:
-    """Base of the classes that `flags_of` makes."""
-
-    def config(self) -> Config:
-        """The configuration that the flags describe."""
-        return Config(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-
-
 def flags_of(config: Config) -> Any:
-    """A dataclass with a field for the method and for each group that it uses, filled from `config`."""
+    """A dataclass with a field for the method and for each group that it uses, filled from `config`.
+
+    `Config(**vars(flags))` is the configuration that such flags describe.
+    """
     told = arg(help="Which paper's method: `python -m sbirlib methods` describes them.")
     kinds: dict[str, Any] = {"method": Annotated[MethodName, told]}
     kinds |= {name: type(getattr(config, name)) for name in config.groups}
     fields = [(name, kind, dataclasses.field(default=getattr(config, name))) for name, kind in kinds.items()]
-    return dataclasses.make_dataclass("Flags", fields, bases=(Flags,), frozen=True)()
-
-
-def taking(command: Callable[..., int], flags: Any) -> Callable[..., int]:
-    """The command, its parameter `config` of the type of these flags, which is only known at run time."""
-    command.__annotations__["config"] = Annotated[type(flags), arg(name="")]
-    return command
+    return dataclasses.make_dataclass("Flags", fields, frozen=True)()
 
 
 def start_of(argv: Sequence[str]) -> Start:
@@ -90,9 +78,12 @@ def train_from(start: Start) -> Callable[..., int]:
     base = flags_of(start.config)
 
     def train_command(
-        out: Path, config: Flags = base, preset: str = start.preset, overwrite: bool = False,
+        out: Path,
+        config: Annotated[type(base), arg(name="")] = base,  # type: ignore[valid-type]  # known at run time
+        preset: str = start.preset,
+        overwrite: bool = False,
         resume: bool = False,
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Train a model on the train split of a folder.
 
         Args:
@@ -104,7 +95,7 @@ def train_from(start: Start) -> Callable[..., int]:
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had never stopped.
         """
-        interrupted, stop, settings = False, Stop(), config.config()
+        interrupted, stop, settings = False, Stop(), Config(**vars(config))
         # A scheduler ends the job with SIGTERM: save a checkpoint.
         with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
             root = settings.data.root
@@ -129,7 +120,7 @@ def train_from(start: Start) -> Callable[..., int]:
             _tell(f"stopped; {again if Run(out).checkpoints else 'there is no checkpoint to go on from'}")
         return 130 if interrupted else 0
 
-    return taking(train_command, base)
+    return train_command
 
 
 def _tell(what: object) -> None:
@@ -153,7 +144,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
 
     def ablate_command(
         out: Path,
-        config: Flags = base,
+        config: Annotated[type(base), arg(name="")] = base,  # type: ignore[valid-type]  # known at run time
         preset: str = start.preset,
         grid: grids.GridName | None = None,
         vary: tuple[str, ...] = (),
@@ -169,7 +160,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
         """
-        settings = config.config()
+        settings = Config(**vars(config))
         variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
         if (grid and vary) or not variants:
             raise InputError("name either --grid or --vary")
@@ -186,7 +177,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         print(finished.summary(out))
         return 0
 
-    return taking(ablate_command, base)
+    return ablate_command
 
 
 def compare_command(

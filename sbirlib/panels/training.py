@@ -139,16 +139,13 @@ class TrainPanel(Panel):
         """
         if self._thread is None or (self.error is not None and not self.running):
             self.start()
-        shown, running = 0, True
-        while running:
+        while self.running:
             try:
                 self._thread.join(timeout=0.2)
             except KeyboardInterrupt:
                 self.stop()
-            running = self.running
-            for record in self.records[shown:]:
-                print(record, flush=True)
-                shown += 1
+        for record in self.records:
+            print(record, flush=True)
         if self.error is not None:
             raise self.error
         return self.folder
