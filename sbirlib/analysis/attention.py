@@ -171,18 +171,13 @@ def recycling_variance(model: Method, data: LoadedSplit) -> dict[str, Recycling]
 
     Raises InputError as `recycled_tokens`.
     """
-    result = {}
-    for name, (encoder, pixels) in domains(model, data).items():
+    model.eval()
+    result, encoders = {}, {"sketch": model.sketch_encoder, "photo": model.photo_encoder}
+    for (name, encoder), pixels in zip(encoders.items(), (data.sketches, data.photos), strict=True):
         tokens = (recycled_tokens(encoder, images) for images in batches(model, pixels, 64))
         sides = zip(*(map(similarity_variance, part) for part in tokens), strict=True)
         result[name] = Recycling(*(torch.cat(side).mean().item() for side in sides))
     return result
-
-
-def domains(model: Method, data: LoadedSplit) -> dict[str, tuple[Encoder, Tensor]]:
-    """The encoder, in eval mode, and the pixels (n, 3, s, s) uint8 of "sketch" and "photo"."""
-    model.eval()
-    return {"sketch": (model.sketch_encoder, data.sketches), "photo": (model.photo_encoder, data.photos)}
 
 
 def batches(model: Method, pixels: Tensor, size: int) -> Iterator[Tensor]:

@@ -90,10 +90,11 @@ def earliest_place(encoder: Encoder) -> Where:
     return "input" if hasattr(encoder.backbone.encoder, "patch_drop") else "output"
 
 
-def check_vectors(model: Method, what: str) -> None:
-    """Raises InputError for a method whose rows are not unit vectors, which `what` needs."""
+def check_vectors(model: Method) -> None:
+    """Raises InputError for a method whose rows are not unit vectors."""
     if not model.vectors:
-        raise InputError(f"{what} needs pictures as unit vectors, which method {model.name} does not make")
+        needs = "discarding tokens needs pictures as unit vectors"
+        raise InputError(f"{needs}, which method {model.name} does not make")
 
 
 @torch.inference_mode()
@@ -106,10 +107,10 @@ def discard_curve(
     `rule`, `where` and `recycle` as in `token_scores` and `embed_kept`. Raises InputError as these do, and
     for a method whose rows are not unit vectors.
     """
-    check_vectors(model, "discarding tokens")
-    (encoder, pixels), (photo_encoder, photos) = inside.domains(model, data).values()
-    whole = partial(embed_whole, photo_encoder, recycle=recycle)
-    gallery = embed(whole, photos, device=next(model.parameters()).device, what="photos")
+    check_vectors(model)
+    encoder, pixels = model.eval().sketch_encoder, data.sketches
+    whole = partial(embed_whole, model.photo_encoder, recycle=recycle)
+    gallery = embed(whole, data.photos, device=next(model.parameters()).device, what="photos")
     parts = enumerate(inside.batches(model, pixels, batch))
     scores = torch.cat([token_scores(encoder, images, rule, seed=seed + i) for i, images in parts])
     ranks, kept = [], []

@@ -170,8 +170,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
                 seed = "not trained" if row.seed == finished.UNTRAINED else f"seed {row.seed}"
                 print(
                     f"{printable(row.variant)}, {seed}: Acc@1 {row.score['acc@1']:.1f} % "
-                    f"({row.score['hits@1']}/{row.score['queries']})"
-                    f"{', TEST SET chose the epoch' if row.score['protocol'].count('CHOSEN ON') else ''}",
+                    f"({row.score['hits@1']}/{row.score['queries']}){finished.warning([row])}",
                     flush=True,
                 )
         print(finished.summary(out))
@@ -192,10 +191,8 @@ def compare_command(
         k: Acc@k is compared.
     """
     print(f"Acc@{k} of {second!r} less that of {first!r}: {finished.compare(out, first, second, k)}")
-    for protocol in dict.fromkeys(
-        row.score["protocol"]
-        for row in finished.read_rows(out)
-        if {row.variant, f"{row.variant}@{row.seed}"} & {first, second}
-    ):
+    rows = finished.read_rows(out)
+    chosen = finished.pick(rows, first) + finished.pick(rows, second)
+    for protocol in dict.fromkeys(row.score["protocol"] for row in chosen):
         print(printable(protocol))
     return 0

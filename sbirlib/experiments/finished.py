@@ -59,7 +59,7 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
     if k < 1:
         raise InputError(f"k = {k}: Acc@k needs a k of at least 1")
     rows = read_rows(out)
-    one, two = _pick(rows, first), _pick(rows, second)
+    one, two = pick(rows, first), pick(rows, second)
     seeds = [{row.seed for row in chosen} for chosen in (one, two)]
     if {UNTRAINED} in seeds:
         # What was not trained has no seed, and stands beside every run of the other.
@@ -84,7 +84,7 @@ def write_tables(out: str | Path) -> None:
     write_csv(out / TABLE, [{"variant": row.variant, "seed": row.seed} | row.score for row in rows])
     variants = _by_variant(rows)
     figure = interval_plot(
-        [f"{printable(name)} ({len(runs)}){_warning(runs)}" for name, runs in variants.items()],
+        [f"{printable(name)} ({len(runs)}){warning(runs)}" for name, runs in variants.items()],
         *zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True),
         points=[[run.score["acc@1"] for run in runs] for runs in variants.values()],
         title="variant (runs); dots: single runs; bars: 95 % intervals over runs and photos",
@@ -103,7 +103,7 @@ def summary(out: str | Path) -> str:
     rows = read_rows(out)
     variants = _by_variant(rows)
     first, lines = rows[0].variant, []
-    names = [f"{printable(name)}{_warning(runs)}" for name, runs in variants.items()]
+    names = [f"{printable(name)}{warning(runs)}" for name, runs in variants.items()]
     table = pd.DataFrame(map(_line, variants.values()), index=names).dropna(axis=1, how="all")
     lines += table.to_string(na_rep="-").splitlines()
     lines.append("in percent, with 95 % intervals over runs and photos; minutes of training of a run")
@@ -145,7 +145,7 @@ def read_row(path: Path) -> RunScore:
         raise InputError(f"{path} cannot be read ({why}); remove it, and its run is done again") from None
 
 
-def _warning(runs: Sequence[RunScore]) -> str:
+def warning(runs: Sequence[RunScore]) -> str:
     """What every table and figure must say: the test set chose, or a method lacked photos that it wants."""
     lacking = " (no unlabelled)" if any(run.score.get("unlabelled") == 0 for run in runs) else ""
     chosen = any("CHOSEN ON" in run.score["protocol"] for run in runs)
@@ -165,7 +165,8 @@ def _shared(runs: Sequence[RunScore]) -> tuple[np.ndarray, list[str]]:
     return ranks, [photo_of[name] for name in names]
 
 
-def _pick(rows: Sequence[RunScore], name: str) -> list[RunScore]:
+def pick(rows: Sequence[RunScore], name: str) -> list[RunScore]:
+    """The runs of a variant, or the one that is called variant@seed. Raises InputError if there is none."""
     chosen = [row for row in rows if name in (row.variant, f"{row.variant}@{row.seed}")]
     if not chosen:
         known = ", ".join(dict.fromkeys(row.variant for row in rows))

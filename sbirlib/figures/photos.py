@@ -84,7 +84,7 @@ def retrieval_strip(
 
 def retrieval_card(
     sketch: ArrayLike, results: Sequence[ArrayLike], titles: Sequence[str], *,
-    true_place: int | None = None, heading: str = "", columns: int = 5, title: str = "query sketch",
+    true_place: int | None = None, heading: str = "", columns: int = 5,
 ) -> Figure:  # fmt: skip
     """One query: the sketch, large, beside its results in rows of `columns`, the true photo framed.
 
@@ -94,7 +94,7 @@ def retrieval_card(
     high = max(math.ceil(len(results) / columns) * (side + head), large + head)
     figure, axes = new_page(large + columns * (side + gap) + 3 * gap, top + high + gap)
     axes.text(gap, 0.1, heading, ha="left", va="top", fontsize=11)
-    place_pictures(axes, [sketch], [title], gap, top + head, large, gap=gap, frames={0: QUERY_FRAME})
+    place_pictures(axes, [sketch], ["query sketch"], gap, top + head, large, gap=gap, frames={0: QUERY_FRAME})
     grid = dict(gap=gap, head=head, columns=columns, frames={true_place: TRUE_FRAME})
     place_pictures(axes, results, titles, large + 2 * gap, top + head, side, **grid)
     return figure

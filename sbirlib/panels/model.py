@@ -149,7 +149,7 @@ class TokenDiscardExplorer(Panel):
     """One query with a part of its patch tokens discarded, and what the search finds with the rest."""
 
     def __init__(self, model: Method, data: LoadedSplit, *, k: int = 8) -> None:
-        discard.check_vectors(model, "discarding tokens")
+        discard.check_vectors(model)
         self.encoder, self.data, self.k = model.eval().sketch_encoder, data, k
         self.device = next(model.parameters()).device
         self.photos = embed(model.embed_photos, data.photos, device=self.device, what="photos")
@@ -184,5 +184,6 @@ class TokenDiscardExplorer(Panel):
         sketch, *photos = map(as_picture, (self.data.sketches[row], *self.data.photos[found]))
         titles = [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)]
         place = found.index(true) if true in found else None
-        seen, title = without_patches(sketch, kept), f"query sketch: {kept.sum()} of {kept.size} patch tokens"
-        return retrieval_card(seen, photos, titles, true_place=place, heading=heading, title=title)
+        return retrieval_card(
+            without_patches(sketch, kept), photos, titles, true_place=place, heading=heading
+        )
