@@ -20,7 +20,7 @@ from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.search import best_matches, embed
+from sbirlib.retrieval.search import embed, score_all
 from sbirlib.runs.atomic import replacing_file
 
 BATCH = 128  # photos that are decoded and embedded at a time
@@ -125,6 +125,8 @@ class Gallery:
         Exact; photos that match equally well come in the order of `paths`. Raises InputError for k < 1 and
         for a sketch whose embedding is not a number.
         """
+        if k < 1:
+            raise InputError(f"k = {k}: ask for at least one photo")
         if not isinstance(sketch, Tensor):
             sketch = read_pixels(sketch).float() / 255
         device = next(self.model.parameters()).device
@@ -134,9 +136,9 @@ class Gallery:
             query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
         if not query.isfinite().all():
             raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
-        found = best_matches(self.model.score, query, self.embeddings, k)
-        best = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
-        return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
+        scores = score_all(self.model.score, query, self.embeddings)[0]
+        best = scores.argsort(descending=True, stable=True)[:k].tolist()
+        return [Hit(rank, self.paths[row], float(scores[row])) for rank, row in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
