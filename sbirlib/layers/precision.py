@@ -1,11 +1,9 @@
-"""Which number format and which attention kernel are fast on a device."""
+"""Which number format is fast on a device."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
-from torch import nn
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -20,34 +18,12 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     return device.type == "cpu" and (_cpu_has("avx512_bf16") or _cpu_has("amx_bf16"))
 
 
-def choose_attention(model: nn.Module, device: torch.device, bf16: bool) -> list[Any]:
-    """Takes timm's attention layers off the fused kernel where the plain one, the same maths, is faster.
-
-    On CPUs with bf16 but no matrix unit (AMX), torch's fused kernel is slower in bf16, as measured, than two
-    products with a softmax between them. Returns the layers that this changed, of whatever class.
-    """
-    slow = bf16 and device.type == "cpu" and not _cpu_has("amx_bf16")
-    changed: list[Any] = [layer for layer in model.modules() if slow and getattr(layer, "fused_attn", False)]
-    for layer in changed:
-        layer.fused_attn = False
-    return changed
-
-
-@contextmanager
-def forward_in(precision: Precision, model: nn.Module) -> Iterator[None]:
-    """Runs forward passes of `model` in this precision, on its device; embeddings stay close, not equal."""
-    device = next(model.parameters()).device
-    if not wants_bf16(precision, device):
-        # Without autocast, even a disabled one: not every torch has it on every device.
-        yield
-        return
-    changed = choose_attention(model, device, bf16=True)
-    try:
-        with torch.autocast(device.type, torch.bfloat16):
-            yield
-    finally:
-        for layer in changed:
-            layer.fused_attn = True
+def forward_in(precision: Precision, device: torch.device) -> AbstractContextManager:
+    """Runs forward passes on `device` in this precision; embeddings stay close, not equal."""
+    if wants_bf16(precision, device):
+        return torch.autocast(device.type, torch.bfloat16)
+    # Without autocast, even a disabled one: not every torch has it on every device.
+    return nullcontext()
 
 
 def _cpu_has(feature: str) -> bool:

@@ -156,6 +156,6 @@ def evaluate(
     device = next(model.parameters()).device
     if wants_bf16(precision, device):
         protocol += "; embedded in bf16"
-    with forward_in(precision, model):
+    with forward_in(precision, device):
         ranks = drawn_ranks(model, data, drawn, device=device) if drawn > 0 else None
         return score_split(model, data, device=device, protocol=protocol)._replace(drawn=ranks)

@@ -8,7 +8,7 @@ from tools.trainers import trainer_of
 
 from sbirlib import evaluate
 from sbirlib.config.config import OptimConfig
-from sbirlib.layers.precision import choose_attention, forward_in, wants_bf16
+from sbirlib.layers.precision import forward_in, wants_bf16
 from sbirlib.methods.arnet import ARNet
 from sbirlib.retrieval import scores as retrieval
 from sbirlib.training.setup import make_optimizer
@@ -48,10 +48,6 @@ def model(request):
     return ARNet(**MODELS[request.param]).eval()
 
 
-def fused(model):
-    return {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
-
-
 @pytest.mark.parametrize(
     ("features", "expected"),
     [((), False), (("avx512_f",), False), (("avx512_bf16",), True), (("amx_bf16",), True)],
@@ -68,70 +64,21 @@ def test_a_torch_that_cannot_tell_means_fp32(monkeypatch):
     assert wants_bf16("auto", CPU) is False
 
 
-@pytest.mark.parametrize(
-    ("features", "bf16", "expected"),
-    [
-        (("avx512_bf16",), True, False),
-        (("avx512_bf16",), False, True),
-        (("avx512_bf16", "amx_bf16"), True, True),
-    ],
-)
-def test_plain_attention_where_the_fused_kernel_is_slow(processor, model, features, bf16, expected):
-    processor(*features)
-    choose_attention(model, CPU, bf16)
-    assert fused(model) == {expected}
-
-
-def test_a_kernel_that_timm_leaves_off_stays_off(processor):
-    processor()
-    swin = ARNet(backbone="swin_tiny_patch4_window7_224", image_size=224, pool="own").eval()
-    before = [module.fused_attn for module in swin.modules() if hasattr(module, "fused_attn")]
-    assert before
-    assert not any(before)
-    choose_attention(swin, CPU, bf16=False)
-    with forward_in("fp32", swin):
-        assert fused(swin) == {False}
-    assert fused(swin) == {False}
-
-
-def test_both_kernels_give_the_same_embeddings(processor, model):
-    processor("avx512_bf16")
-    images = torch.rand(3, 3, model.image_size, model.image_size)
-    with torch.no_grad():
-        expected = model.photo_encoder(images)
-        choose_attention(model, CPU, bf16=True)
-        found = model.photo_encoder(images)
-    assert fused(model) == {False}
-    assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
-
-
 def test_bf16_embeddings_are_within_a_hundredth(processor, model):
     processor("avx512_bf16")
     images = torch.rand(3, 3, model.image_size, model.image_size)
     with torch.no_grad():
         expected = model.photo_encoder(images)
-        with forward_in("bf16", model):
+        with forward_in("bf16", CPU):
             found = model.photo_encoder(images)
     error = ((found.float() - expected).norm(dim=1) / expected.norm(dim=1)).max()
     assert 0 < error < 1e-2  # 0 would be fp32 again
-    assert fused(model) == {True}
 
 
-def test_a_kernel_chosen_before_is_kept_afterwards(processor, model):
+def test_autocast_ends_with_an_error(processor, model):
     processor("avx512_bf16")
-    first, *rest = (module for module in model.modules() if hasattr(module, "fused_attn"))
-    first.fused_attn = False
-    with forward_in("bf16", model):
-        assert fused(model) == {False}
-    assert not first.fused_attn
-    assert all(module.fused_attn for module in rest)
-
-
-def test_what_was_chosen_for_speed_is_undone_after_an_error(processor, model):
-    processor("avx512_bf16")
-    with pytest.raises(ValueError, match="expected float images"), forward_in("bf16", model):
+    with pytest.raises(ValueError, match="expected float images"), forward_in("bf16", CPU):
         model.embed_photos(torch.zeros(1))
-    assert fused(model) == {True}
     assert not torch.is_autocast_enabled("cpu")
 
 
@@ -166,7 +113,6 @@ def test_auto_takes_bf16_on_gpus_that_do_not_emulate_it(monkeypatch, capability,
 def test_the_trainer_exchanges_exactness_for_speed_in_bf16_alone(processor, pairs, tiny, tmp_path, precision):
     processor("avx512_bf16")
     trainer = trainer_of(pairs, tiny.updated({"run.precision": precision}), tmp_path)
-    assert fused(trainer.model) == {precision == "fp32"}
     assert trainer.optimizer.defaults["fused"] == (True if precision == "bf16" else None)
 
 
