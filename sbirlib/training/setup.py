@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # public, but not listed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -34,16 +34,12 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         AcceleratorState._reset_state()
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
     unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
-    accelerator = Accelerator(
-        cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused]
-    )
-    if (steps := accelerator.gradient_accumulation_steps) > 1:
-        raise ConfigError(
-            f"gradient accumulation over {steps} steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS, or the "
-            "configuration of accelerate): pairs of different steps would not be each other's negatives. Set "
-            "it to 1; for a large batch in little memory use optim.batch_size and optim.chunk"
-        )
-    return accelerator
+    # Whatever a launcher says: pairs of different steps would not be each other's negatives.
+    whole = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(
+        cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused],
+        gradient_accumulation_plugin=whole,
+    )  # fmt: skip
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:
