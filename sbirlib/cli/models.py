@@ -14,7 +14,6 @@ from sbirlib.data.images import as_pixels, read_image
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError, printable
-from sbirlib.layers.precision import Precision
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
@@ -70,7 +69,6 @@ def evaluate_command(
     data: EvaluationData,
     split: Literal["train", "test"] = "test",
     json: Path | None = None,
-    precision: Precision = "fp32",
     drawn: int = 0,
 ) -> int:
     """Score a model: Acc@1/5/10 with counts and a 95 % interval.
@@ -80,13 +78,10 @@ def evaluate_command(
         data: What to score on.
         split: Which split to search.
         json: Also write the result to this file.
-        precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
     """
     _check_output(json)
-    scores = evaluate(
-        model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn
-    )
+    scores = evaluate(model.load(), data.pairs, split, on_fault=data.on_fault, drawn=drawn)
     print(scores)
     _write_json(json, scores.as_dict())
     return 0

@@ -9,7 +9,6 @@ import torch
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data import LoadedSplit, PairFolder, load_split
-from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.drawn import drawn_measures, drawn_ranks
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
@@ -135,14 +134,13 @@ def score_split(
 
 def evaluate(
     model: Method, pairs: PairFolder | str | Path, split: str = "test", *,
-    on_fault: Literal["stop", "skip"] = "stop", precision: Precision = "fp32", drawn: int = 0,
+    on_fault: Literal["stop", "skip"] = "stop", drawn: int = 0,
 ) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
-    Runs where the model is. `precision` "auto" or "bf16" is faster on large models and moves embeddings
-    by about a hundredth of their length. With `drawn` steps, photos are also searched while each sketch is
-    being drawn. Raises PairError if the folder has faults and `on_fault` is "stop", if its photos are edge
-    maps and the model would make them so once more, or if there are no strokes of what is to be `drawn`.
+    Runs where the model is, in fp32. With `drawn` steps, photos are also searched while each sketch is being
+    drawn. Raises PairError if the folder has faults and `on_fault` is "stop", if its photos are edge maps and
+    the model would make them so once more, or if there are no strokes of what is to be `drawn`.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
@@ -154,8 +152,5 @@ def evaluate(
         f"every photo, ties counted against the model; {model.origin}"
     )
     device = next(model.parameters()).device
-    if wants_bf16(precision, device):
-        protocol += "; embedded in bf16"
-    with forward_in(precision, device):
-        ranks = drawn_ranks(model, data, drawn, device=device) if drawn > 0 else None
-        return score_split(model, data, device=device, protocol=protocol)._replace(drawn=ranks)
+    ranks = drawn_ranks(model, data, drawn, device=device) if drawn > 0 else None
+    return score_split(model, data, device=device, protocol=protocol)._replace(drawn=ranks)

@@ -18,7 +18,6 @@ from sbirlib.config.config import Config
 from sbirlib.data import Epoch, PairFolder, load_data, training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.chance import drawing
-from sbirlib.layers.precision import forward_in
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
@@ -276,9 +275,8 @@ class Trainer:
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
         device = self.accelerator.device
-        precision = forward_in("bf16" if self.bf16 else "fp32", device)
         # Layers of the released code keep their dropout when they are scored.
-        with precision, drawing(run.seed, epoch, device=device):
+        with self.accelerator.autocast(), drawing(run.seed, epoch, device=device):
             scores = score_split(self.method, self.held_out, device=device, batch=run.eval_batch)
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
 

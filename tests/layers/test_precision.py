@@ -6,11 +6,10 @@ import pytest
 import torch
 from tools.trainers import trainer_of
 
-from sbirlib import evaluate
 from sbirlib.config.config import OptimConfig
-from sbirlib.layers.precision import forward_in, wants_bf16
+from sbirlib.layers.precision import wants_bf16
 from sbirlib.methods.arnet import ARNet
-from sbirlib.retrieval import scores as retrieval
+from sbirlib.training import trainer as trainer_room
 from sbirlib.training.setup import make_optimizer
 
 CPU = torch.device("cpu")
@@ -64,43 +63,29 @@ def test_a_torch_that_cannot_tell_means_fp32(monkeypatch):
     assert wants_bf16("auto", CPU) is False
 
 
-def test_bf16_embeddings_are_within_a_hundredth(processor, model):
-    processor("avx512_bf16")
+def test_bf16_embeddings_are_within_a_hundredth(model):
     images = torch.rand(3, 3, model.image_size, model.image_size)
     with torch.no_grad():
         expected = model.photo_encoder(images)
-        with forward_in("bf16", CPU):
+        with torch.autocast("cpu", torch.bfloat16):
             found = model.photo_encoder(images)
     error = ((found.float() - expected).norm(dim=1) / expected.norm(dim=1)).max()
     assert 0 < error < 1e-2  # 0 would be fp32 again
 
 
-def test_autocast_ends_with_an_error(processor, model):
-    processor("avx512_bf16")
-    with pytest.raises(ValueError, match="expected float images"), forward_in("bf16", CPU):
-        model.embed_photos(torch.zeros(1))
-    assert not torch.is_autocast_enabled("cpu")
-
-
-def test_evaluation_in_bf16_is_near_that_in_fp32(pairs, model):
-    full, half = (evaluate(model, pairs, "test", precision=precision) for precision in ("fp32", "bf16"))
-    assert len(full.ranks) == len(half.ranks)
-    assert full.mrr == pytest.approx(half.mrr, abs=0.1)
-    assert "bf16" not in full.protocol
-    assert half.protocol == f"{full.protocol}; embedded in bf16"
-
-
-def test_evaluation_computes_in_the_precision_asked_for(pairs, model, monkeypatch):
-    seen, real = [], retrieval.score_split
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_validation_computes_in_the_precision_of_the_run(pairs, tiny, tmp_path, monkeypatch, precision):
+    seen, real = [], trainer_room.score_split
 
     def noted(*given, **options):
         seen.append(torch.is_autocast_enabled("cpu"))
         return real(*given, **options)
 
-    monkeypatch.setattr(retrieval, "score_split", noted)
-    for precision in ("fp32", "bf16"):
-        evaluate(model, pairs, "test", precision=precision)
-    assert seen == [False, True]
+    monkeypatch.setattr(trainer_room, "score_split", noted)
+    trainer = trainer_of(pairs, tiny.updated({"run.precision": precision}), tmp_path)
+    assert 0 < trainer.validate(1)["mrr"] <= 1
+    assert seen == [precision == "bf16"]
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
