@@ -62,17 +62,13 @@ def find_package(backbone: str) -> Package | None:
 
 
 def pretrained_config(name: str) -> PretrainedCfg:
-    """timm's data config of a backbone. Raises BackboneError for an unknown name or tag, with known ones."""
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
-        raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all")
+    """timm's data config of a backbone. Raises BackboneError for an unknown name or tag, with near ones."""
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)  # type: ignore[return-value]  # or raises
     except RuntimeError:
-        model, _, tag = name.partition(".")
-        tags = ", ".join(known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*"))
-        raise BackboneError(f"backbone {model!r} has no weights tagged {tag!r}; it has: {tags}") from None
+        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all") from None
 
 
 def filled(name: str, path: Path, state: dict[str, Tensor], options: dict[str, Any]) -> Any:

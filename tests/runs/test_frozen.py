@@ -72,7 +72,7 @@ def test_a_frozen_backbone_that_cannot_be_had(pairs, capsys):
     for words, message in (
         (["--frozen", "vit_tiny_patch16_224"], "published weights of 'vit_tiny_patch16_224'"),
         (["--frozen", "vit_tinny"], "unknown backbone 'vit_tinny'"),
-        (["--frozen", "resnet18.foo"], "'resnet18' has no weights tagged 'foo'; it has: a1_in1k"),
+        (["--frozen", "resnet18.foo"], "unknown backbone 'resnet18.foo'; did you mean resnet18"),
         (["--frozen", "sbir_mini"], "'sbir_mini' has no published weights"),
         (["--frozen", "resnet18", "--run", "x"], "found both"),
         (["--run", "x", "--weights", "y"], "--weights goes with --frozen"),
