@@ -36,11 +36,9 @@ def embed(
     return torch.cat([encode(to_float(pixels[i : i + batch], device)).float().cpu() for i in starts])
 
 
-def embed_split(
-    model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128
-) -> Rows:
-    """The rows of a loaded split, on `device` or where the model is, which is in eval mode meanwhile."""
-    device = device or next(model.parameters()).device
+def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
+    """The rows of a loaded split, embedded where the model is, which is in eval mode meanwhile."""
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")

@@ -51,7 +51,8 @@ def test_wilson_interval_against_its_formula():
 def test_scores_by_hand():
     # True photos are found at ranks 1, 2, 4 in a gallery of four.
     similarity = np.array([[4.0, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1]])
-    scores = score(similarity, np.array([0, 1, 3]), ["01", "02", "02"], skipped=3, protocol="by hand")
+    scores = score(similarity, np.array([0, 1, 3]), ["01", "02", "02"])
+    scores = scores._replace(skipped=3, protocol="by hand")
     assert scores.ranks.tolist() == [1, 2, 4]
     assert scores.accuracy[1].hits == 1
     assert scores.accuracy[5].hits == 3
