@@ -64,7 +64,7 @@ def start_of(argv: Sequence[str]) -> Start:
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
-            config = Run(out).saved_config()
+            config, _ = Run(out).saved()
             roots = {name: config.flat()[name] for name in ("data.root", "data.unlabelled")}
             return Start(preset, config.updated({k: _found(v, out) for k, v in roots.items() if v}))
         config = Config.preset(preset)
@@ -112,7 +112,7 @@ def train_from(start: Start) -> Callable[..., int]:
                 lost = f"{out} learns from {root}, which is not found from here"
                 raise InputError(f"{lost}; name the folder by --data.root, wherever it is now")
             records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
-            epochs, first = settings.run.epochs, Run(out).next_epoch if resume else 1
+            epochs, first = settings.run.epochs, Run(out).saved()[1] if resume else 1
             if first <= epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"

@@ -274,10 +274,9 @@ class Trainer:
         run = self.config.run
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
-        device = self.accelerator.device
         # Layers of the released code keep their dropout when they are scored.
-        with self.accelerator.autocast(), drawing(run.seed, epoch, device=device):
-            scores = score_split(self.method, self.held_out, device=device, batch=run.eval_batch)
+        with self.accelerator.autocast(), drawing(run.seed, epoch, device=self.accelerator.device):
+            scores = score_split(self.method, self.held_out, batch=run.eval_batch)
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
 
     def _save(self) -> None:
