@@ -16,7 +16,7 @@ from sbirlib.config.methods import MethodName
 from sbirlib.errors import InputError, printable
 from sbirlib.experiments import ablation, finished, grids
 from sbirlib.runs.folder import Run, describe
-from sbirlib.training.signals import Stop, noted
+from sbirlib.training.signals import Stop, handled
 from sbirlib.training.trainer import train
 
 # Commands whose flags take their defaults from a preset, and which one unless told otherwise.
@@ -106,7 +106,7 @@ def train_from(start: Start) -> Callable[..., int]:
         """
         interrupted, stop, settings = False, Stop(), config.config()
         # A scheduler ends the job with SIGTERM: save a checkpoint.
-        with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
+        with handled(signal.SIGTERM, lambda *_: stop.ask(now=True)):
             root = settings.data.root
             if resume and not Path(root).is_dir():
                 lost = f"{out} learns from {root}, which is not found from here"
@@ -174,7 +174,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         if (grid and vary) or not variants:
             raise InputError("name either --grid or --vary")
         # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
-        with noted(signal.SIGTERM, lambda: signal.raise_signal(signal.SIGINT)):
+        with handled(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)):
             for row in ablation.ablate(settings, variants, seeds, out=out):
                 seed = "not trained" if row.seed == finished.UNTRAINED else f"seed {row.seed}"
                 print(

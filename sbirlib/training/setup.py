@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -17,7 +18,6 @@ from torch.optim import Adam, AdamW, Optimizer
 from sbirlib.config.config import Config, OptimConfig
 from sbirlib.errors import ConfigError
 from sbirlib.layers.backbone import is_plain_vit
-from sbirlib.layers.precision import wants_bf16
 from sbirlib.methods.base import Method, Stage
 
 
@@ -40,6 +40,22 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
         cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused],
         gradient_accumulation_plugin=whole,
     )  # fmt: skip
+
+
+def wants_bf16(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> bool:
+    """Whether forward passes run in bf16; `auto`: where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        # Older GPUs only emulate bf16, slower than fp32.
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and (_cpu_has("avx512_bf16") or _cpu_has("amx_bf16"))
+
+
+def _cpu_has(feature: str) -> bool:
+    # Older torch cannot tell.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get(feature, False)
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:

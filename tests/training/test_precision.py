@@ -7,10 +7,9 @@ import torch
 from tools.trainers import trainer_of
 
 from sbirlib.config.config import OptimConfig
-from sbirlib.layers.precision import wants_bf16
 from sbirlib.methods.arnet import ARNet
 from sbirlib.training import trainer as trainer_room
-from sbirlib.training.setup import make_optimizer
+from sbirlib.training.setup import make_optimizer, wants_bf16
 
 CPU = torch.device("cpu")
 MODELS = {
