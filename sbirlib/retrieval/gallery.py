@@ -142,9 +142,7 @@ class Gallery:
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        left_out = [str(photo) for photo in self.left_out]
-        notes = json.dumps({"stamps": self.stamps, "left_out": left_out})
-        metadata = {"notes": notes, **_owner(self.model)}
+        metadata = {"stamps": json.dumps(self.stamps), **_owner(self.model)}
         try:
             with replacing_file(path) as fresh:
                 save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
@@ -174,12 +172,12 @@ def _read(path: str | Path, model: Method) -> Gallery:
     try:
         with safe_open(str(path), "pt") as file:
             embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        notes = json.loads(metadata["notes"])
-        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in notes["stamps"]]
+        stamps = [
+            Stamp(str(Path(n)), int(size), int(time)) for n, size, time in json.loads(metadata["stamps"])
+        ]
         if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
             raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
-        left_out = [Path(photo) for photo in notes["left_out"]]
-        gallery = Gallery(model, stamps, embeddings, left_out, fresh=0)
+        gallery = Gallery(model, stamps, embeddings, fresh=0)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
     owner = _owner(model)
