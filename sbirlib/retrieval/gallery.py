@@ -172,9 +172,8 @@ def _read(path: str | Path, model: Method) -> Gallery:
     try:
         with safe_open(str(path), "pt") as file:
             embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        stamps = [
-            Stamp(str(Path(n)), int(size), int(time)) for n, size, time in json.loads(metadata["stamps"])
-        ]
+        found = json.loads(metadata["stamps"])
+        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in found]
         if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
             raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
         gallery = Gallery(model, stamps, embeddings, fresh=0)

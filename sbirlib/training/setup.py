@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from timm.models import is_model_in_modules
 from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # public, but not listed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +18,6 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from sbirlib.config.config import Config, OptimConfig
 from sbirlib.errors import ConfigError
-from sbirlib.layers.backbone import is_plain_vit
 from sbirlib.methods.base import Method, Stage
 
 
@@ -33,7 +33,9 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
+    name = config.model.backbone.partition(".")[0]
+    plain = is_model_in_modules(name, ("vision_transformer", "mini_vit"))
+    unused = DistributedDataParallelKwargs(find_unused_parameters=not plain)
     # Whatever a launcher says: pairs of different steps would not be each other's negatives.
     whole = GradientAccumulationPlugin(num_steps=1)
     return Accelerator(
