@@ -1,5 +1,5 @@
 """The kit beside the released recipe, measured."""
 
-from sbirlib.bench.run import Bench
+from sbirlib.bench.run import measure
 
-__all__ = ["Bench"]
+__all__ = ["measure"]

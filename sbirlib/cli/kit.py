@@ -3,7 +3,7 @@
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, subcommand
 
@@ -16,7 +16,6 @@ from sbirlib.methods.catalogue import METHODS
 from sbirlib.miniclothes.dataset import draw_miniclothes
 from sbirlib.sources.importing import Category, Source, import_dataset
 
-BenchPart = Literal["step", "import"]
 # What papers on sketches start from.
 USUAL = "vgg16", "inception_v3", "resnet50", "vit_base_patch16_224", "swin_base_patch4_window7_224"
 
@@ -116,22 +115,20 @@ def weights_command(names: Positional[tuple[str, ...]] = ()) -> int:
 
 
 def bench_command(
-    part: tuple[BenchPart, ...] = (),
     root: Path = Path("data/MiniClothes"),
     json: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Measure the kit beside the released recipe, and print a table.
+    """Measure training beside the released recipe, and print a table.
 
     Args:
-        part: What to measure; if none is named, all parts.
-        root: Folder with trainA/, trainB/, testA/ and testB/; import needs none.
+        root: Folder with trainA/, trainB/, testA/ and testB/.
         json: Also write machine and rows to this file, after each row.
         device: Where to train.
     """
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         raise InputError(f"--json {json}: name a file, in a folder that exists")
-    from sbirlib.bench import Bench
+    from sbirlib.bench import measure
 
-    Bench(part or get_args(BenchPart), root, json, device)()
+    measure(root, json, device)
     return 0

@@ -13,7 +13,6 @@ from sbirlib.data.images import as_pixels, read_image
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError, printable
-from sbirlib.layers.precision import Precision
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.scores import evaluate
@@ -28,7 +27,7 @@ def load_model(run: Path) -> Method:
 
 def evaluate_command(
     run: Path, root: Annotated[Path, arg(name="data.root")], split: Literal["train", "test"] = "test",
-    json: Path | None = None, precision: Precision = "fp32", drawn: int = 0,
+    json: Path | None = None, drawn: int = 0,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
     pattern: Annotated[Literal["digits", "one_character"], arg(name="data.pattern")] = "digits",
 ) -> int:  # fmt: skip
@@ -39,14 +38,13 @@ def evaluate_command(
         root: Folder with the split's A (sketches) and B (photos).
         split: Which split to search.
         json: Also write the result to this file.
-        precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
         on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
         pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
     _check_output(json)
     model, pairs = load_model(run), PairFolder(root, pattern=pattern)
-    scores = evaluate(model, pairs, split, on_fault=on_fault, precision=precision, drawn=drawn)
+    scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn)
     print(scores)
     _write_json(json, scores.as_dict())
     return 0

@@ -16,7 +16,7 @@ from sbirlib.config.methods import MethodName
 from sbirlib.errors import InputError, printable
 from sbirlib.experiments import ablation, finished, grids
 from sbirlib.runs.folder import Run, describe
-from sbirlib.training.signals import Stop, noted
+from sbirlib.training.signals import Stop, handled
 from sbirlib.training.trainer import train
 
 # Commands whose flags take their defaults from a preset, and which one unless told otherwise.
@@ -52,7 +52,7 @@ def start_of(argv: Sequence[str]) -> Start:
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
-            config = Run(out).saved_config()
+            config, _ = Run(out).saved()
             roots = {name: config.flat()[name] for name in ("data.root", "data.unlabelled")}
             return Start(preset, config.updated({k: _found(v, out) for k, v in roots.items() if v}))
         config = Config.preset(preset)
@@ -97,13 +97,13 @@ def train_from(start: Start) -> Callable[..., int]:
         """
         interrupted, stop, settings = False, Stop(), Config(**vars(config))
         # A scheduler ends the job with SIGTERM: save a checkpoint.
-        with noted(signal.SIGTERM, lambda: stop.ask(now=True)):
+        with handled(signal.SIGTERM, lambda *_: stop.ask(now=True)):
             root = settings.data.root
             if resume and not Path(root).is_dir():
                 lost = f"{out} learns from {root}, which is not found from here"
                 raise InputError(f"{lost}; name the folder by --data.root, wherever it is now")
             records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
-            epochs, first = settings.run.epochs, Run(out).next_epoch if resume else 1
+            epochs, first = settings.run.epochs, Run(out).saved()[1] if resume else 1
             if first <= epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"
@@ -165,7 +165,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         if (grid and vary) or not variants:
             raise InputError("name either --grid or --vary")
         # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
-        with noted(signal.SIGTERM, lambda: signal.raise_signal(signal.SIGINT)):
+        with handled(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)):
             for row in ablation.ablate(settings, variants, seeds, out=out):
                 seed = "not trained" if row.seed == finished.UNTRAINED else f"seed {row.seed}"
                 print(

@@ -209,11 +209,7 @@ class Config:
 
     def to_yaml(self, path: str | Path) -> None:
         """Writes the settings that count to `path`."""
-        Path(path).write_text(self.as_yaml(), encoding="utf-8")
-
-    def as_yaml(self) -> str:
-        """The settings that count, as `to_yaml` writes them."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
     def updated(self, changes: dict[str, Any]) -> "Config":
         """A copy with dotted fields changed: `config.updated({"optim.lr": 1e-3})`. Raises ConfigError.

@@ -129,7 +129,7 @@ def _run(job: _Job) -> RunScore:
     # A run that was stopped goes on exactly, or is refused if its settings are not these.
     run, epochs = Run(job.folder), job.config.run.epochs
     begun = bool(run.checkpoints)
-    if begun and (before := run.saved_config().run.epochs) != epochs:
+    if begun and (before := run.saved()[0].run.epochs) != epochs:
         raise InputError(f"{run.path} was begun with run.epochs {before}, now {epochs}; go on with that")
     list(train(job.config.data.root, job.config, out=job.folder, overwrite=not begun, resume=begun))
     unlabelled = run.start().get("data", {}).get("without_sketch")

@@ -192,11 +192,6 @@ def block_means(patches: Tensor, blocks: int | tuple[int, int]) -> Tensor:
     return rearrange(F.adaptive_avg_pool2d(grid, blocks), "b d h w -> b (h w) d")
 
 
-def is_plain_vit(name: str) -> bool:
-    """Whether a timm name is that of a plain ViT, whose tokens have one size after every block."""
-    return timm.models.is_model_in_modules(name.partition(".")[0], ("vision_transformer", "mini_vit"))
-
-
 def _create(
     name: str, image_size: int, pretrained: bool, weights: str | Path, drop_path: float
 ) -> tuple[Any, str, Path | None]:

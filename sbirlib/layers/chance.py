@@ -14,15 +14,12 @@ _TURN = threading.RLock()
 def drawing(*key: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Lets one thread at a time draw, such as of two trainings side by side.
 
-    With a `key`, what is drawn on the CPU and on `device` depends on the key alone, and whatever is drawn
-    afterwards goes on as if nothing had been.
+    What is drawn on the CPU and on `device` depends on the `key` alone, and whatever is drawn afterwards goes
+    on as if nothing had been.
     """
     place = torch.device(device).type
     kinds = [torch] if place == "cpu" else [torch, getattr(torch, place)]
     with _TURN:
-        if not key:
-            yield
-            return
         before = [kind.get_rng_state() for kind in kinds]
         # A single number is a seed as it is, so that `torch.manual_seed` gives the same.
         seed = key[0] if len(key) == 1 else int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

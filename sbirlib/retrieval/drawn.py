@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.methods.base import Method
@@ -11,14 +10,12 @@ from sbirlib.methods.recordings import drawn_so_far
 from sbirlib.retrieval.search import embed, score_all, true_ranks
 
 
-def drawn_ranks(
-    model: Method, data: LoadedSplit, steps: int, *, device: torch.device | str = "cpu"
-) -> np.ndarray:
+def drawn_ranks(model: Method, data: LoadedSplit, steps: int) -> np.ndarray:
     """(T, q) int64: the rank of each sketch's photo after each of T equal shares of its strokes.
 
     Any method will do; `model` is in eval mode meanwhile. Raises PairError where a sketch has no strokes.
     """
-    was_training = model.training
+    device, was_training = next(model.parameters()).device, model.training
     model.eval()
     photos, ranks = embed(model.embed_photos, data.photos, device=device, what="photos"), []
     drawn = drawn_so_far(data.split, steps, model.image_size, model.fit)

@@ -20,7 +20,7 @@ from sbirlib.data.splits import PairError
 from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.search import best_matches, embed
+from sbirlib.retrieval.search import embed, score_all
 from sbirlib.runs.atomic import replacing_file
 
 BATCH = 128  # photos that are decoded and embedded at a time
@@ -125,6 +125,8 @@ class Gallery:
         Exact; photos that match equally well come in the order of `paths`. Raises InputError for k < 1 and
         for a sketch whose embedding is not a number.
         """
+        if k < 1:
+            raise InputError(f"k = {k}: ask for at least one photo")
         if not isinstance(sketch, Tensor):
             sketch = read_pixels(sketch).float() / 255
         device = next(self.model.parameters()).device
@@ -134,15 +136,13 @@ class Gallery:
             query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
         if not query.isfinite().all():
             raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
-        found = best_matches(self.model.score, query, self.embeddings, k)
-        best = zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
-        return [Hit(rank, self.paths[row], value) for rank, (row, value) in enumerate(best, start=1)]
+        scores = score_all(self.model.score, query, self.embeddings)[0]
+        best = scores.argsort(descending=True, stable=True)[:k].tolist()
+        return [Hit(rank, self.paths[row], float(scores[row])) for rank, row in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        left_out = [str(photo) for photo in self.left_out]
-        notes = json.dumps({"stamps": self.stamps, "left_out": left_out})
-        metadata = {"notes": notes, **_owner(self.model)}
+        metadata = {"stamps": json.dumps(self.stamps), **_owner(self.model)}
         try:
             with replacing_file(path) as fresh:
                 save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
@@ -172,12 +172,11 @@ def _read(path: str | Path, model: Method) -> Gallery:
     try:
         with safe_open(str(path), "pt") as file:
             embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        notes = json.loads(metadata["notes"])
-        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in notes["stamps"]]
+        found = json.loads(metadata["stamps"])
+        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in found]
         if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
             raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
-        left_out = [Path(photo) for photo in notes["left_out"]]
-        gallery = Gallery(model, stamps, embeddings, left_out, fresh=0)
+        gallery = Gallery(model, stamps, embeddings, fresh=0)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
     owner = _owner(model)

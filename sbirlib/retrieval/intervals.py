@@ -57,10 +57,8 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, photos: ArrayLike, k: 
     Runs pair up by position, queries by column, and both are drawn as in `bootstrap_accuracy`, with the same
     limits; what makes a seed or a photo easy for both cancels out. Where all photos agree, interval and p are
     those of score tests: for no difference, or the largest there can be, Tango's and McNemar's. Raises
-    ValueError if the shapes do not fit or k < 1. Source: Tango, Statistics in Medicine 17 (1998).
+    ValueError if the shapes do not fit. Source: Tango, Statistics in Medicine 17 (1998).
     """
-    if k < 1:
-        raise ValueError(f"k = {k}: Acc@k needs a k of at least 1")
     (one, sizes), (two, _) = (_by_photo(ranks, photos, k) for ranks in (first, second))
     if one.shape != two.shape:
         raise ValueError(f"expected ranks of the same runs, found {len(one)} and {len(two)} runs")

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from sbirlib.config.config import DataConfig
 from sbirlib.data import LoadedSplit, PairFolder, load_split
-from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.drawn import drawn_measures, drawn_ranks
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
@@ -48,8 +46,8 @@ class Scores(NamedTuple):
     median_rank: float
     mrr: float
     gallery: int
-    skipped: int
-    protocol: str
+    skipped: int = 0
+    protocol: str = ""
     sketches: tuple[str, ...] = ()
     photos: tuple[str, ...] = ()
     drawn: np.ndarray | None = None
@@ -106,43 +104,36 @@ def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
     return Accuracy(k, 100 * hits / queries, hits, queries, 100 * interval.low, 100 * interval.high)
 
 
-def score(
-    similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[str] = (), *, skipped: int = 0,
-    protocol: str = "",
-) -> Scores:  # fmt: skip
+def score(similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[str] = ()) -> Scores:
     """Scores of a similarity matrix (q, g) whose query i shows gallery row `photo_index[i]`."""
     ranks, order = true_ranks(similarity, photo_index), np.argsort(-similarity, axis=1, kind="stable")
     accuracy = {k: accuracy_at(ranks, k) for k in KS}
     names = sorted(set(designers), key=lambda name: (len(name), name))  # by number
     of_designer = {name: ranks[[d == name for d in designers]] for name in names}
     accuracies = {name: accuracy_at(own, 1) for name, own in of_designer.items()}
-    median, mrr, gallery = float(np.median(ranks)), float((1 / ranks).mean()), similarity.shape[1]
-    return Scores(ranks, order, accuracy, accuracies, median, mrr, gallery, skipped, protocol)
+    median, mrr = float(np.median(ranks)), float((1 / ranks).mean())
+    return Scores(ranks, order, accuracy, accuracies, median, mrr, similarity.shape[1])
 
 
-def score_split(
-    model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128,
-    protocol: str = "",
-) -> Scores:  # fmt: skip
+def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol: str = "") -> Scores:
     """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile."""
-    rows, queries = embed_split(model, data, device=device, batch=batch), data.split.sketches
-    similarity, skipped = score_all(model.score, *rows).numpy(), len(data.split.left_out)
-    designers = [query.designer for query in queries]
-    scores = score(similarity, data.photo_index.numpy(), designers, skipped=skipped, protocol=protocol)
+    similarity = score_all(model.score, *embed_split(model, data, batch=batch)).numpy()
+    queries, skipped = data.split.sketches, len(data.split.left_out)
+    scores = score(similarity, data.photo_index.numpy(), [query.designer for query in queries])
     names, photos = (query.path.name for query in queries), (query.photo_id for query in queries)
-    return scores._replace(sketches=tuple(names), photos=tuple(photos))
+    scores = scores._replace(sketches=tuple(names), photos=tuple(photos))
+    return scores._replace(skipped=skipped, protocol=protocol)
 
 
 def evaluate(
     model: Method, pairs: PairFolder | str | Path, split: str = "test", *,
-    on_fault: Literal["stop", "skip"] = "stop", precision: Precision = "fp32", drawn: int = 0,
+    on_fault: Literal["stop", "skip"] = "stop", drawn: int = 0,
 ) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
-    Runs where the model is. `precision` "auto" or "bf16" is faster on large models and moves embeddings
-    by about a hundredth of their length. With `drawn` steps, photos are also searched while each sketch is
-    being drawn. Raises PairError if the folder has faults and `on_fault` is "stop", if its photos are edge
-    maps and the model would make them so once more, or if there are no strokes of what is to be `drawn`.
+    Runs where the model is, in fp32. With `drawn` steps, photos are also searched while each sketch is being
+    drawn. Raises PairError if the folder has faults and `on_fault` is "stop", if its photos are edge maps and
+    the model would make them so once more, or if there are no strokes of what is to be `drawn`.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
@@ -153,9 +144,5 @@ def evaluate(
         f"{split} split, every sketch {f'but {overlooked} overlooked ones ' if overlooked else ''}against "
         f"every photo, ties counted against the model; {model.origin}"
     )
-    device = next(model.parameters()).device
-    if wants_bf16(precision, device):
-        protocol += "; embedded in bf16"
-    with forward_in(precision, model):
-        ranks = drawn_ranks(model, data, drawn, device=device) if drawn > 0 else None
-        return score_split(model, data, device=device, protocol=protocol)._replace(drawn=ranks)
+    ranks = drawn_ranks(model, data, drawn) if drawn > 0 else None
+    return score_split(model, data, protocol=protocol)._replace(drawn=ranks)

@@ -25,13 +25,6 @@ class Rows(NamedTuple):
     photos: Tensor
 
 
-class Found(NamedTuple):
-    """For each query the k best scores, (q, k) float32, and their gallery rows, (q, k) int64."""
-
-    scores: Tensor
-    rows: Tensor
-
-
 @torch.inference_mode()
 def embed(
     encode: Callable[[Tensor], Tensor], pixels: Tensor, *, device: torch.device | str = "cpu",
@@ -43,11 +36,9 @@ def embed(
     return torch.cat([encode(to_float(pixels[i : i + batch], device)).float().cpu() for i in starts])
 
 
-def embed_split(
-    model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128
-) -> Rows:
-    """The rows of a loaded split, on `device` or where the model is, which is in eval mode meanwhile."""
-    device = device or next(model.parameters()).device
+def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
+    """The rows of a loaded split, embedded where the model is, which is in eval mode meanwhile."""
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")
@@ -63,28 +54,6 @@ def score_all(score: Score, queries: Tensor, gallery: Tensor) -> Tensor:
     with torch.autocast(queries.device.type, enabled=False):
         parts = gallery.split(ROWS)
         return torch.cat([torch.cat([score(q, g) for g in parts], dim=1) for q in queries.split(QUERIES)])
-
-
-@torch.inference_mode()
-def best_matches(score: Score, queries: Tensor, gallery: Tensor, k: int) -> Found:
-    """The k gallery rows (g, ...) that `score` ranks highest for each of `queries` (q, ...), best first.
-
-    Equal scores come in the order of their rows; a gallery of fewer than k rows gives all. Raises InputError
-    for k < 1.
-    """
-    if k < 1:
-        raise InputError(f"k = {k}: ask for at least one photo")
-    parts = []
-    for part in queries.split(QUERIES):
-        scores, rows = torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)
-        for start in range(0, len(gallery), ROWS):
-            block = score_all(score, part, gallery[start : start + ROWS])
-            places = torch.arange(start, start + block.shape[1]).expand(len(part), -1)
-            # Stable, so that of equal scores those of earlier rows stay in front.
-            sorted_, order = torch.cat([scores, block], dim=1).sort(dim=1, descending=True, stable=True)
-            scores, rows = sorted_[:, :k], torch.cat([rows, places], dim=1).gather(1, order[:, :k])
-        parts.append(Found(scores, rows))
-    return Found(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 
 from sbirlib.config.config import Config
-from sbirlib.errors import printable
+from sbirlib.config.files import read_yaml
+from sbirlib.errors import ConfigError, printable
 from sbirlib.methods.base import Method
 from sbirlib.runs import records, state
 from sbirlib.runs.atomic import RunError, settled
@@ -65,12 +66,6 @@ class Run:
         return len(self.history()["epoch"]) if self.history_file.is_file() else 0
 
     @property
-    def next_epoch(self) -> int:
-        """The epoch that a resumed run goes on in, counted from 1."""
-        epoch: int = state.newest(self.states)[1]["progress"]["epoch"]
-        return epoch
-
-    @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints to go on from, oldest first."""
         return state.checkpoints(self.states)
@@ -102,12 +97,22 @@ class Run:
         return records.read_history(self.history_file)
 
     def start(self) -> dict[str, Any]:
-        """What the run began from."""
-        return records.read_beginning(self.start_file)
+        """What the run began from. Raises RunError if start.yaml is missing or not a mapping."""
+        try:
+            start = read_yaml(self.start_file)
+        except FileNotFoundError:
+            lacks = f"{self.path} has no {self.start_file.name}"
+            raise RunError(f"{lacks}: it is not a run; train again") from None
+        except (ConfigError, OSError) as error:
+            raise RunError(str(error)) from None
+        if not isinstance(start, dict):
+            raise RunError(f"{self.start_file} does not hold what a run began from")
+        return start
 
-    def saved_config(self) -> Config:
-        """The configuration of the newest whole checkpoint."""
-        return Config.from_dict(state.newest(self.states)[1]["config"])
+    def saved(self) -> tuple[Config, int]:
+        """Of the newest whole checkpoint: the configuration, and the epoch, from 1, that it goes on in."""
+        content = state.newest(self.states)[1]
+        return Config.from_dict(content["config"]), content["progress"]["epoch"]
 
 
 def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> Method:

@@ -19,14 +19,13 @@ WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
 
 def save_model_folder(folder: str | Path, model: Method, config: Config, *, queries: int = 0) -> None:
-    """Writes `model.safetensors`, which also holds the configuration, and `config.yaml`.
+    """Writes `model.safetensors` and `config.yaml`.
 
     `queries` is the number of sketches that chose these weights, if any did. An older folder is replaced only
-    once both are on the disk. Raises RunError if they cannot be written;
-    the older folder then stays as it is.
+    once both are on the disk. Raises RunError if they cannot be written; the older folder then stays.
     """
     with replacing(folder) as fresh:
-        write_weights(fresh / WEIGHTS, model, config, queries=str(queries))
+        write_weights(fresh / WEIGHTS, model, queries=str(queries))
         config.to_yaml(fresh / CONFIG)
 
 
@@ -50,11 +49,11 @@ def load_model_folder(folder: Path) -> Method:
     return model.eval()
 
 
-def write_weights(path: Path, model: nn.Module, config: Config, **notes: str) -> None:
-    """All weights of `model`, each once under its first name, configuration and `notes`. Raises OSError."""
+def write_weights(path: Path, model: nn.Module, **notes: str) -> None:
+    """All weights of `model`, each once under its first name, and `notes`. Raises OSError."""
     weights = {min(names): weight.detach().contiguous() for weight, names in _weights(model)}
     try:
-        save_file(weights, path, metadata={"config": config.as_yaml(), **notes})
+        save_file(weights, path, metadata=notes)
     except SafetensorError as error:
         # Its only word of a full or broken disk: "I/O error", or "IoError" in older versions.
         if "ioerror" in str(error).lower().replace("/", "").replace(" ", ""):

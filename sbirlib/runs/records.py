@@ -10,14 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from sbirlib.config.config import Config
-from sbirlib.config.files import read_yaml
 from sbirlib.data.splits import Split
-from sbirlib.errors import ConfigError
 from sbirlib.methods.base import Method, fingerprint
-from sbirlib.runs.atomic import RunError, write_text
+from sbirlib.runs.atomic import RunError
 
 PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 # What is searched after an epoch.
@@ -152,25 +148,6 @@ def code_state() -> str:
     except (OSError, subprocess.SubprocessError):
         return "no git checkout"
     return f"{commit}, with changes" if changed else commit
-
-
-def write_beginning(path: Path, start: dict[str, Any]) -> None:
-    """Writes start.yaml."""
-    write_text(path, yaml.safe_dump(start, sort_keys=False))
-
-
-def read_beginning(path: Path) -> dict[str, Any]:
-    """Reads start.yaml. Raises RunError if it is missing or not a mapping."""
-    try:
-        start = read_yaml(path)
-    except FileNotFoundError:
-        reason = "it is not a run; train again"
-        raise RunError(f"{path.parent} has no {path.name}: {reason}") from None
-    except (ConfigError, OSError) as error:
-        raise RunError(str(error)) from None
-    if not isinstance(start, dict):
-        raise RunError(f"{path} does not hold what a run began from")
-    return start
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -65,7 +65,7 @@ def save_state(
         "rest": dict(rest),
     }
     with replacing(place) as fresh:
-        write_weights(fresh / WEIGHTS, model, config)
+        write_weights(fresh / WEIGHTS, model)
         _save(content, fresh / TRAINER)
         sums = {name: sha256(fresh / name) for name in (WEIGHTS, TRAINER)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")

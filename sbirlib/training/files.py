@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from sbirlib.config.config import Config
 from sbirlib.errors import InputError
 from sbirlib.runs import Run, save_model_folder
-from sbirlib.runs.atomic import Owner, RunError, unwritable, write_csv
-from sbirlib.runs.records import write_beginning
+from sbirlib.runs.atomic import Owner, RunError, unwritable, write_csv, write_text
 from sbirlib.runs.state import Progress, save_state
 from sbirlib.training.setup import make_accelerator
 
@@ -63,7 +63,7 @@ class RunFiles:
         def write() -> None:
             for path in self.run.everything() if self.run.is_run else ():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            write_beginning(self.run.start_file, start)
+            write_text(self.run.start_file, yaml.safe_dump(start, sort_keys=False))
 
         self._first(write)
 

@@ -4,11 +4,13 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from timm.models import is_model_in_modules
 from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # public, but not listed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,8 +18,6 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from sbirlib.config.config import Config, OptimConfig
 from sbirlib.errors import ConfigError
-from sbirlib.layers.backbone import is_plain_vit
-from sbirlib.layers.precision import wants_bf16
 from sbirlib.methods.base import Method, Stage
 
 
@@ -33,17 +33,31 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=not is_plain_vit(config.model.backbone))
-    accelerator = Accelerator(
-        cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused]
-    )
-    if (steps := accelerator.gradient_accumulation_steps) > 1:
-        raise ConfigError(
-            f"gradient accumulation over {steps} steps (ACCELERATE_GRADIENT_ACCUMULATION_STEPS, or the "
-            "configuration of accelerate): pairs of different steps would not be each other's negatives. Set "
-            "it to 1; for a large batch in little memory use optim.batch_size and optim.chunk"
-        )
-    return accelerator
+    name = config.model.backbone.partition(".")[0]
+    plain = is_model_in_modules(name, ("vision_transformer", "mini_vit"))
+    unused = DistributedDataParallelKwargs(find_unused_parameters=not plain)
+    # Whatever a launcher says: pairs of different steps would not be each other's negatives.
+    whole = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(
+        cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused],
+        gradient_accumulation_plugin=whole,
+    )  # fmt: skip
+
+
+def wants_bf16(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> bool:
+    """Whether forward passes run in bf16; `auto`: where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        # Older GPUs only emulate bf16, slower than fp32.
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and (_cpu_has("avx512_bf16") or _cpu_has("amx_bf16"))
+
+
+def _cpu_has(feature: str) -> bool:
+    # Older torch cannot tell.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get(feature, False)
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:

@@ -42,8 +42,8 @@ def held(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[threading.Event]:
-    """Holds a signal back, sets the event and calls `then`; a second Ctrl-C is not held back.
+def noted(number: int) -> Iterator[threading.Event]:
+    """Holds a signal back and sets the event; a second Ctrl-C is not held back.
 
     A step cut short would leave weights and optimiser at different steps.
     """
@@ -53,7 +53,6 @@ def noted(number: int, then: Callable[[], object] = lambda: None) -> Iterator[th
         if event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
-        then()
 
     with handled(number, note):
         yield event

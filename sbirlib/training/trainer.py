@@ -18,7 +18,6 @@ from sbirlib.config.config import Config
 from sbirlib.data import Epoch, PairFolder, load_data, training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.chance import drawing
-from sbirlib.layers.precision import choose_attention, forward_in
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
 from sbirlib.runs.atomic import RunError
@@ -99,9 +98,7 @@ class Trainer:
         with drawing(config.run.seed):
             model = build(config, fetch=fetch)  # a checkpoint replaces what would be fetched
         check_exactness(model, config, processes)
-        # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         self.bf16 = self.accelerator.mixed_precision == "bf16"
-        choose_attention(model, self.accelerator.device, self.bf16)
         parts = (self.data, self.held_out, self.data.unlabelled)
         self.start = beginning(model, config, [part.split for part in parts if part])
         self.batch_size = min(config.optim.batch_size * processes, len(self.data.sketches))
@@ -148,6 +145,7 @@ class Trainer:
         for weight in self.learning if len(self.stages) > 1 else ():
             weight.requires_grad_(id(weight) in chosen)
         self.method.stage = stage.name
+        # In fp32 nothing is changed for speed: it is what the fast path is compared with.
         optimizer = make_optimizer(parts, self.config.optim, fused=self.bf16)
         factor = lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
         self.schedule = LambdaLR(optimizer, factor)
@@ -276,10 +274,9 @@ class Trainer:
         run = self.config.run
         if self.held_out is None or (epoch % run.eval_every and epoch != run.epochs):
             return {}
-        device, precision = self.accelerator.device, forward_in("bf16" if self.bf16 else "fp32", self.method)
         # Layers of the released code keep their dropout when they are scored.
-        with precision, drawing(run.seed, epoch, device=device):
-            scores = score_split(self.method, self.held_out, device=device, batch=run.eval_batch)
+        with self.accelerator.autocast(), drawing(run.seed, epoch, device=self.accelerator.device):
+            scores = score_split(self.method, self.held_out, batch=run.eval_batch)
         return {f"acc@{k}": accuracy.percent for k, accuracy in scores.accuracy.items()} | {"mrr": scores.mrr}
 
     def _save(self) -> None:

@@ -158,4 +158,4 @@ def test_a_run_says_what_it_learnt_from(pairs, shop, tiny, tmp_path, kind, capsy
     assert said[kind] in evaluate(load_run(out), pairs).protocol
     assert main(["report", str(out)]) == 0
     assert searched in capsys.readouterr().out
-    assert Run(out).saved_config().data.sketches == kind
+    assert Run(out).saved()[0].data.sketches == kind

@@ -81,7 +81,7 @@ def test_normalises_with_the_models_own_mean_and_std():
 
 def test_unknown_tag_names_those_there_are():
     with pytest.raises(
-        BackboneError, match=r"'vit_base_patch16_clip_224' has no weights tagged 'opanai'.*openai"
+        BackboneError, match=r"unknown backbone 'vit_base_patch16_clip_224.opanai'; did you mean .*openai"
     ):
         Backbone("vit_base_patch16_clip_224.opanai", pretrained=True)
 

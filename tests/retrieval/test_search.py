@@ -5,7 +5,10 @@ import torch
 
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.search import best_matches, score_all
+from sbirlib.retrieval.gallery import Gallery
+from sbirlib.retrieval.search import score_all
+
+BLANK = torch.ones(3, 4, 4)
 
 
 def dot(queries, gallery):
@@ -17,58 +20,63 @@ def rows(count, size=16, seed=0):
     return torch.nn.functional.normalize(values, dim=1)
 
 
-def by_sorting(score, queries, gallery, k):
-    """What a stable sort of the whole matrix gives: scores and rows."""
-    best = torch.sort(score(queries, gallery), dim=1, descending=True, stable=True)
-    return best.values[:, :k], best.indices[:, :k]
-
-
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr("sbirlib.retrieval.search.ROWS", 7)
     monkeypatch.setattr("sbirlib.retrieval.search.QUERIES", 3)
 
 
-@pytest.mark.parametrize(
-    ("queries", "gallery", "k"), [(1, 1, 1), (4, 30, 5), (10, 50, 50), (3, 20, 99), (7, 8, 3)]
-)
-def test_the_best_of_all_blocks(small_blocks, queries, gallery, k):
-    sketches, photos = rows(queries, seed=1), rows(gallery, seed=2)
-    found = best_matches(dot, sketches, photos, k)
-    scores, places = by_sorting(dot, sketches, photos, k)
-    assert torch.equal(found.rows, places)
-    assert torch.equal(found.scores, scores)
+class Drawn(torch.nn.Module):
+    """Stands for a method whose sketches all have the row `query` (1, ...)."""
+
+    image_size, fit = 4, "pad"
+
+    def __init__(self, query, score=dot):
+        super().__init__()
+        self.query, self.score = torch.nn.Parameter(query), score
+
+    def embed_sketches(self, images):
+        return self.query
+
+
+def search(query, gallery, k, score=dot):
+    """The rows that a gallery finds, and their scores."""
+    hits = Gallery(Drawn(query, score), list(map(str, range(len(gallery)))), gallery).search(BLANK, k)
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+    return [int(hit.path.name) for hit in hits], [hit.similarity for hit in hits]
+
+
+@pytest.mark.parametrize(("gallery", "k"), [(1, 1), (30, 5), (50, 50), (20, 99), (8, 3)])
+def test_the_best_of_all_blocks(small_blocks, gallery, k):
+    sketch, photos = rows(1, seed=1), rows(gallery, seed=2)
+    found, scores = search(sketch, photos, k)
+    expected = dot(sketch, photos)[0].sort(descending=True, stable=True)
+    assert found == expected.indices[:k].tolist()
+    assert scores == expected.values[:k].tolist()
 
 
 def test_equal_scores_come_in_the_order_of_their_rows(small_blocks):
-    photos = rows(3)[torch.tensor([2, 0, 1, 0, 2, 0, 1, 0, 2, 1, 0, 0, 2, 1, 0, 1, 2, 0])]
-    found = best_matches(dot, rows(3), photos, 18)
-    _, places = by_sorting(dot, rows(3), photos, 18)
-    assert torch.equal(found.rows, places)
-    assert found.rows[0, :7].tolist() == [1, 3, 5, 7, 10, 11, 14]
+    places = [2, 0, 1, 0, 2, 0, 1, 0, 2, 1, 0, 0, 2, 1, 0, 1, 2, 0]
+    found, _ = search(rows(3)[:1], rows(3)[places], 18)
+    assert found[:7] == [1, 3, 5, 7, 10, 11, 14]
 
 
 def test_zeros_of_either_sign_are_equal():
     photos = torch.tensor([[-0.0], [0.0], [-1.0], [-0.0]])
-    found = best_matches(lambda q, g: q @ g.T, torch.ones(1, 1), photos, 4)
-    assert found.rows.tolist() == [[0, 1, 3, 2]]
+    assert search(torch.ones(1, 1), photos, 4, lambda q, g: q @ g.T)[0] == [0, 1, 3, 2]
 
 
 def test_negative_and_tiny_scores_keep_their_order():
     values = torch.tensor([-3.5, 1e-30, -1e-30, 2.0, 0.0, -0.25])
-    found = best_matches(lambda q, g: g.T.expand(len(q), -1), torch.ones(1, 1), values[:, None], 6)
-    assert found.scores[0].tolist() == sorted(values.tolist(), reverse=True)
+    _, scores = search(torch.ones(1, 1), values[:, None], 6, lambda q, g: g.T.expand(len(q), -1))
+    assert scores == sorted(values.tolist(), reverse=True)
 
 
 def test_equal_photos_score_the_same_wherever_they_stand():
     photo, sketches = rows(1, 512, seed=3), rows(5, 512, seed=4)
     gallery = torch.cat([rows(9_000, 512, seed=5), photo, rows(301, 512, seed=6), photo])
-    found = best_matches(dot, sketches, torch.cat([photo, gallery]), 9303)
-    copies = (found.rows == 0) | (found.rows == 9001) | (found.rows == 9303)
-    for row, scores in zip(copies, found.scores, strict=True):
-        places = row.nonzero().flatten()
-        assert places.tolist() == list(range(int(places[0]), int(places[0]) + 3))
-        assert len(set(scores[row].tolist())) == 1
+    for scores in score_all(dot, sketches, torch.cat([photo, gallery])):
+        assert len(set(scores[[0, 9001, 9303]].tolist())) == 1
 
 
 def test_rows_of_any_shape_are_scored_in_blocks(small_blocks):
@@ -83,9 +91,9 @@ def test_rows_of_any_shape_are_scored_in_blocks(small_blocks):
     asked.clear()
     assert torch.equal(score_all(score, sketches, photos), whole)
     assert asked == [(3, 7), (3, 7), (3, 1), (1, 7), (1, 7), (1, 1)]
-    assert torch.equal(best_matches(score, sketches, photos, 2).rows, whole.topk(2).indices)
+    assert search(sketches[:1], photos, 2, score)[0] == whole[0].topk(2).indices.tolist()
 
 
 def test_fewer_than_one_photo_is_refused():
     with pytest.raises(InputError, match="k = 0: ask for at least one photo"):
-        best_matches(dot, rows(1), rows(4), 0)
+        search(rows(1), rows(4), 0)

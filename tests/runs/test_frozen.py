@@ -56,7 +56,7 @@ def test_a_frozen_backbone_is_scored_like_any_model(tower, pairs):
     [
         ("vit_tiny_patch16_224", "published weights of 'vit_tiny_patch16_224'"),
         ("vit_tinny", "unknown backbone 'vit_tinny'"),
-        ("resnet18.foo", "'resnet18' has no weights tagged 'foo'; it has: a1_in1k"),
+        ("resnet18.foo", "unknown backbone 'resnet18.foo'; did you mean resnet18"),
         ("sbir_mini", "'sbir_mini' has no published weights"),
     ],
 )

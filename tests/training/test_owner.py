@@ -216,10 +216,12 @@ def test_two_trainings_in_threads_learn_what_each_would_alone(pairs, tiny, tmp_p
         assert torch.equal(weights(tmp_path / f"beside-{seed}"), weights(tmp_path / f"alone-{seed}"))
 
 
-def test_a_launcher_that_accumulates_gradients_is_refused(pairs, tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    with pytest.raises(ConfigError, match=r"gradient accumulation over 4 steps .*optim.chunk"):
-        train(pairs, tiny, out=tmp_path / "run")
+def test_a_launcher_that_accumulates_gradients_changes_nothing(pairs, tiny, tmp_path, monkeypatch):
+    once = tiny.updated({"run.epochs": 1})
+    list(train(pairs, once, out=tmp_path / "plain"))
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "3")
+    list(train(pairs, once, out=tmp_path / "launched"))
+    assert torch.equal(weights(tmp_path / "plain"), weights(tmp_path / "launched"))
 
 
 def test_what_a_stranger_keeps_in_the_folder_stays(pairs, tiny, tmp_path):

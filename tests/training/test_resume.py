@@ -177,7 +177,7 @@ def test_what_a_run_began_from_is_written_once(config, pairs, tmp_path, monkeypa
     next(records)
     records.close()
     before = (tmp_path / "run" / "start.yaml").read_bytes()
-    monkeypatch.setattr("sbirlib.training.files.write_beginning", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr("sbirlib.training.files.RunFiles.begin", lambda *_: pytest.fail("written again"))
     list(train(pairs, config, out=tmp_path / "run", resume=True))
     assert (tmp_path / "run" / "start.yaml").read_bytes() == before
 
@@ -246,7 +246,7 @@ def test_without_a_usable_checkpoint_a_run_is_refused_and_kept(whole, config, pa
     with pytest.raises(RunError, match=r"cannot be resumed: .* is damaged .*; .* is damaged.*overwrite"):
         train(pairs, config, out=tmp_path / "run", resume=True)
     with pytest.raises(RunError, match=r"cannot be resumed: .* is damaged"):
-        Run(tmp_path / "run").saved_config()
+        Run(tmp_path / "run").saved()
     assert load_run(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "state")
     with pytest.raises(RunError, match="it holds no checkpoint"):

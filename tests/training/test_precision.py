@@ -6,12 +6,10 @@ import pytest
 import torch
 from tools.trainers import trainer_of
 
-from sbirlib import evaluate
 from sbirlib.config.config import OptimConfig
-from sbirlib.layers.precision import choose_attention, forward_in, wants_bf16
 from sbirlib.methods.arnet import ARNet
-from sbirlib.retrieval import scores as retrieval
-from sbirlib.training.setup import make_optimizer
+from sbirlib.training import trainer as trainer_room
+from sbirlib.training.setup import make_optimizer, wants_bf16
 
 CPU = torch.device("cpu")
 MODELS = {
@@ -48,10 +46,6 @@ def model(request):
     return ARNet(**MODELS[request.param]).eval()
 
 
-def fused(model):
-    return {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
-
-
 @pytest.mark.parametrize(
     ("features", "expected"),
     [((), False), (("avx512_f",), False), (("avx512_bf16",), True), (("amx_bf16",), True)],
@@ -68,92 +62,29 @@ def test_a_torch_that_cannot_tell_means_fp32(monkeypatch):
     assert wants_bf16("auto", CPU) is False
 
 
-@pytest.mark.parametrize(
-    ("features", "bf16", "expected"),
-    [
-        (("avx512_bf16",), True, False),
-        (("avx512_bf16",), False, True),
-        (("avx512_bf16", "amx_bf16"), True, True),
-    ],
-)
-def test_plain_attention_where_the_fused_kernel_is_slow(processor, model, features, bf16, expected):
-    processor(*features)
-    choose_attention(model, CPU, bf16)
-    assert fused(model) == {expected}
-
-
-def test_a_kernel_that_timm_leaves_off_stays_off(processor):
-    processor()
-    swin = ARNet(backbone="swin_tiny_patch4_window7_224", image_size=224, pool="own").eval()
-    before = [module.fused_attn for module in swin.modules() if hasattr(module, "fused_attn")]
-    assert before
-    assert not any(before)
-    choose_attention(swin, CPU, bf16=False)
-    with forward_in("fp32", swin):
-        assert fused(swin) == {False}
-    assert fused(swin) == {False}
-
-
-def test_both_kernels_give_the_same_embeddings(processor, model):
-    processor("avx512_bf16")
+def test_bf16_embeddings_are_within_a_hundredth(model):
     images = torch.rand(3, 3, model.image_size, model.image_size)
     with torch.no_grad():
         expected = model.photo_encoder(images)
-        choose_attention(model, CPU, bf16=True)
-        found = model.photo_encoder(images)
-    assert fused(model) == {False}
-    assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
-
-
-def test_bf16_embeddings_are_within_a_hundredth(processor, model):
-    processor("avx512_bf16")
-    images = torch.rand(3, 3, model.image_size, model.image_size)
-    with torch.no_grad():
-        expected = model.photo_encoder(images)
-        with forward_in("bf16", model):
+        with torch.autocast("cpu", torch.bfloat16):
             found = model.photo_encoder(images)
     error = ((found.float() - expected).norm(dim=1) / expected.norm(dim=1)).max()
     assert 0 < error < 1e-2  # 0 would be fp32 again
-    assert fused(model) == {True}
 
 
-def test_a_kernel_chosen_before_is_kept_afterwards(processor, model):
-    processor("avx512_bf16")
-    first, *rest = (module for module in model.modules() if hasattr(module, "fused_attn"))
-    first.fused_attn = False
-    with forward_in("bf16", model):
-        assert fused(model) == {False}
-    assert not first.fused_attn
-    assert all(module.fused_attn for module in rest)
-
-
-def test_what_was_chosen_for_speed_is_undone_after_an_error(processor, model):
-    processor("avx512_bf16")
-    with pytest.raises(ValueError, match="expected float images"), forward_in("bf16", model):
-        model.embed_photos(torch.zeros(1))
-    assert fused(model) == {True}
-    assert not torch.is_autocast_enabled("cpu")
-
-
-def test_evaluation_in_bf16_is_near_that_in_fp32(pairs, model):
-    full, half = (evaluate(model, pairs, "test", precision=precision) for precision in ("fp32", "bf16"))
-    assert len(full.ranks) == len(half.ranks)
-    assert full.mrr == pytest.approx(half.mrr, abs=0.1)
-    assert "bf16" not in full.protocol
-    assert half.protocol == f"{full.protocol}; embedded in bf16"
-
-
-def test_evaluation_computes_in_the_precision_asked_for(pairs, model, monkeypatch):
-    seen, real = [], retrieval.score_split
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_validation_computes_in_the_precision_of_the_run(pairs, tiny, tmp_path, monkeypatch, precision):
+    seen, real = [], trainer_room.score_split
 
     def noted(*given, **options):
         seen.append(torch.is_autocast_enabled("cpu"))
         return real(*given, **options)
 
-    monkeypatch.setattr(retrieval, "score_split", noted)
-    for precision in ("fp32", "bf16"):
-        evaluate(model, pairs, "test", precision=precision)
-    assert seen == [False, True]
+    monkeypatch.setattr(trainer_room, "score_split", noted)
+    trainer = trainer_of(pairs, tiny.updated({"run.precision": precision}), tmp_path)
+    assert 0 < trainer.validate(1)["mrr"] <= 1
+    assert seen == [precision == "bf16"]
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -166,7 +97,6 @@ def test_auto_takes_bf16_on_gpus_that_do_not_emulate_it(monkeypatch, capability,
 def test_the_trainer_exchanges_exactness_for_speed_in_bf16_alone(processor, pairs, tiny, tmp_path, precision):
     processor("avx512_bf16")
     trainer = trainer_of(pairs, tiny.updated({"run.precision": precision}), tmp_path)
-    assert fused(trainer.model) == {precision == "fp32"}
     assert trainer.optimizer.defaults["fused"] == (True if precision == "bf16" else None)
 
 
