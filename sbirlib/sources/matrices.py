@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from sbirlib.data.pairs import SPLITS
-from sbirlib.sources.layouts import Listing, Picture, SourceError, read_bytes
+from sbirlib.errors import first_line
+from sbirlib.sources.layouts import UNREAD, Listing, Picture, SourceError, read_bytes
 
 SIDE = 256  # px
 _SIDE_OF, _ENDING = {"sketch": "A", "edge": "B"}, {"sketch": "_1", "edge": ""}
@@ -35,7 +36,7 @@ def arrange_matrices(listing: Listing, category: str) -> list[Picture]:
         both = " and ".join(f"{category}_{side}_db_{[*halves, 'train'][0]}.mat" for side in _SIDE_OF)
         there = sorted(path.name for path in listing.files if path.suffix == ".mat")
         held = f"it holds {', '.join(there[:8]) or 'no MAT-file'}"
-        raise SourceError(f"{folder}: needs {both}; {held}{listing.unread}")
+        raise SourceError(f"{folder}: needs {both}; {held} ({UNREAD})")
     result = []
     for split in SPLITS:
         files = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
@@ -56,12 +57,6 @@ def _load(path: Path) -> np.ndarray:
     from scipy.io import loadmat, whosmat  # slow to import
 
     data = read_bytes(path)
-    if not data.startswith(b"MATLAB "):
-        reason = "is not a MAT-file, whatever its name says" if data else "is empty (0 bytes)"
-        raise SourceError(f"{path}: {reason}; download it again")
-    if 2 in data[124:126]:  # the version, in either byte order
-        way = "save it with MATLAB's save(..., '-v7'), or download it again"
-        raise SourceError(f"{path}: is a MAT-file of version 7.3 (HDF5), which is not read; {way}")
     try:
         kinds = {name: f"{kind} {tuple(shape)}" for name, shape, kind in whosmat(io.BytesIO(data))}
         if "data" not in kinds:
@@ -72,7 +67,8 @@ def _load(path: Path) -> np.ndarray:
     except (SourceError, MemoryError):
         raise
     except Exception as error:  # the reader raises almost anything over a damaged file
-        raise SourceError(f"{path}: is damaged or incomplete ({error}); download it again") from None
+        way = "download it again, or save it with MATLAB's save(..., '-v7')"
+        raise SourceError(f"{path}: cannot be read as a MAT-file ({first_line(error)}); {way}") from None
     return pictures if np.median(pictures) > 127 else 255 - pictures  # white paper, whatever the copy has
 
 
