@@ -2,13 +2,13 @@
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sbirlib.data import images
 from sbirlib.data.folders import RECORD, record_of
-from sbirlib.data.images import EXTENSIONS, Fault, inspect_image, list_images, read_all
+from sbirlib.data.images import EXTENSIONS, Fault, list_images, read_all, read_image
 from sbirlib.data.recordings import RECORDINGS
 from sbirlib.data.splits import NO_PHOTO, PairError, Photo, Sketch, Split
 from sbirlib.errors import NOT_UTF8, check_utf8, is_utf8, printable
@@ -87,19 +87,20 @@ class PairFolder:
         for name, split in self.splits.items():
             files = [item.path for item in (*split.sketches, *split.photos)]
             files += sorted({sketch.strokes for sketch in split.sketches if sketch.strokes}.difference(files))
-            facts, broken = read_all(inspect_image, files, f"checking {name}")
-            splits[split.without(broken)] = facts
+            sizes, broken = read_all(lambda path: read_image(path).size, files, f"checking {name}")
+            splits[split.without(broken)] = sizes
         return Report(self.root, splits, self.edge_maps)
 
 
 class Report(NamedTuple):
     """What `PairFolder.report` found; `str()` is a table.
 
-    `splits` maps the usable part of each split, with its faults, to the facts of every file that decodes.
+    `splits` maps the usable part of each split, with its faults, to the (width, height) of every file that
+    decodes, in px.
     """
 
     root: Path
-    splits: dict[Split, list[images.Facts]]
+    splits: dict[Split, list[tuple[int, int]]]
     edge_maps: bool = False
 
     @property
@@ -113,21 +114,18 @@ class Report(NamedTuple):
         return [split.name for split in self.splits if not split.sketches]
 
     def __str__(self) -> str:
-        lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
+        lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes"]
         notes = [f"  note: {EDGE_MAPS}"] if self.edge_maps else []
-        for split, facts in self.splits.items():
-            sizes = [fact.size for fact in facts] or [(0, 0)]
-            small, large = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
-            modes = ", ".join(f"{n} {mode}" for mode, n in Counter(f.mode for f in facts).most_common())
+        for split, sizes in self.splits.items():
+            sides = (min(sizes), max(sizes)) if sizes else ((0, 0), (0, 0))
+            small, large = (f"{width}x{height}" for width, height in sides)
             span = small if small == large else f"{small} .. {large}"
             counts = "".join(f"{len(files):>10}" for files in (split.sketches, split.photos, split.left_out))
-            lines.append(f"{split.name:<8}{counts}  {span} px; {modes or 'no image'}")
+            lines.append(f"{split.name:<8}{counts}  {span} px")
             notes += [f"  left out: {fault.path}: {fault.kind}: {fault.detail}" for fault in split.left_out]
             if split.name == "test" and (count := len(split.unsketched)):
                 text = "test photos have no sketch; they stay in the gallery as distractors"
                 notes.append(f"  note: {count} {text}")
-            odd = [fact for fact in facts if fact.mode not in ("RGB", "L", "strokes")]
-            notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB" for fact in odd]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
         known = set.intersection(*({photo.id for photo in split.photos} for split in self.splits))
         if len(self.splits) > 1 and known:
