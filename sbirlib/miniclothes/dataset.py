@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import content, filling
+from sbirlib.data.folders import filling
 from sbirlib.data.recordings import Recording
 from sbirlib.errors import InputError, first_line
 from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
@@ -84,7 +84,7 @@ def draw_miniclothes(
     root = Path(root)
     header = dict(name="MiniClothes", version=VERSION, seed=seed)
     header |= dict(photos=list(photos), sketches=list(sketches), size=size)
-    if root.exists() and (not root.is_dir() or content(root)):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         if _holds(root, header):
             return root
         ways = "name another folder, or move or delete this one; nothing in it was touched"

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import RECORD, content, filling
+from sbirlib.data.folders import RECORD, filling
 from sbirlib.data.images import Fault
 from sbirlib.data.pairs import EDGE_MAPS, PairFolder
 from sbirlib.errors import InputError, printable
@@ -76,7 +76,7 @@ def import_dataset(
         raise InputError(f"--category {category} goes with qmulv1; {source} has no categories: leave it out")
     name = f"{source}-{category}" if category else source
     known, folder, out = published(name), Path(folder), Path(out)
-    if out.exists() and (not out.is_dir() or content(out)):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         ways = "choose a new one with --out, or move this away. Nothing in it was touched"
         raise SourceError(f"{out}: is not an empty folder; {ways}")
     listing = list_folder(folder)
