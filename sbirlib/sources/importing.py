@@ -11,7 +11,7 @@ from sbirlib.data.folders import RECORD, filling
 from sbirlib.data.images import Fault
 from sbirlib.data.pairs import EDGE_MAPS, PairFolder
 from sbirlib.errors import InputError, printable
-from sbirlib.sources.layouts import Listing, Picture, SourceError, arrange, list_folder
+from sbirlib.sources.layouts import Picture, SourceError, arrange
 from sbirlib.sources.matrices import arrange_matrices
 
 MANIFEST = Path(__file__).resolve().parent / "manifest.yaml"
@@ -69,21 +69,23 @@ def import_dataset(
     for an `out` that holds something or cannot be written, for a file in place of `folder`, such as an
     archive, and for content in no known shape or without a usable pair.
     """
-    in_parts, parts = source == "qmulv1", ", ".join(get_args(Category))
-    if in_parts and category is None:
+    if source == "qmulv1" and not category:
+        parts = ", ".join(get_args(Category))
         raise InputError(f"qmulv1 is imported one category at a time: add --category, one of {parts}")
-    if category and not in_parts:
+    if category and source != "qmulv1":
         raise InputError(f"--category {category} goes with qmulv1; {source} has no categories: leave it out")
     name = f"{source}-{category}" if category else source
     known, folder, out = published(name), Path(folder), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         ways = "choose a new one with --out, or move this away. Nothing in it was touched"
         raise SourceError(f"{out}: is not an empty folder; {ways}")
-    listing = list_folder(folder)
-    pictures = (arrange_matrices if in_parts else arrange)(listing, known["word"])
+    if folder.is_file():
+        way = "`python -m zipfile -e FILE FOLDER`, any other archive with its program"
+        raise SourceError(f"{folder}: is not a folder. Unpack a .zip with {way}, and import FOLDER")
+    pictures, unread = arrange_matrices(folder, category) if category else arrange(folder)
     try:
         with filling(out) as new:
-            report = ImportReport(known, folder, out, *_write(pictures, new, listing))
+            report = ImportReport(known, folder, out, *_write(pictures, unread, folder, new))
             record = {
                 "source": name, "name": known["name"], "from": str(folder), "terms": known["terms"],
                 "edge_maps": known["edge_maps"], "counts": report.counts,
@@ -96,9 +98,11 @@ def import_dataset(
     return report
 
 
-def _write(pictures: list[Picture], new: Path, listing: Listing) -> tuple[dict[str, int], tuple[Fault, ...]]:
+def _write(
+    pictures: list[Picture], unread: list[Fault], folder: Path, new: Path
+) -> tuple[dict[str, int], tuple[Fault, ...]]:
     """Writes all pictures, and removes those that cannot be used; what is there, and what is left out."""
-    origins, faults = {}, list(listing.faults)
+    origins, faults = {}, list(unread)
     for origin, target, read in tqdm(pictures, desc="reading", unit="file", disable=None, leave=False):
         path = new / target
         path.parent.mkdir(exist_ok=True)
@@ -121,7 +125,7 @@ def _write(pictures: list[Picture], new: Path, listing: Listing) -> tuple[dict[s
     if not any(split.sketches for split in splits.values()):
         why = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
         first = "".join(f". {fault.path}: {fault.detail}" for fault in faults[:4])
-        raise SourceError(f"{listing.folder}: {why}. {len(faults)} files were left out{first}")
+        raise SourceError(f"{folder}: {why}. {len(faults)} files were left out{first}")
     counts = {}
     for name, split in splits.items():
         counts |= {f"{name} photos": len(split.photos), f"{name} sketches": len(split.sketches)}

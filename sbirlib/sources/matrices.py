@@ -8,15 +8,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from sbirlib.data.images import Fault, list_visible
 from sbirlib.data.pairs import SPLITS
 from sbirlib.errors import first_line
-from sbirlib.sources.layouts import UNREAD, Listing, Picture, SourceError, read_bytes
+from sbirlib.sources.layouts import UNREAD, Picture, SourceError, list_below, read_bytes
 
 SIDE = 256  # px
 _SIDE_OF, _ENDING = {"sketch": "A", "edge": "B"}, {"sketch": "_1", "edge": ""}
 
 
-def arrange_matrices(listing: Listing, category: str) -> list[Picture]:
+def arrange_matrices(folder: Path, category: str) -> tuple[list[Picture], list[Fault]]:
     """Finds `<category>_sketch_db_<split>.mat` and `<category>_edge_db_<split>.mat`, at any depth.
 
     Each holds one uint8 array `data` (n, 256, 256); row i of one file belongs to row i of the other. Row i of
@@ -25,31 +26,32 @@ def arrange_matrices(listing: Listing, category: str) -> list[Picture]:
 
     Raises SourceError for a file that is missing, there twice, damaged or not of this form.
     """
-    folder, name_of = listing.folder, re.compile(rf"{category}_(sketch|edge)_db_(train|test)\.mat")
+    name_of = re.compile(rf"{category}_(sketch|edge)_db_(train|test)\.mat")
+    files, unread = list_below(list_visible(folder))
     found: dict[tuple[str, str], Path] = {}
-    for path in listing.files:
+    for path in files:
         match = name_of.fullmatch(path.name)
         if match and (other := found.setdefault((match[2], match[1]), path)) is not path:
             raise SourceError(f"{folder}: holds {other} and {path}; import one of their folders")
     halves = [split for split in SPLITS if sum((split, side) in found for side in _SIDE_OF) == 1]
     if halves or not found:
         both = " and ".join(f"{category}_{side}_db_{[*halves, 'train'][0]}.mat" for side in _SIDE_OF)
-        there = sorted(path.name for path in listing.files if path.suffix == ".mat")
+        there = sorted(path.name for path in files if path.suffix == ".mat")
         held = f"it holds {', '.join(there[:8]) or 'no MAT-file'}"
         raise SourceError(f"{folder}: needs {both}; {held} ({UNREAD})")
     result = []
     for split in SPLITS:
-        files = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
-        pictures = {side: _load(folder / path) for side, path in files.items()}
+        paths = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
+        pictures = {side: _load(path) for side, path in paths.items()}
         if len({len(rows) for rows in pictures.values()}) > 1:
-            counts = " and ".join(f"{len(rows)} in {files[side]}" for side, rows in pictures.items())
+            counts = " and ".join(f"{len(rows)} in {paths[side].name}" for side, rows in pictures.items())
             reason = f"holds {counts}, but row i of one belongs to row i of the other; download both again"
             raise SourceError(f"{folder}: {reason}")
         for side, rows in pictures.items():
             for i, row in enumerate(rows, 1):
                 target = PurePosixPath(f"{split}{_SIDE_OF[side]}", f"{split}{i:03d}{_ENDING[side]}.png")
-                result.append(Picture(folder / files[side] / f"row {i}", target, partial(_png, row)))
-    return result
+                result.append(Picture(paths[side] / f"row {i}", target, partial(_png, row)))
+    return result, unread
 
 
 def _load(path: Path) -> np.ndarray:

@@ -189,7 +189,7 @@ def test_the_published_numbers_of_every_category():
         "handbags": (400, 168),
     }.items():
         known = published(f"qmulv1-{category}")
-        assert (known["word"], known["edge_maps"]) == (category, True)
+        assert (known["name"], known["edge_maps"]) == (f"QMUL-V1 {category}", True)
         counts = {what: list(numbers) for what, numbers in known["counts"].items()}
         both = {"train photos": [training], "test photos": [test]}
         assert counts == both | {what.replace("photos", "sketches"): n for what, n in both.items()}
