@@ -67,8 +67,6 @@ class PairFolder:
 
     def split(self, name: str) -> Split:
         """The split `train` or `test`. Raises PairError if the folder has none or it is empty."""
-        if name not in SPLITS:
-            raise PairError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
         if name not in self.splits:
             raise PairError(f"{self.root}: has no {name}A/ and {name}B/, so there is no {name} split")
         split = self.splits[name]
@@ -180,21 +178,20 @@ def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pa
             # `a_1` draws photo `a_1`, or is drawing 1 of photo `a`: nobody can tell.
             both = ", ".join(by_id[owner][0].name for owner in owners)
             faults.append(Fault(path, _TWICE, f"{both} both claim this sketch; rename one"))
+        elif len(by_id[owners[0]]) > 1:
+            faults.append(Fault(path, _TWICE, f"its photo {owners[0]!r} exists twice"))
         else:
             designer = drawing["designer"] if drawing and owners[0] != stem else ""
             # 3 and 03 are one person.
             number = str(int(designer)) if designer.isdecimal() else designer
             sketches.append(Sketch(path, owners[0], number, strokes=strokes))
 
-    twice = {photo_id: paths for photo_id, paths in by_id.items() if len(paths) > 1}
-    for paths in twice.values():
-        names = ", ".join(path.name for path in paths)
-        faults += [Fault(path, _TWICE, f"{names}; keep one") for path in paths]
-    doubted = [s for s in sketches if s.photo_id in twice]
-    faults += [Fault(s.path, _TWICE, f"its photo {s.photo_id!r} exists twice") for s in doubted]
-    usable = tuple(s for s in sketches if s.photo_id not in twice)
-    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if photo_id not in twice)
-    return Split(name, usable, photos, tuple(faults), tuple(overlooked))
+    for paths in by_id.values():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            faults += [Fault(path, _TWICE, f"{names}; keep one") for path in paths]
+    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if len(paths) == 1)
+    return Split(name, tuple(sketches), photos, tuple(faults), tuple(overlooked))
 
 
 def _stem(path: Path) -> str:

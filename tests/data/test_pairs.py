@@ -208,7 +208,7 @@ def test_missing_folder_and_missing_or_empty_split(tmp_path):
         pairs.split("test")
     with pytest.raises(PairError, match="no train split"):
         pairs.split("train")
-    with pytest.raises(PairError, match="unknown split 'val'"):
+    with pytest.raises(PairError, match="has no valA/ and valB/, so there is no val split"):
         pairs.split("val")
 
 
