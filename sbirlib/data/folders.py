@@ -10,10 +10,10 @@ from typing import Any
 RECORD = "import.json"  # what an import notes of itself
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    """What the import that filled a folder noted; empty where there was none, or its record is no JSON."""
+def record_of(folder: Path, name: str = RECORD) -> dict[str, Any]:
+    """What was noted in a JSON file of a folder; empty where there is none, or it holds no such thing."""
     try:
-        record = json.loads((folder / RECORD).read_text("utf-8")) if (folder / RECORD).is_file() else {}
+        record = json.loads((folder / name).read_text("utf-8")) if (folder / name).is_file() else {}
     except (OSError, ValueError, RecursionError):
         record = {}
     return record if isinstance(record, dict) else {}

@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import filling
+from sbirlib.data.folders import filling, record_of
 from sbirlib.data.recordings import Recording
 from sbirlib.errors import InputError, first_line
 from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
@@ -146,10 +146,6 @@ def _items(clothes: Wardrobe) -> dict[str, dict]:
 
 def _holds(root: Path, header: dict) -> bool:
     """Whether `root` is the complete drawing that `header` describes."""
-    try:
-        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    same = isinstance(found, dict) and found | header == found
+    found = record_of(root, MANIFEST)
     counts = [len(list((root / folder).glob("*.png"))) for folder in ("trainB", "testB", "trainA", "testA")]
-    return same and counts == [*header["photos"], *header["sketches"]]
+    return found | header == found and counts == [*header["photos"], *header["sketches"]]
