@@ -24,33 +24,27 @@ def arrange_matrices(folder: Path, category: str) -> tuple[list[Picture], list[F
     the test files, from 1, becomes testB/test00i.png and testA/test00i_1.png. One split is enough. Lines come
     out dark on white. Source: github.com/yuqian1023/Deep_SBIR_tf.
 
-    Raises SourceError for a file that is missing, there twice, damaged or not of this form.
+    Of copies of one file, one is taken. Raises SourceError for a file that is missing, damaged or not of this
+    form.
     """
-    name_of = re.compile(rf"{category}_(sketch|edge)_db_(train|test)\.mat")
     files, unread = list_below(list_visible(folder))
-    found: dict[tuple[str, str], Path] = {}
-    for path in files:
-        match = name_of.fullmatch(path.name)
-        if match and (other := found.setdefault((match[2], match[1]), path)) is not path:
-            raise SourceError(f"{folder}: holds {other} and {path}; import one of their folders")
-    halves = [split for split in SPLITS if sum((split, side) in found for side in _SIDE_OF) == 1]
-    if halves or not found:
-        both = " and ".join(f"{category}_{side}_db_{[*halves, 'train'][0]}.mat" for side in _SIDE_OF)
-        there = sorted(path.name for path in files if path.suffix == ".mat")
-        held = f"it holds {', '.join(there[:8]) or 'no MAT-file'}"
-        raise SourceError(f"{folder}: needs {both}; {held} ({UNREAD})")
+    path_of = {path.name: path for path in files}
     result = []
     for split in SPLITS:
-        paths = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
-        pictures = {side: _load(path) for side, path in paths.items()}
+        names = {side: f"{category}_{side}_db_{split}.mat" for side in _SIDE_OF}
+        pictures = {side: _load(path_of[name]) for side, name in names.items() if name in path_of}
         if len({len(rows) for rows in pictures.values()}) > 1:
-            counts = " and ".join(f"{len(rows)} in {paths[side].name}" for side, rows in pictures.items())
+            counts = " and ".join(f"{len(rows)} in {names[side]}" for side, rows in pictures.items())
             reason = f"holds {counts}, but row i of one belongs to row i of the other; download both again"
             raise SourceError(f"{folder}: {reason}")
+        if len(pictures) == 1 or (split == SPLITS[-1] and not (pictures or result)):
+            held = ", ".join(sorted(name for name in path_of if name.endswith(".mat"))[:8]) or "no MAT-file"
+            raise SourceError(f"{folder}: needs {' and '.join(names.values())}; it holds {held} ({UNREAD})")
         for side, rows in pictures.items():
             for i, row in enumerate(rows, 1):
+                origin = path_of[names[side]] / f"row {i}"
                 target = PurePosixPath(f"{split}{_SIDE_OF[side]}", f"{split}{i:03d}{_ENDING[side]}.png")
-                result.append(Picture(paths[side] / f"row {i}", target, partial(_png, row)))
+                result.append(Picture(origin, target, partial(_png, row)))
     return result, unread
 
 
