@@ -98,7 +98,12 @@ def draw_miniclothes(
         # joblib's processes are no forks, which torch's threads forbid, and do not run the user's script.
         drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(job) for job in jobs)
         list(tqdm(drawn, total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None))
-        manifest = header | dict(items=_items(clothes))
+        known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
+        items = {}
+        for photo, g in known.items():
+            differs = detail_differences(g, known.get(g.twin_of, g))
+            items[photo] = dict(family=g.family, twin=g.twin_of, differs=differs)
+        manifest = header | dict(items=items)
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return root
 
@@ -134,14 +139,6 @@ def sketch_recorders(root: Path) -> dict[Path, Callable[[], Recording]]:
         raise InputError(f"{root / MANIFEST}: {reason}; draw MiniClothes into another folder") from None
     drawn = [(render, path) for render, path in jobs if render.func is render_sketch]
     return {path: partial(record_sketch, *render.args, **render.keywords) for render, path in drawn}
-
-
-def _items(clothes: Wardrobe) -> dict[str, dict]:
-    known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
-    return {
-        photo: dict(family=g.family, twin=g.twin_of, differs=detail_differences(g, known.get(g.twin_of, g)))
-        for photo, g in known.items()
-    }
 
 
 def _holds(root: Path, header: dict) -> bool:
