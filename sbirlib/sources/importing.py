@@ -121,7 +121,7 @@ def _write(
     for split in splits.values():
         for fault in split.faults:
             fault.path.unlink()
-            faults.append(fault._replace(path=origins[fault.path]))
+            faults.append(fault._replace(path=origins.get(fault.path, fault.path)))
     if not any(split.sketches for split in splits.values()):
         why = "no sketch belongs to a photo; a photo ID.png has the sketches ID_1.png, ID_2.png and so on"
         first = "".join(f". {fault.path}: {fault.detail}" for fault in faults[:4])
