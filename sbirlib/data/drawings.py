@@ -18,7 +18,6 @@ from sbirlib.data.images import EXTENSIONS
 from sbirlib.data.pairs import PairFolder, Pattern, read_split
 from sbirlib.data.splits import PairError, Sketch
 from sbirlib.data.transforms import edge_map
-from sbirlib.errors import check_utf8
 
 Sketches = Literal["pairs", "from_photos", "both"]
 NUMBERS = 4  # uniform numbers for each row that is made of a photo
@@ -40,7 +39,7 @@ def training_folder(root: str | Path, pattern: Pattern, sketches: Sketches) -> P
     """The folder `root` with the sketches that `data.sketches` asks for in its train split.
 
     For "from_photos" trainB is enough, or a folder of photos alone. Raises PairError if there are no photos,
-    and as `PairFolder` does.
+    ImageError if there is no folder, and as `PairFolder` does.
     """
     if sketches == "pairs":
         return PairFolder(root, pattern=pattern)
@@ -49,9 +48,6 @@ def training_folder(root: str | Path, pattern: Pattern, sketches: Sketches) -> P
         split = PairFolder(root, pattern=pattern).split("train")
     else:
         photos = folder / "trainB" if (folder / "trainB").is_dir() else folder
-        check_utf8(root)
-        if not photos.is_dir():
-            raise PairError(f"{root}: no such folder")
         split = read_split("train", None, photos)
         if not split.photos:
             raise PairError(f"{photos}: no photos to train on ({', '.join(EXTENSIONS)})")

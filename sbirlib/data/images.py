@@ -1,7 +1,5 @@
 """Read picture files: which formats, what is done about odd ones, and what is wrong with broken ones."""
 
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +24,6 @@ MIN_SIDE = 8  # px: anything smaller carries no drawing
 # A few kilobytes can claim to be any size. More than almost every camera takes, and little enough to be
 # decoded on all cores at once.
 MAX_PIXELS = 64_000_000
-_OPENING = threading.Lock()  # `warnings` keeps one state for all threads
 _T = TypeVar("_T")
 
 
@@ -36,18 +33,6 @@ class Fault(NamedTuple):
     path: Path
     kind: str
     detail: str
-
-
-class Facts(NamedTuple):
-    """Pixel mode and size (width, height) of one image file.
-
-    The mode of an animation, or of a photo that carries a second one, says that its first frame is used; that
-    of a stroke file is "strokes", and its size that of the picture made of it.
-    """
-
-    path: Path
-    mode: str
-    size: tuple[int, int]
 
 
 def faults_message(root: str | Path, faults: Iterable[Fault]) -> str:
@@ -64,7 +49,41 @@ def read_image(path: str | Path) -> Image.Image:
     frame. Raises ImageError that names the file if it is missing, not one of the known formats, damaged,
     smaller than 8 x 8 px or larger than 64 million pixels.
     """
-    return _decode(Path(path))[0]
+    path = Path(path)
+    if path.suffix.lower() in RECORDINGS:
+        return read_recording(path).picture()
+    limit = f"{MAX_PIXELS // 1_000_000} million pixels; save it smaller"
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ImageError(_not_a_file(path))
+        with Image.open(path, formats=FORMATS) as image:
+            size = f"{image.width} x {image.height} px"
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{size} is more than {limit}")
+            if min(image.size) < MIN_SIDE:
+                raise ImageError(f"{size} is too small to search; at least {MIN_SIDE} x {MIN_SIDE} is needed")
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):
+                # Pillow clips 16-bit grey at 255 instead of scaling it.
+                high = np.asarray(image).astype(np.uint32) >> 8
+                image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            return image.convert("RGB")
+    except ImageError as error:
+        reason = str(error)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may be made an error
+        reason = f"claims to have more than {limit}"
+    except UnidentifiedImageError:
+        other = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
+        reason = other if path.stat().st_size else "is empty (0 bytes); copy it again from where it came"
+    except MemoryError:
+        raise  # which says nothing about the file
+    except Exception as error:  # decoders raise almost anything over a damaged picture
+        reason = f"is damaged ({error}); replace the file"
+        if isinstance(error, OSError) and error.errno:  # theirs have no number, the system's do
+            reason = f"{error.strerror}; a readable picture file is needed"
+    raise ImageError(f"{path}: {reason}")
 
 
 def read_pixels(path: str | Path) -> Tensor:
@@ -80,11 +99,6 @@ def as_pixels(picture: Image.Image | np.ndarray) -> Tensor:
 def as_picture(pixels: Tensor) -> np.ndarray:
     """Pixels (3, h, w) as figures take them: (h, w, 3)."""
     return rearrange(pixels, "c h w -> h w c").numpy()
-
-
-def inspect_image(path: str | Path) -> Facts:
-    """Mode and size of a picture, decoded to its end. Raises ImageError as `read_image` does."""
-    return _decode(Path(path))[1]
 
 
 def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tuple[list[_T], list[Fault]]:
@@ -136,47 +150,3 @@ def _not_a_file(path: Path) -> str:
     if path.exists():
         return "is a pipe or device, not a file"
     return "links to a file that does not exist" if path.is_symlink() else "no such file"
-
-
-def _decode(path: Path) -> tuple[Image.Image, Facts]:
-    if path.suffix.lower() in RECORDINGS:
-        picture = read_recording(path).picture()
-        return picture, Facts(path, "strokes", picture.size)
-    limit = f"{MAX_PIXELS // 1_000_000} million pixels; save it smaller"
-    try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise ImageError(_not_a_file(path))
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are refused below
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            size = f"{image.width} x {image.height} px"
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{size} is more than {limit}")
-            frames = getattr(image, "n_frames", 1)
-            mode = image.mode + (f" (first of {frames} frames)" if frames > 1 else "")
-            facts = Facts(path, mode, image.size)
-            if min(image.size) < MIN_SIDE:
-                raise ImageError(f"{size} is too small to search; at least {MIN_SIDE} x {MIN_SIDE} is needed")
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):
-                # Pillow clips 16-bit grey at 255 instead of scaling it.
-                high = np.asarray(image).astype(np.uint32) >> 8
-                image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
-            if "A" in image.getbands() or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return image.convert("RGB"), facts
-    except ImageError as error:
-        reason = str(error)
-    except Image.DecompressionBombError:
-        reason = f"claims to have more than {limit}"
-    except UnidentifiedImageError:
-        other = f"is not a {', '.join(FORMATS)} image, whatever its name says; save it again as PNG or JPEG"
-        reason = other if path.stat().st_size else "is empty (0 bytes); copy it again from where it came"
-    except MemoryError:
-        raise  # which says nothing about the file
-    except Exception as error:  # decoders raise almost anything over a damaged picture
-        reason = f"is damaged ({error}); replace the file"
-        if isinstance(error, OSError) and error.errno:  # theirs have no number, the system's do
-            reason = f"{error.strerror}; a readable picture file is needed"
-    raise ImageError(f"{path}: {reason}")

@@ -1,7 +1,5 @@
 """Pictures decoded once and held in memory as uint8."""
 
-import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -92,7 +90,7 @@ def _load_unlabelled(split: Split, config: Config) -> LoadedSplit | None:
     """The photos of `split` without a sketch, and those of the folder `data.unlabelled`; None without any."""
     data, paths, faults = config.data, list(split.unsketched), []
     if data.unlabelled:
-        paths += list_images(Path(data.unlabelled))
+        paths = list(dict.fromkeys([*paths, *list_images(Path(data.unlabelled))]))  # each once
         faults += list_unread(Path(data.unlabelled))
     pixels, broken = load_images(paths, config.model.image_size, data.fit, "photos without a sketch")
     if (faults := faults + broken) and data.on_fault == "stop":
@@ -129,18 +127,16 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
 def load_images(
     paths: Sequence[Path], size: int, fit: Fit, what: str = "images"
 ) -> tuple[Tensor, list[Fault]]:
-    """The readable ones of `paths` as (n, 3, size, size) uint8, in order, and the faults of the others."""
+    """The readable ones of different `paths` as (n, 3, size, size) uint8, and the faults of the others."""
     pixels = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
-    rows_of: dict[Path, list[int]] = defaultdict(list)  # a file may be named twice
-    for row, path in enumerate(paths):
-        rows_of[path].append(row)
+    row_of = {path: row for row, path in enumerate(paths)}
 
-    def read(path: Path) -> list[int]:
-        pixels[rows_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
-        return rows_of[path]
+    def read(path: Path) -> int:
+        pixels[row_of[path]] = fit_square(read_pixels(path)[None], size, fit)[0]
+        return row_of[path]
 
-    rows, faults = read_all(read, rows_of, what and f"decoding {what}")
-    return (pixels[sorted(itertools.chain(*rows))] if faults else pixels), faults
+    rows, faults = read_all(read, paths, what and f"decoding {what}")
+    return (pixels[rows] if faults else pixels), faults
 
 
 def is_grey(pixels: Tensor) -> bool:

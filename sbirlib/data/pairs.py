@@ -2,13 +2,13 @@
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sbirlib.data import images
 from sbirlib.data.folders import RECORD, record_of
-from sbirlib.data.images import EXTENSIONS, Fault, inspect_image, list_images, read_all
+from sbirlib.data.images import EXTENSIONS, Fault, list_images, read_all, read_image
 from sbirlib.data.recordings import RECORDINGS
 from sbirlib.data.splits import NO_PHOTO, PairError, Photo, Sketch, Split
 from sbirlib.errors import NOT_UTF8, check_utf8, is_utf8, printable
@@ -67,8 +67,6 @@ class PairFolder:
 
     def split(self, name: str) -> Split:
         """The split `train` or `test`. Raises PairError if the folder has none or it is empty."""
-        if name not in SPLITS:
-            raise PairError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
         if name not in self.splits:
             raise PairError(f"{self.root}: has no {name}A/ and {name}B/, so there is no {name} split")
         split = self.splits[name]
@@ -87,19 +85,20 @@ class PairFolder:
         for name, split in self.splits.items():
             files = [item.path for item in (*split.sketches, *split.photos)]
             files += sorted({sketch.strokes for sketch in split.sketches if sketch.strokes}.difference(files))
-            facts, broken = read_all(inspect_image, files, f"checking {name}")
-            splits[split.without(broken)] = facts
+            sizes, broken = read_all(lambda path: read_image(path).size, files, f"checking {name}")
+            splits[split.without(broken)] = sizes
         return Report(self.root, splits, self.edge_maps)
 
 
 class Report(NamedTuple):
     """What `PairFolder.report` found; `str()` is a table.
 
-    `splits` maps the usable part of each split, with its faults, to the facts of every file that decodes.
+    `splits` maps the usable part of each split, with its faults, to the (width, height) of every file that
+    decodes, in px.
     """
 
     root: Path
-    splits: dict[Split, list[images.Facts]]
+    splits: dict[Split, list[tuple[int, int]]]
     edge_maps: bool = False
 
     @property
@@ -113,21 +112,18 @@ class Report(NamedTuple):
         return [split.name for split in self.splits if not split.sketches]
 
     def __str__(self) -> str:
-        lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes, modes"]
+        lines = [f"{self.root}", f"{'split':<8}{'sketches':>10}{'photos':>10}{'left out':>10}  sizes"]
         notes = [f"  note: {EDGE_MAPS}"] if self.edge_maps else []
-        for split, facts in self.splits.items():
-            sizes = [fact.size for fact in facts] or [(0, 0)]
-            small, large = (f"{width}x{height}" for width, height in (min(sizes), max(sizes)))
-            modes = ", ".join(f"{n} {mode}" for mode, n in Counter(f.mode for f in facts).most_common())
+        for split, sizes in self.splits.items():
+            sides = (min(sizes), max(sizes)) if sizes else ((0, 0), (0, 0))
+            small, large = (f"{width}x{height}" for width, height in sides)
             span = small if small == large else f"{small} .. {large}"
             counts = "".join(f"{len(files):>10}" for files in (split.sketches, split.photos, split.left_out))
-            lines.append(f"{split.name:<8}{counts}  {span} px; {modes or 'no image'}")
+            lines.append(f"{split.name:<8}{counts}  {span} px")
             notes += [f"  left out: {fault.path}: {fault.kind}: {fault.detail}" for fault in split.left_out]
             if split.name == "test" and (count := len(split.unsketched)):
                 text = "test photos have no sketch; they stay in the gallery as distractors"
                 notes.append(f"  note: {count} {text}")
-            odd = [fact for fact in facts if fact.mode not in ("RGB", "L", "strokes")]
-            notes += [f"  note: {fact.path}: mode {fact.mode}, converted to RGB" for fact in odd]
         notes += [f"  note: the {name} split has no usable pair" for name in self.empty]
         known = set.intersection(*({photo.id for photo in split.photos} for split in self.splits))
         if len(self.splits) > 1 and known:
@@ -182,21 +178,20 @@ def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pa
             # `a_1` draws photo `a_1`, or is drawing 1 of photo `a`: nobody can tell.
             both = ", ".join(by_id[owner][0].name for owner in owners)
             faults.append(Fault(path, _TWICE, f"{both} both claim this sketch; rename one"))
+        elif len(by_id[owners[0]]) > 1:
+            faults.append(Fault(path, _TWICE, f"its photo {owners[0]!r} exists twice"))
         else:
             designer = drawing["designer"] if drawing and owners[0] != stem else ""
             # 3 and 03 are one person.
             number = str(int(designer)) if designer.isdecimal() else designer
             sketches.append(Sketch(path, owners[0], number, strokes=strokes))
 
-    twice = {photo_id: paths for photo_id, paths in by_id.items() if len(paths) > 1}
-    for paths in twice.values():
-        names = ", ".join(path.name for path in paths)
-        faults += [Fault(path, _TWICE, f"{names}; keep one") for path in paths]
-    doubted = [s for s in sketches if s.photo_id in twice]
-    faults += [Fault(s.path, _TWICE, f"its photo {s.photo_id!r} exists twice") for s in doubted]
-    usable = tuple(s for s in sketches if s.photo_id not in twice)
-    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if photo_id not in twice)
-    return Split(name, usable, photos, tuple(faults), tuple(overlooked))
+    for paths in by_id.values():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            faults += [Fault(path, _TWICE, f"{names}; keep one") for path in paths]
+    photos = tuple(Photo(paths[0], photo_id) for photo_id, paths in by_id.items() if len(paths) == 1)
+    return Split(name, tuple(sketches), photos, tuple(faults), tuple(overlooked))
 
 
 def _stem(path: Path) -> str:

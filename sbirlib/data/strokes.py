@@ -92,7 +92,10 @@ def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray | None:
     pixels, ink = _ink(picture)
     if not ink.any():
         return None
-    rows, columns = np.nonzero(_without_specks(ink))
+    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
+    amounts = np.bincount(pieces.ravel())
+    amounts[0] = 0  # the paper
+    rows, columns = np.nonzero((amounts > SPECK * amounts.max())[pieces])
     middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
     side = max(np.ptp(columns) + 1, np.ptp(rows) + 1, SMALLEST * max(picture.size)) / FILL_OF_FRAME
     page = Image.new("RGB", (round(side), round(side)), "white")
@@ -159,13 +162,6 @@ def _resized(
     layers = np.moveaxis(values.astype(np.float32), 2, 0)
     size = shape[1], shape[0]
     return np.stack([np.asarray(Image.fromarray(layer).resize(size, how)) for layer in layers], axis=2)
-
-
-def _without_specks(ink: np.ndarray) -> np.ndarray:
-    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return (sizes > SPECK * sizes.max())[pieces]
 
 
 def _edge(pixels: np.ndarray) -> np.ndarray:

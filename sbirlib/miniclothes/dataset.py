@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import content, filling
+from sbirlib.data.folders import filling, record_of
 from sbirlib.data.recordings import Recording
 from sbirlib.errors import InputError, first_line
 from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
@@ -65,20 +65,26 @@ def _jobs(clothes: Wardrobe, sketches: Counts, seed: int, size: int, root: Path)
 
 def draw_miniclothes(
     root: str | os.PathLike, *, seed: int = 0, photos: Counts = (380, 120),
-    sketches: Counts = (925, 275), size: int = 256, workers: int | None = None,
+    sketches: Counts = (925, 275), size: int = 256,
 ) -> Path:  # fmt: skip
     """Draws the whole data set into `root` and returns that folder.
 
-    Counts are (train, test); `size` is in pixels; `workers` is the number of processes (None: one per
-    processor) and changes no pixel. Writes trainA, testA (sketches `00066_03.png`, 03 the designer), trainB,
-    testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this very drawing is returned at
-    once. Raises FileExistsError when `root` holds anything else, InputError for counts that do not match.
+    Counts are (train, test); `size` is in pixels, at least 32. Writes trainA, testA (sketches `00066_03.png`,
+    03 the designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this very
+    drawing is returned at once. Raises FileExistsError when `root` holds anything else, InputError for a seed
+    below 0 and counts that do not match.
     """
-    _check(seed, photos, sketches, size, workers)
+    if seed < 0:
+        raise InputError(f"seed={seed}: give at least 0")
+    most = len(DESIGNERS)
+    for split, photo, sketch in zip(("train", "test"), photos, sketches, strict=True):
+        if not 1 <= photo <= sketch <= most * photo:
+            counts = f"{photo} {split} photos with {sketch} sketches"
+            raise InputError(f"{counts}: give at least 1 photo, and 1 to {most} sketches of each")
     root = Path(root)
     header = dict(name="MiniClothes", version=VERSION, seed=seed)
     header |= dict(photos=list(photos), sketches=list(sketches), size=size)
-    if root.exists() and (not root.is_dir() or content(root)):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         if _holds(root, header):
             return root
         ways = "name another folder, or move or delete this one; nothing in it was touched"
@@ -88,11 +94,16 @@ def draw_miniclothes(
         for folder in ("trainA", "trainB", "testA", "testB"):
             (new / folder).mkdir()
         jobs = list(_jobs(clothes, sketches, seed, size, new))
-        workers = workers or (-1 if len(jobs) > 100 else 1)
+        workers = -1 if len(jobs) > 100 else 1  # which changes no pixel
         # joblib's processes are no forks, which torch's threads forbid, and do not run the user's script.
         drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(job) for job in jobs)
         list(tqdm(drawn, total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None))
-        manifest = header | dict(items=_items(clothes))
+        known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
+        items = {}
+        for photo, g in known.items():
+            differs = detail_differences(g, known.get(g.twin_of, g))
+            items[photo] = dict(family=g.family, twin=g.twin_of, differs=differs)
+        manifest = header | dict(items=items)
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return root
 
@@ -130,33 +141,8 @@ def sketch_recorders(root: Path) -> dict[Path, Callable[[], Recording]]:
     return {path: partial(record_sketch, *render.args, **render.keywords) for render, path in drawn}
 
 
-def _items(clothes: Wardrobe) -> dict[str, dict]:
-    known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
-    return {
-        photo: dict(family=g.family, twin=g.twin_of, differs=detail_differences(g, known.get(g.twin_of, g)))
-        for photo, g in known.items()
-    }
-
-
 def _holds(root: Path, header: dict) -> bool:
     """Whether `root` is the complete drawing that `header` describes."""
-    try:
-        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    same = isinstance(found, dict) and found | header == found
+    found = record_of(root, MANIFEST)
     counts = [len(list((root / folder).glob("*.png"))) for folder in ("trainB", "testB", "trainA", "testA")]
-    return same and counts == [*header["photos"], *header["sketches"]]
-
-
-def _check(seed: int, photos: Counts, sketches: Counts, size: int, workers: int | None) -> None:
-    numbers = [("seed", seed, 0), ("size (px)", size, 32), ("workers", workers, 1)]
-    numbers += [("train photos", photos[0], 1), ("test photos", photos[1], 1)]
-    for name, value, least in numbers:
-        if value is not None and value < least:
-            raise InputError(f"{name}={value}: give at least {least}")
-    for split, photo, sketch in zip(("train", "test"), photos, sketches, strict=True):
-        if not photo <= sketch <= len(DESIGNERS) * photo:
-            counts, most = f"sketches={tuple(sketches)} for photos={tuple(photos)}", len(DESIGNERS)
-            why = f"each {split} photo has 1 to {most} sketches"
-            raise InputError(f"{counts}: {why}, so give {photo} to {most * photo}")
+    return found | header == found and counts == [*header["photos"], *header["sketches"]]

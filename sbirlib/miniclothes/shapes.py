@@ -22,7 +22,9 @@ def layout(garment: Garment, *, swing: float = 0.0) -> list[Part]:
     cut = Cut.of(garment)
     behind, front = _neck(garment, cut) if garment.family != "skirt" else ([], _waistband(garment, cut))
     sleeves, body = _sleeves(garment, cut, swing), _body(garment, cut)
-    parts = [*behind, *sleeves, *body, *_details(garment, cut), *front, *_buttons(garment, cut)]
+    # In the order in which they lie on each other.
+    details = [*_seams(garment, cut), *_pockets(garment, cut), *_closure(garment, cut), *_belt(garment, cut)]
+    parts = [*behind, *sleeves, *body, *details, *front, *_buttons(garment, cut)]
     solid = np.concatenate([part.points for part in parts if part.filled])
     low, high = solid.min(axis=0), solid.max(axis=0)
     scale = FILL_OF_FRAME / max(high - low)
@@ -166,11 +168,6 @@ def _waistband(g: Garment, cut: Cut) -> list[Part]:
     top = 0.07 - (0.12 if g.neckline == "high" else 0.07)
     outline = chain((-half, top), (half, top), (half + 0.004, 0.07), (-half - 0.004, 0.07))
     return [Part("band", outline, "rib" if g.neckline == "elastic" else "trim")]
-
-
-def _details(g: Garment, cut: Cut) -> list[Part]:
-    """Seams, folds, pockets, closure and belt, in the order in which they lie on each other."""
-    return [*_seams(g, cut), *_pockets(g, cut), *_closure(g, cut), *_belt(g, cut)]
 
 
 def _seams(g: Garment, cut: Cut) -> list[Part]:

@@ -19,6 +19,7 @@ from sbirlib.miniclothes.garments import TABLES, Garment
 from sbirlib.miniclothes.shapes import layout
 
 OVERSAMPLING = 3
+Seed = int | Sequence[int]
 LIGHT = {"stitch": 0.55, "fold": 0.7, "pleat": 0.85, "seam": 0.8, "pattern": 0.7}  # share of the full width
 
 
@@ -51,16 +52,12 @@ class Designer:
 DESIGNERS = TypeAdapter(tuple[Designer, ...]).validate_python(TABLES["designers"])
 
 
-def render_sketch(
-    garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
-) -> Image.Image:
+def render_sketch(garment: Garment, designer: Designer, *, seed: Seed, size: int = 256) -> Image.Image:
     """Draws a garment as one designer would: an RGB image of size x size pixels, the same for a seed."""
     return _drawn(garment, designer, seed, size).finish(size)[0]
 
 
-def record_sketch(
-    garment: Garment, designer: Designer, *, seed: int | Sequence[int], size: int = 256
-) -> Recording:
+def record_sketch(garment: Garment, designer: Designer, *, seed: Seed, size: int = 256) -> Recording:
     """How `render_sketch` draws the same sketch.
 
     A stroke is a line from corner to corner and what restates it (its points are those of the first line), a
@@ -79,7 +76,7 @@ def record_sketch(
 
 
 def _drawn(
-    garment: Garment, designer: Designer, seed: int | Sequence[int], size: int, *,
+    garment: Garment, designer: Designer, seed: Seed, size: int, *,
     keep: np.ndarray | None = None, counts: Sequence[int] = (),
 ) -> "_Page":  # fmt: skip
     rng = np.random.default_rng(seed)

@@ -8,47 +8,44 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from sbirlib.data.images import Fault, list_visible
 from sbirlib.data.pairs import SPLITS
-from sbirlib.sources.layouts import Listing, Picture, SourceError, read_bytes
+from sbirlib.errors import first_line
+from sbirlib.sources.layouts import UNREAD, Picture, SourceError, list_below, read_bytes
 
 SIDE = 256  # px
 _SIDE_OF, _ENDING = {"sketch": "A", "edge": "B"}, {"sketch": "_1", "edge": ""}
 
 
-def arrange_matrices(listing: Listing, category: str) -> list[Picture]:
+def arrange_matrices(folder: Path, category: str) -> tuple[list[Picture], list[Fault]]:
     """Finds `<category>_sketch_db_<split>.mat` and `<category>_edge_db_<split>.mat`, at any depth.
 
     Each holds one uint8 array `data` (n, 256, 256); row i of one file belongs to row i of the other. Row i of
     the test files, from 1, becomes testB/test00i.png and testA/test00i_1.png. One split is enough. Lines come
     out dark on white. Source: github.com/yuqian1023/Deep_SBIR_tf.
 
-    Raises SourceError for a file that is missing, there twice, damaged or not of this form.
+    Of copies of one file, one is taken. Raises SourceError for a file that is missing, damaged or not of this
+    form.
     """
-    folder, name_of = listing.folder, re.compile(rf"{category}_(sketch|edge)_db_(train|test)\.mat")
-    found: dict[tuple[str, str], Path] = {}
-    for path in listing.files:
-        match = name_of.fullmatch(path.name)
-        if match and (other := found.setdefault((match[2], match[1]), path)) is not path:
-            raise SourceError(f"{folder}: holds {other} and {path}; import one of their folders")
-    halves = [split for split in SPLITS if sum((split, side) in found for side in _SIDE_OF) == 1]
-    if halves or not found:
-        both = " and ".join(f"{category}_{side}_db_{[*halves, 'train'][0]}.mat" for side in _SIDE_OF)
-        there = sorted(path.name for path in listing.files if path.suffix == ".mat")
-        held = f"it holds {', '.join(there[:8]) or 'no MAT-file'}"
-        raise SourceError(f"{folder}: needs {both}; {held}{listing.unread}")
+    files, unread = list_below(list_visible(folder))
+    path_of = {path.name: path for path in files}
     result = []
     for split in SPLITS:
-        files = {side: found[split, side] for side in _SIDE_OF if (split, side) in found}
-        pictures = {side: _load(folder / path) for side, path in files.items()}
+        names = {side: f"{category}_{side}_db_{split}.mat" for side in _SIDE_OF}
+        pictures = {side: _load(path_of[name]) for side, name in names.items() if name in path_of}
         if len({len(rows) for rows in pictures.values()}) > 1:
-            counts = " and ".join(f"{len(rows)} in {files[side]}" for side, rows in pictures.items())
+            counts = " and ".join(f"{len(rows)} in {names[side]}" for side, rows in pictures.items())
             reason = f"holds {counts}, but row i of one belongs to row i of the other; download both again"
             raise SourceError(f"{folder}: {reason}")
+        if len(pictures) == 1 or (split == SPLITS[-1] and not (pictures or result)):
+            held = ", ".join(sorted(name for name in path_of if name.endswith(".mat"))[:8]) or "no MAT-file"
+            raise SourceError(f"{folder}: needs {' and '.join(names.values())}; it holds {held} ({UNREAD})")
         for side, rows in pictures.items():
             for i, row in enumerate(rows, 1):
+                origin = path_of[names[side]] / f"row {i}"
                 target = PurePosixPath(f"{split}{_SIDE_OF[side]}", f"{split}{i:03d}{_ENDING[side]}.png")
-                result.append(Picture(folder / files[side] / f"row {i}", target, partial(_png, row)))
-    return result
+                result.append(Picture(origin, target, partial(_png, row)))
+    return result, unread
 
 
 def _load(path: Path) -> np.ndarray:
@@ -56,12 +53,6 @@ def _load(path: Path) -> np.ndarray:
     from scipy.io import loadmat, whosmat  # slow to import
 
     data = read_bytes(path)
-    if not data.startswith(b"MATLAB "):
-        reason = "is not a MAT-file, whatever its name says" if data else "is empty (0 bytes)"
-        raise SourceError(f"{path}: {reason}; download it again")
-    if 2 in data[124:126]:  # the version, in either byte order
-        way = "save it with MATLAB's save(..., '-v7'), or download it again"
-        raise SourceError(f"{path}: is a MAT-file of version 7.3 (HDF5), which is not read; {way}")
     try:
         kinds = {name: f"{kind} {tuple(shape)}" for name, shape, kind in whosmat(io.BytesIO(data))}
         if "data" not in kinds:
@@ -72,7 +63,8 @@ def _load(path: Path) -> np.ndarray:
     except (SourceError, MemoryError):
         raise
     except Exception as error:  # the reader raises almost anything over a damaged file
-        raise SourceError(f"{path}: is damaged or incomplete ({error}); download it again") from None
+        way = "download it again, or save it with MATLAB's save(..., '-v7')"
+        raise SourceError(f"{path}: cannot be read as a MAT-file ({first_line(error)}); {way}") from None
     return pictures if np.median(pictures) > 127 else 255 - pictures  # white paper, whatever the copy has
 
 

@@ -11,6 +11,7 @@ from sbirlib.data.batches import Epoch
 from sbirlib.data.drawings import NUMBERS, pseudo_sketches, training_folder
 from sbirlib.data.loading import load_data, load_split
 from sbirlib.data.splits import PairError
+from sbirlib.errors import ImageError
 from sbirlib.retrieval.scores import evaluate
 from sbirlib.runs.folder import Run, load_run
 from sbirlib.training.trainer import train
@@ -101,7 +102,7 @@ def test_folders_that_cannot_be_used(tmp_path, shop):
     (tmp_path / "empty").mkdir()
     with pytest.raises(PairError, match=r"empty: no photos to train on \(.png"):
         training_folder(tmp_path / "empty", "digits", "from_photos")
-    with pytest.raises(PairError, match="nowhere: no such folder"):
+    with pytest.raises(ImageError, match="nowhere: no such folder"):
         training_folder(tmp_path / "nowhere", "digits", "from_photos")
     with pytest.raises(PairError, match="photos without sketches are trained on with --data.sketches"):
         training_folder(shop, "digits", "pairs")

@@ -188,7 +188,7 @@ def test_strokes_are_found_beside_a_picture_or_are_the_sketch(folder, tiny):
     drawn = read_recording(folder / "trainA" / "b_02.json").picture()
     np.testing.assert_array_equal(images.as_picture(loaded.sketches[1]), drawn)
     assert loaded.sketches[0, :, SIZE // 2, 0].tolist() == [255, 0, 0]  # the picture, and not its strokes
-    assert "5 RGB, 2 strokes" in str(pairs.report())
+    assert "24x16 .. 320x320 px" in str(pairs.report())
 
 
 def test_json_comes_before_svg(folder):

@@ -69,7 +69,7 @@ def test_rows_become_pairs_at_any_depth(place, tmp_path):
             )
             assert (pixels(sketch.path) == FILES[f"chairs_sketch_db_{name}"][i]).all()
             assert (pixels(photo.path) == FILES[f"chairs_edge_db_{name}"][i]).all()
-    assert report.warnings[0].startswith("train photos: found 8, published are 200 (chairs_edge_db")
+    assert "train photos           8  200  warning: no source counts as many" in str(report)
     assert (pairs.report().left_out, report.left_out) == (0, ())
     assert pairs.edge_maps
     record = json.loads((tmp_path / "out" / RECORD).read_text())
@@ -97,17 +97,20 @@ def whole(folder):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (lambda data: b"", r"chairs_edge_db_train.mat: is empty \(0 bytes\); download it again"),
-        (lambda data: data[: len(data) // 2], "chairs_edge_db_train.mat: is damaged or incomplete .*again"),
-        (lambda data: data[:100], "is damaged or incomplete"),
-        (lambda data: data[:160] + b"\xff" * 40 + data[200:], "is damaged or incomplete"),
-        (lambda data: b"version https://git-lfs" * 9, "is not a MAT-file, whatever its name says"),
-        (lambda data: b"\x89HDF\r\n\x1a\n" * 99, "is not a MAT-file"),
+        (
+            lambda data: b"",
+            r"chairs_edge_db_train.mat: cannot be read as a MAT-file .*truncated.; download it",
+        ),
+        (lambda data: data[: len(data) // 2], "cannot be read as a MAT-file .*could not read bytes"),
+        (lambda data: data[:100], "cannot be read as a MAT-file .*; download it again"),
+        (lambda data: data[:160] + b"\xff" * 40 + data[200:], "cannot be read as a MAT-file .*decompressing"),
+        (lambda data: b"version https://git-lfs" * 9, "cannot be read as a MAT-file .Unknown mat file type"),
+        (lambda data: b"\x89HDF\r\n\x1a\n" * 99, "cannot be read as a MAT-file .Unknown mat file type"),
         (
             lambda data: (
                 b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM".ljust(388, b"\0") + b"\x89HDF\r\n\x1a\n"
             ),
-            r"of version 7.3 \(HDF5\), which is not read; save it with MATLAB's save\(..., '-v7'\)",
+            r"matlab v7.3 files, .*save it with MATLAB's save\(..., '-v7'\)",
         ),
     ],
 )
@@ -145,16 +148,16 @@ def test_a_matrix_of_another_form(content, words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_are_missing_or_there_twice(tmp_path):
+def test_files_that_are_missing(tmp_path):
     folder = write(tmp_path / "a", shoes_train_triplets=drawings(1))
     with pytest.raises(
-        SourceError, match="needs handbags_sketch_db_train.mat and .* it holds chairs_edge_db_test.mat, "
+        SourceError, match="needs handbags_sketch_db_test.mat and .* it holds chairs_edge_db_test.mat, "
     ):
         import_dataset("qmulv1", folder, tmp_path / "out", "handbags")
-    with pytest.raises(SourceError, match="needs chairs_sketch_db_train.mat and .*; it holds no MAT-file$"):
+    with pytest.raises(SourceError, match="needs chairs_sketch_db_test.mat and .*; it holds no MAT-file "):
         import_dataset("qmulv1", write(tmp_path / "empty", {}), tmp_path / "out", "chairs")
     (tmp_path / "empty" / "master.zip").write_bytes(b"PK")
-    with pytest.raises(SourceError, match="no MAT-file. It holds archives .master.zip.: unpack them first"):
+    with pytest.raises(SourceError, match="no MAT-file .archives in it are not opened: unpack them first"):
         import_dataset("qmulv1", tmp_path / "empty", tmp_path / "out", "chairs")
     (folder / "chairs_sketch_db_test.mat").rename(tmp_path / "elsewhere.mat")
     with pytest.raises(
@@ -162,12 +165,7 @@ def test_files_that_are_missing_or_there_twice(tmp_path):
     ):
         import_dataset("qmulv1", folder, tmp_path / "out", "chairs")
     (folder / "chairs_sketch_db_test.mat").symlink_to(tmp_path / "elsewhere.mat")
-    with pytest.raises(SourceError, match="needs chairs_sketch_db_test.mat .*is a link; import the folder"):
-        import_dataset("qmulv1", folder, tmp_path / "out", "chairs")
-    write(tmp_path / "a" / "copy")
-    with pytest.raises(
-        SourceError, match="holds .*chairs_.*.mat and .*copy/chairs_.*; import one of their folders"
-    ):
+    with pytest.raises(SourceError, match="needs chairs_sketch_db_test.mat .*links are not followed"):
         import_dataset("qmulv1", folder, tmp_path / "out", "chairs")
 
 
@@ -186,7 +184,7 @@ def test_the_published_numbers_of_every_category():
         "handbags": (400, 168),
     }.items():
         known = published(f"qmulv1-{category}")
-        assert (known["word"], known["edge_maps"]) == (category, True)
+        assert (known["name"], known["edge_maps"]) == (f"QMUL-V1 {category}", True)
         counts = {what: list(numbers) for what, numbers in known["counts"].items()}
         both = {"train photos": [training], "test photos": [test]}
         assert counts == both | {what.replace("photos", "sketches"): n for what, n in both.items()}
