@@ -4,10 +4,10 @@ from sbirlib.panels.base import Panel
 from sbirlib.panels.data import PairBrowser, SketchMaker, ViewExplorer, demo_config, demo_pairs, fast
 from sbirlib.panels.draw import DrawPanel, Sheet, search_picture
 from sbirlib.panels.model import AttentionExplorer, RetrievalBrowser, TokenDiscardExplorer, failures
-from sbirlib.panels.training import InfoNCEPanel, TrainPanel, load_or_train
+from sbirlib.panels.training import TrainPanel, load_or_train
 
 __all__ = [
-    "AttentionExplorer", "DrawPanel", "InfoNCEPanel", "PairBrowser", "Panel", "RetrievalBrowser", "Sheet",
+    "AttentionExplorer", "DrawPanel", "PairBrowser", "Panel", "RetrievalBrowser", "Sheet",
     "SketchMaker", "TokenDiscardExplorer", "TrainPanel", "ViewExplorer", "demo_config", "demo_pairs",
     "failures", "fast", "load_or_train", "search_picture",
 ]  # fmt: skip

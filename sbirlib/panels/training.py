@@ -1,4 +1,4 @@
-"""The model that the notebooks share, the training panel, and InfoNCE by hand."""
+"""The model that the notebooks share, and the training panel."""
 
 import contextlib
 import html
@@ -6,13 +6,10 @@ import itertools
 import shutil
 import textwrap
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import ipywidgets
-import numpy as np
 import pandas as pd
-import torch
 from IPython import get_ipython
 from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
 from matplotlib.figure import Figure
@@ -20,10 +17,9 @@ from matplotlib.figure import Figure
 from sbirlib.config.config import Config, knobs
 from sbirlib.config.fields import Knob
 from sbirlib.data.pairs import PairFolder
-from sbirlib.figures import info_nce_example, message, training_curves
-from sbirlib.layers.losses import info_nce
+from sbirlib.figures import message, training_curves
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import STYLE, Panel, Status, slider
+from sbirlib.panels.base import STYLE, Panel, Status
 from sbirlib.runs.folder import Run
 from sbirlib.runs.records import EpochRecord
 from sbirlib.training.signals import Stop
@@ -181,28 +177,3 @@ def _control(knob: Knob) -> Widget:
         return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
     kinds = {bool: ipywidgets.Checkbox, int: ipywidgets.IntText, float: ipywidgets.FloatText}
     return kinds.get(knob.kind, ipywidgets.Text)(**common)
-
-
-class InfoNCEPanel(Panel):
-    """InfoNCE on a batch small enough to compute by hand, at any temperature."""
-
-    def __init__(self, sketch_degrees: Iterable[float], photo_degrees: Iterable[float]) -> None:
-        self.sketches, self.photos = _unit_circle(sketch_degrees), _unit_circle(photo_degrees)
-        limits = {"value": 1.0, "min": -2, "max": 1, "step": 0.005}
-        self.temperature = slider("temperature", ipywidgets.FloatLogSlider, readout_format=".3f", **limits)
-        super().__init__(self.temperature, controls=[self.temperature])
-
-    @property
-    def loss(self) -> float:
-        """The mean loss, from the function that training uses, in nats."""
-        sketches, photos = torch.from_numpy(self.sketches), torch.from_numpy(self.photos)
-        return float(info_nce(sketches, photos, temperature=self.temperature.value))
-
-    def figure(self) -> Figure:
-        """The unit circle, the matrix of cosines, and every row's loss."""
-        return info_nce_example(self.sketches, self.photos, self.temperature.value)
-
-
-def _unit_circle(degrees: Iterable[float]) -> np.ndarray:
-    angle = np.deg2rad(np.asarray(list(degrees), dtype=float))
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -13,13 +13,12 @@ from sbirlib import Config, Gallery, evaluate, load_run
 from sbirlib.config.config import knobs
 from sbirlib.data import load_split, pseudo_sketches, training_folder
 from sbirlib.errors import ConfigError, InputError
-from sbirlib.layers.losses import info_nce
 from sbirlib.methods import build
 from sbirlib.miniclothes.dataset import near_twins
 from sbirlib.panels.data import DIALS, PairBrowser, SketchMaker, ViewExplorer, demo_config
 from sbirlib.panels.draw import DrawPanel
 from sbirlib.panels.model import RetrievalBrowser, TokenDiscardExplorer, failures
-from sbirlib.panels.training import InfoNCEPanel, TrainPanel, load_or_train
+from sbirlib.panels.training import TrainPanel, load_or_train
 
 
 @pytest.fixture
@@ -135,23 +134,6 @@ def test_sketch_maker_takes_edge_maps_for_what_they_are(pairs, tiny, monkeypatch
     image = torch.from_numpy(photo).permute(2, 0, 1)[None]
     expected = pseudo_sketches(image, torch.full((1, 4), 0.3), edge_maps=True)
     assert np.array_equal(drawn[..., 0], expected[0, 0].numpy())
-
-
-def test_info_nce_panel_shows_the_loss_that_training_computes():
-    panel = InfoNCEPanel((0, 90, 180, 270), (0, 90, 180, 210))
-    assert picture_changes(panel, panel.temperature, 0.2)
-    shown = panel.figure().axes[2].get_title()
-    expected = info_nce(torch.tensor(panel.sketches), torch.tensor(panel.photos), temperature=0.2)
-    assert panel.loss == pytest.approx(float(expected))
-    assert shown == f"temperature 0.2: mean loss {float(expected):.2f}"
-
-
-def test_the_worked_example_of_the_notebook_is_right():
-    panel = InfoNCEPanel((0, 90, 180, 270), (0, 90, 180, 210))
-    losses = [float(text.get_text().split()[1]) for text in panel.figure().axes[2].texts]
-    by_hand = -np.log(np.e / (np.e + 3 + 2 / np.e + np.exp(-np.sqrt(3) / 2)))
-    assert losses[0] == pytest.approx(by_hand, abs=0.005)
-    assert max(losses) == losses[7]
 
 
 def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel, tiny):
