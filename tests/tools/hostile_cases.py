@@ -222,7 +222,7 @@ def gallery(kind, content, words, *, rows=2, own=True):
                 path,
                 {
                     "__metadata__": {
-                        "notes": f'{{"stamps": {content}, "left_out": [], "folder": ""}}',
+                        "stamps": content,
                         "model": owner,
                         "view": f"{model.image_size} px, {model.fit}",
                     },
