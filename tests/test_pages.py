@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tools.hostile_files import picture
 
-from sbirlib import ARNet, load_run
+from sbirlib import ARNet, PairFolder, load_run
 from sbirlib.runs.model import save_model_folder
 
 ROOT = Path(__file__).parents[1]
@@ -45,8 +46,22 @@ def place(clothes, run, tiny, tmp_path, monkeypatch):
         best = tmp_path / f"outputs/recycling/runs/mstr.enabled=true@{seed}" / "best"
         best.parent.mkdir(parents=True)
         save_model_folder(best, ARNet.from_config(recycling), recycling)
+    arrange_like_qmul(tmp_path / "ChairV2")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def arrange_like_qmul(folder):
+    """The form of Chair-V2: folders, one of them with a folder in it, and lists that call sketches .svg."""
+    for split, ids in {"train": ["1031000079", "1135045020"], "test": ["2429245009"]}.items():
+        drawn = [f"{i}_{n}" for i in ids for n in (1, 12)]
+        photos, sketches = folder / "ChairV2_photo", folder / "ChairV2_sketch" / "png"
+        for path in [*(photos / f"{i}.png" for i in ids), *(sketches / f"{name}.png" for name in drawn)]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture())
+        (folder / f"photo_{split}.txt").write_bytes("".join(f"{i}.png\r\n" for i in ids).encode("utf-8-sig"))
+        (folder / f"sketch_{split}.txt").write_text("".join(f"{name}.svg\n" for name in drawn))
+    (sketches / "2429245009_3.png").write_bytes(picture())  # in no list
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=named)
@@ -58,6 +73,10 @@ def test_python_on_the_page_runs(page, place, capsys):
         assert "Acc@1 " in printed
         assert re.search(r"^8 -?\d\.\d{3} .*testB.\d+\.png$", printed, re.MULTILINE)
         assert load_run("outputs/try").config.loss.temperature == 0.1
+    if page.name == "data-sets.md":
+        report = PairFolder("data/ChairV2").report()
+        found = {split.name: (len(split.sketches), len(split.photos)) for split in report.splits}
+        assert (found, report.left_out) == ({"train": (4, 2), "test": (2, 1)}, 0)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -14,7 +14,7 @@ from sbirlib.errors import InputError
 from sbirlib.layers.weights import LICENCE, PACKAGES, find_package, pretrained_config
 from sbirlib.methods.catalogue import METHODS
 from sbirlib.miniclothes.dataset import draw_miniclothes
-from sbirlib.sources.importing import Category, Source, import_dataset
+from sbirlib.sources.qmulv1 import Category, import_qmulv1
 
 # What papers on sketches start from.
 USUAL = "vgg16", "inception_v3", "resnet50", "vit_base_patch16_224", "swin_base_patch4_window7_224"
@@ -44,16 +44,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Import:
-    """Import a public data set that you have downloaded, and compare its counts with the published ones."""
+    """Import QMUL-V1 from its MAT-files. A set of folders trainA, trainB, testA, testB needs no import."""
 
-    source: Positional[Source]
+    source: Positional[Literal["qmulv1"]]
     """Which data set."""
     folder: Positional[Path]
-    """Folder that holds what was downloaded; unpack archives first."""
+    """Folder that holds the MAT-files, at any depth; unpack archives first."""
+    category: Category
+    """Which part of it."""
     out: Path
-    """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ClothesV1."""
-    category: Category | None = None
-    """With qmulv1: which part of it."""
+    """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ChairV1."""
 
 
 def data_command(
@@ -61,7 +61,7 @@ def data_command(
     | Annotated[Check, subcommand("check")]
     | Annotated[Import, subcommand("import")],
 ) -> int:
-    """Draw the embedded data set, check a folder of your own, or bring in a public data set."""
+    """Draw the embedded data set, check a folder of your own, or bring in QMUL-V1."""
     if isinstance(command, Check):
         report = PairFolder(command.folder).report()
         print(report)
@@ -71,7 +71,7 @@ def data_command(
         folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
         print(f"MiniClothes is in {folder}")
     else:
-        print(import_dataset(command.source, command.folder, command.out, command.category))
+        print(import_qmulv1(command.folder, command.out, command.category))
     return 0
 
 

@@ -1,6 +1,5 @@
 """Public data sets, brought in from what people download."""
 
-from sbirlib.sources.importing import Category, ImportReport, Source, import_dataset, published
-from sbirlib.sources.layouts import SourceError
+from sbirlib.sources.qmulv1 import Category, import_qmulv1
 
-__all__ = ["Category", "ImportReport", "Source", "SourceError", "import_dataset", "published"]
+__all__ = ["Category", "import_qmulv1"]

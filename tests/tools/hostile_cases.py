@@ -51,6 +51,11 @@ class Bench(NamedTuple):
             (self.root / "data" / name).write_bytes(content)
         return self.root / "data"
 
+    def import_chairs(self, name="", out="out"):
+        """Imports what is called `name`."""
+        words = ["data", "import", "qmulv1", str(self.root / name), "--category", "chairs"]
+        return [*words, "--out", str(self.root / out)]
+
     def evaluate(self, change: Callable[[Path], object]):
         """Scores a copy of the run after `change` has changed its `best` folder."""
         shutil.copytree(self.run / "best", self.root / "run" / "best")
@@ -90,21 +95,21 @@ def download(kind, name, content, words):
     def build(bench):
         make = content if callable(content) else lambda path: path.write_bytes(content)
         make(bench.root / name)
-        return ["data", "import", "clothesv1", f"{bench.root}/{name}", "--out", f"{bench.root}/out"]
+        return bench.import_chairs(name)
 
     return Case(kind, build, 2, words)
 
 
-def unpacked(kind, files, code, words):
+def unpacked(kind, files, words):
     """A folder to import, of {name: bytes}."""
 
     def build(bench):
         for name, data in files.items():
             (bench.root / "down" / name).parent.mkdir(parents=True, exist_ok=True)
             (bench.root / "down" / name).write_bytes(data)
-        return ["data", "import", "clothesv1", f"{bench.root}/down", "--out", f"{bench.root}/out"]
+        return bench.import_chairs("down")
 
-    return Case(kind, build, code, words)
+    return Case(kind, build, 2, words)
 
 
 def matrix(kind, change, words):
@@ -115,8 +120,7 @@ def matrix(kind, change, words):
         savemat(sound, {"data": np.full((2, 256, 256), 255, np.uint8)}, do_compression=False)
         for side, content in (("sketch", sound.getvalue()), ("edge", change(sound.getvalue()))):
             (bench.root / f"chairs_{side}_db_train.mat").write_bytes(content)
-        words = ["data", "import", "qmulv1", str(bench.root), "--category", "chairs"]
-        return [*words, "--out", f"{bench.root}/out"]
+        return bench.import_chairs()
 
     return Case(kind, build, 2, words)
 
@@ -222,7 +226,7 @@ def gallery(kind, content, words, *, rows=2, own=True):
                 path,
                 {
                     "__metadata__": {
-                        "notes": f'{{"stamps": {content}, "left_out": [], "folder": ""}}',
+                        "stamps": content,
                         "model": owner,
                         "view": f"{model.image_size} px, {model.fit}",
                     },
