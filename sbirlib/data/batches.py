@@ -99,7 +99,8 @@ class Epoch:
         self._numbers = numbers
         self._sisters = find_sisters(data.photo_index, numbers(_SISTER, 1)[:, 0]) if sisters else None
         self._thirds = self._sisters[self._sisters] if self._sisters is not None and sisters > 1 else None
-        self._designers = data.designers
+        split, names = data.split, data.split.designers
+        self._designers = torch.tensor([names.index(sketch.designer) for sketch in split.sketches])
         # In the order of the steps: a photo is seen again only after all others.
         spare = len(data.unlabelled.photos) if data.unlabelled else 0
         turns = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)

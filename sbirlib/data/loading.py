@@ -41,12 +41,6 @@ class LoadedSplit(NamedTuple):
         """(n,) bool: which sketches are to be made of their photos."""
         return torch.tensor([sketch.made for sketch in self.split.sketches])
 
-    @property
-    def designers(self) -> Tensor:
-        """(n,) int64: the place of each sketch's designer among those of the split."""
-        names = self.split.designers
-        return torch.tensor([names.index(sketch.designer) for sketch in self.split.sketches])
-
     def as_drawn(self, seed: int) -> "LoadedSplit":
         """The same with all sketches that are to be made drawn once, so that they can be searched with."""
         random = np.random.default_rng([seed, 2]).random((len(self.sketches), NUMBERS), np.float32)

@@ -1,5 +1,6 @@
 """One split of a folder: its sketches and photos, which belong together, and what is wrong with the rest."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,28 +69,15 @@ class Split:
         """The designers, sorted by number."""
         return sorted({sketch.designer for sketch in self.sketches}, key=lambda name: (len(name), name))
 
-    @property
-    def by_designer(self) -> dict[str, list[int]]:
-        """The places of each designer's sketches; those without a designer are not among them."""
-        rows: dict[str, list[int]] = {name: [] for name in self.designers if name}
-        for row, sketch in enumerate(self.sketches):
-            if sketch.designer:
-                rows[sketch.designer].append(row)
-        return rows
-
     def few_designers(self, count: int, whole: bool = False) -> str:
-        """What is lacking in words unless two designers, and with `whole` all, have so many sketches each."""
-        enough = [len(rows) >= count for rows in self.by_designer.values()]
-        if sum(enough) > 1 and (all(enough) or not whole):
+        """What is lacking unless two designers, or with `whole` all, have so many sketches; in words."""
+        numbers = Counter(sketch.designer for sketch in self.sketches)
+        enough = sum(number >= count for name, number in numbers.items() if name)
+        if enough > 1 and not (whole and enough < len(numbers)):
             return ""
-        least = min(map(len, self.by_designer.values()), default=0)
-        found = (
-            f"has {len(enough)} designers, one of them with {least}"
-            if len(enough) > 1
-            else f"has {len(enough) or 'no'} designer"
-        )
-        which = "the designer is the number after the last '_' of a sketch's name"
-        return f"at least two designers with {count} sketches each; {which}; the {self.name} split {found}"
+        found = ", ".join(f"{number} by {name or 'nobody'}" for name, number in numbers.most_common()[-3:])
+        who = "the designer is the number after the last '_' of a sketch's name"
+        return f"at least two designers with {count} sketches each; {who}; the {self.name} split has {found}"
 
     @property
     def unsketched(self) -> tuple[Path, ...]:

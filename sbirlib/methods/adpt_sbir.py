@@ -21,11 +21,11 @@ SHARP = 10  # of the inner loss, a softplus of triplets: the smooth corner is ab
 class AdptSBIR(Method):
     """Backbone and attention for all, and one head for both domains that adapts to a designer in one step.
 
-    A task is what one designer has in a batch; each half of it is the support of the other half, and every
-    other photo a negative. The margin of the step is learnt at second order, for which the positive part is a
-    softplus there: the gradient of a hinge does not depend on its margin. Behind a reversed gradient, a
-    discriminator tells sketches from photos; a triplet draws sketches by one designer together. Both see
-    what is before the head. `adapt` takes the same step on pairs of a designer whom nobody has trained on.
+    A task is a sketch of a batch, the query, and all others by its designer, the support; every other photo
+    is a negative. The margin of the step is learnt at second order, for which the positive part is a softplus
+    there: the gradient of a hinge does not depend on its margin. Behind a reversed gradient, a discriminator
+    tells sketches from photos; a triplet draws sketches by one designer together. Both see what is before
+    the head. `adapt` takes the step on pairs that are shown.
 
     The authors' code has baselines only. From these: 64 dimensions, Adam at 1e-4, a margin of 0.2, weights of
     0.1 or 0.01. The discriminator's form is our own, and so is the rate of the step.
@@ -57,18 +57,22 @@ class AdptSBIR(Method):
         return {"sketch": sketch.features(batch.sketch), "photo": photo.features(batch.photo)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """L = L_triplet after the step + L_domain + designer * L_designer, over all triplets of a batch."""
+        """L = L_triplet after the step + L_domain + designer * L_designer, over all triplets of the batch."""
         sketch, photo = rows["sketch"].float(), rows["photo"].float()
-        own, others = torch.arange(len(photo)), batch.photo_ids[:, None] != batch.photo_ids
-        support, queries = (half[..., None] & others for half in halves(batch.designers))
-        weights = self._step(sketch, photo, own, support)
-        further = self._nearer(weights, sketch, photo, own)
-        triplet = mean_where(F.relu(self.options.margin + further).flatten(0, 1), queries.flatten(0, 1))
-        both = torch.cat([sketch, photo])
-        is_photo = torch.arange(len(both), device=both.device) >= len(sketch)
+        places = torch.arange(len(sketch), device=sketch.device)
+        others = batch.photo_ids[:, None] != batch.photo_ids
+        query, same = places[:, None] == places, batch.designers[:, None] == batch.designers
+        support = same & ~query
+        weights = self._step(sketch, photo, places, support[..., None] & others)
+        further = self._nearer(weights, sketch, photo, places).diagonal().mT
+        triplet = mean_where(F.relu(self.options.margin + further), others)
+        both, is_photo = torch.cat([sketch, photo]), torch.cat([0 * places, 0 * places + 1]).float()
         guess = self.discriminator(reversed_gradient(both, self.options.domain))
-        domain = F.binary_cross_entropy_with_logits(guess, is_photo.float())
-        designer = designer_triplet(F.normalize(sketch, dim=-1), batch.designers, self.options.margin)
+        domain = F.binary_cross_entropy_with_logits(guess, is_photo)
+        hands = F.normalize(sketch, dim=-1)
+        apart = distances(hands, hands)
+        loss = F.relu(self.options.margin + apart[:, :, None] - apart[:, None, :])
+        designer = mean_where(loss.flatten(1), (support[:, :, None] & ~same[:, None, :]).flatten(1))
         total = triplet + domain + self.options.designer * designer
         return {"total": total, "triplet": triplet, "domain": domain, "designer": designer}
 
@@ -105,22 +109,6 @@ class AdptSBIR(Method):
         rows = F.normalize(in_tasks(self.head, weights, both), dim=-1)
         apart = distances(*rows.split([len(sketch), len(photo)], dim=1))
         return apart[:, torch.arange(len(sketch)), own, None] - apart
-
-
-def halves(designers: Tensor) -> tuple[Tensor, Tensor]:
-    """Support and queries of each task, (tasks, b) bool: every other row of a designer, then the rest."""
-    mine = designers == designers.unique()[:, None]
-    odd = mine.cumsum(dim=1) % 2 == 1
-    first, second = mine & odd, mine & ~odd
-    return torch.cat([first, second]), torch.cat([second, first])
-
-
-def designer_triplet(rows: Tensor, designers: Tensor, margin: float) -> Tensor:
-    """Mean of [margin + |s - t| - |s - u|]+ over unit rows (b, d), s and t by one designer, u by another."""
-    apart, same = distances(rows, rows), designers[:, None] == designers
-    loss = F.relu(margin + apart[:, :, None] - apart[:, None, :])
-    there = (same & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device))[:, :, None]
-    return mean_where(loss.flatten(0, 1), (there & ~same[:, None, :]).flatten(0, 1))
 
 
 def distances(first: Tensor, second: Tensor) -> Tensor:

@@ -9,29 +9,28 @@ from torch.nn import functional as F
 
 from sbirlib.config.methods import StyleMeUpConfig
 from sbirlib.data import Batch, edge_map
-from sbirlib.layers.backbone import Backbone
+from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 
 SIDE = 48  # px, of what is decoded
-SCALE, SHIFT = 0.3, 0.5  # spreads that the made-up hands begin with
+SPREADS = (0.3, 0.5)  # of scale and shift, where they begin
 
 
 class StyleMeUp(Method):
-    """A VAE that draws a sketch from another hand's shape and its own style, learnt to be learnt in a step.
+    """A VAE that draws a sketch from its photo's content and its hand's style, learnt to be learnt in a step.
 
-    A task is a photo. One head splits features of sketches and photos into a shared part, which is searched
-    with, and a normal style; they add up to what a decoder draws. A step on two sketches, whose features are
-    scaled and shifted at random as by other hands, has to serve the second of them with a third. These
-    spreads and the step's regulariser psi learn through the step, at second order. Where a photo has two
-    sketches the third is the first again, and where it has one, other views of it stand in.
+    A task is a photo. One head splits features into a shared part, which is searched with, and a normal
+    style; their sum is what is decoded. A step on two sketches, whose features are scaled and shifted at
+    random as if by another hand, has to serve the second of them with a third. How far, and the step's
+    regulariser psi, is learnt through the step. Where a photo has two sketches the third is the first again,
+    and where it has one, other views of it stand in.
 
-    Authors' code: InceptionV3-like trunk from scratch at 256 px with three sketches of each photo, 128
-    dimensions (64 in the paper), vectors of any length, the step on all weights, Adam at 1e-4, 12 photos a
-    step, 200 epochs; first order, so psi never learns there, and no random features. Here the head alone
-    takes the step, triplets compare unit vectors, random features follow the trunk and not each of its
-    norms, and 48 grey px are decoded, of photos' edge maps where the encoder sees those.
+    Authors' code: a trunk from scratch at 256 px, 128 dimensions (64 in the paper), vectors of any length,
+    Adam at 1e-4, 12 photos a step, 200 epochs; no random features, and psi never learns there. Here the head
+    alone takes the step, features of the trunk are made random and not those after each norm, triplets
+    compare unit vectors, and photos are decoded as the encoder sees them, as edge maps if so.
     """
 
     name = "style_me_up"
@@ -42,16 +41,15 @@ class StyleMeUp(Method):
 
     def __init__(self, backbone: str, **options: Any) -> None:
         super().__init__(backbone, **options)
-        shared = self.photo_encoder.embed = self.sketch_encoder.embed
-        width, size = self.sketch_encoder.backbone.dim, self.embed_dim
-        self.head = Head(shared, *(nn.Linear(width, size) for _ in range(2)))
-        self.hands = FeatureNoise(width)
-        self.psi = nn.Parameter(torch.zeros(size, width + 1))  # beside weights and bias of the shared part
-        self.decoder = decoder(size)
+        self.head = self.photo_encoder.embed = self.sketch_encoder.embed
+        width = self.sketch_encoder.backbone.dim
+        self.psi = nn.Parameter(torch.zeros(self.embed_dim, width + 1))  # for weights and bias
+        self.spreads = nn.Parameter(torch.tensor(SPREADS)[:, None].repeat(1, width))
+        self.decoder = decoder(self.embed_dim)
         self.indivisible = "style_me_up's head learns from the whole batch"
 
-    def make_encoder(self, trunk: Backbone) -> Encoder:
-        return Encoder(trunk, nn.Linear(trunk.dim, self.embed_dim))
+    def make_encoder(self, trunk: Backbone) -> "SharedPart":
+        return SharedPart(trunk, nn.Linear(trunk.dim, 3 * self.embed_dim))
 
     @property
     def passes(self) -> float:
@@ -59,7 +57,7 @@ class StyleMeUp(Method):
         return 4
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of three sketches and the photo (b, 4, d), and these as they are to be drawn."""
+        """Features of three sketches and the photo (b, 4, d), and these as they are to be decoded."""
         sketches = torch.cat([batch.sketch, batch.sketch_second, batch.sketch_third])
         photos = self.photo_encoder.backbone(batch.photo).cls
         features = torch.cat([self.sketch_encoder.backbone(sketches).cls, photos])
@@ -69,38 +67,47 @@ class StyleMeUp(Method):
         return {name: rearrange(value, "(four b) ... -> b four ...", four=4) for name, value in rows.items()}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """L = L_style + L_domain + L_KL + L_tri(shared) + L_tri(shared + style) of the second and third.
+        """The sum L of five terms for second and third sketch, by the head after a step on first and second.
 
-        The head is that after a step on L + sum(psi * |W|) of first and second, W the shared part's weights.
+        The step is on L + sum(psi * |W|), W the weights of the shared part.
         """
         features, pictures = rows["features"].float(), rows["pictures"].float()
         negatives, there = other_photos(batch.photo_ids, batch.numbers[:, 1])
         features = torch.cat([features, features[negatives, 3:]], dim=1)
-        support, query = [0, 1, 3], [1, 2, 3]
+        made_up = self._by_other_hands(features) if self.training else features
 
         def support_loss(weights: Weights) -> Tensor:
-            of_shared = torch.cat([weights["shared.weight"], weights["shared.bias"][..., None]], dim=-1)
-            terms = self._terms(weights, self.hands(features[:, [*support, 4]]), pictures[:, support], there)
-            return torch.stack(list(terms.values())).sum(dim=0) + (self.psi * of_shared.abs()).sum((1, 2))
+            terms = self._terms(weights, made_up[:, [0, 1, 3, 4]], pictures[:, [0, 1, 3]], there)
+            shared = torch.cat([weights["weight"], weights["bias"][..., None]], dim=-1)[:, : self.embed_dim]
+            return torch.stack(list(terms.values())).sum(dim=0) + (self.psi * shared.abs()).sum(dim=(1, 2))
 
         weights = inner_step(self.head, support_loss, len(features), self.options.rate)
-        found = self._terms(weights, features[:, [*query, 4]], pictures[:, query], there)
+        found = self._terms(weights, features[:, 1:], pictures[:, 1:], there)
         terms = {name: term.mean() for name, term in found.items()}
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
-    def _terms(
-        self, weights: Weights, features: Tensor, pictures: Tensor, there: Tensor
-    ) -> dict[str, Tensor]:
-        """The terms (b,) of two sketches, their photo and another one: features (b, 4, d), 3 pictures."""
-        shared, mean, log_variance = in_tasks(self.head, weights, features).unbind(dim=-2)
+    def _by_other_hands(self, features: Tensor) -> Tensor:
+        """Features (b, n, d) scaled by N(1, .) and shifted by N(0, .), in one way for each task.
+
+        Source: feature-wise transformation layers (Tseng et al., arXiv 2001.08735); values from memory.
+        """
+        # So steep that a spread is its parameter, but never below 0.
+        spreads = F.softplus(self.spreads, beta=100)
+        noise = torch.randn(len(features), 1, *spreads.shape, device=features.device)
+        scale, shift = (spreads * noise).unbind(dim=2)
+        return features * (1 + scale) + shift
+
+    def _terms(self, weights: Weights, rows: Tensor, pictures: Tensor, there: Tensor) -> dict[str, Tensor]:
+        """The terms (b,) of features (b, 4, d): two sketches, their photo and another; three pictures."""
+        shared, mean, log_variance = in_tasks(self.head, weights, rows).chunk(3, dim=-1)
         style = mean
         if self.training:
             style = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         full = shared + style
-        # A sketch's shape in the style of the other; then sketches and photo as they are.
-        codes = torch.cat([shared[:, :2] + style[:, [1, 0]], full[:, :3]], dim=1)
-        goals, drawn = [1, 0, 2, 2, 0, 1], [0, 1, 2, 3, 4, 4]
-        apart = (self.decode(codes)[:, drawn] - pictures[:, goals]).square().mean(dim=(2, 3))
+        # A sketch's shared part in the style of the other; then sketches and photo as they are.
+        drawn = self.decode(torch.cat([shared[:, :2] + style[:, [1, 0]], full[:, :3]], dim=1))
+        goals = pictures[:, [1, 0, 2, 2, 0, 1]]
+        apart = (drawn[:, [0, 1, 2, 3, 4, 4]] - goals).square().mean(dim=(2, 3))
         return {
             "style": apart[:, :2].mean(dim=1),
             "domain": apart[:, 2:].mean(dim=1),
@@ -116,51 +123,27 @@ class StyleMeUp(Method):
         return loss.mean(dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (..., e) -> grey pictures (..., SIDE, SIDE) in [0, 1]."""
-        drawn: Tensor = self.decoder(codes.flatten(0, -2))
-        return drawn.unflatten(0, codes.shape[:-1])
+        """Codes (b, n, e) -> grey pictures (b, n, SIDE, SIDE) in [0, 1]."""
+        drawn: Tensor = self.decoder(codes.flatten(0, 1))
+        return drawn.unflatten(0, codes.shape[:2])
 
     @torch.no_grad()
     def swapped(self, first: Tensor, second: Tensor) -> Tensor:
-        """Sketches (b, 3, h, w) as the hand of the other would draw them, (b, 2, SIDE, SIDE) in [0, 1].
+        """Sketches (b, 3, h, w) with their styles swapped, decoded: (b, 2, SIDE, SIDE) in [0, 1].
 
-        Shape of the first and style of the second, then the reverse.
+        What the first shows in the style of the second, then the reverse.
         """
-        pairs = torch.stack([self._square(first), self._square(second)], dim=1)
-        features = self.sketch_encoder.backbone(pairs.flatten(0, 1)).cls.unflatten(0, (-1, 2))
-        shared, style, _ = self.head(features).unbind(dim=-2)
+        features = [self.sketch_encoder.backbone(self._square(images)).cls for images in (first, second)]
+        shared, style, _ = self.head(torch.stack(features, dim=1)).chunk(3, dim=-1)
         return self.decode(shared + style.flip(1))
 
 
-class Head(nn.Module):
-    """Features (..., d) -> (..., 3, e): shared part, and mean and log variance of the style."""
+class SharedPart(Encoder):
+    """An encoder whose layer makes three embeddings of the global token; the first is searched with."""
 
-    def __init__(self, shared: nn.Module, mean: nn.Module, log_variance: nn.Module) -> None:
-        super().__init__()
-        self.shared, self.mean, self.log_variance = shared, mean, log_variance
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.stack([part(features) for part in self.children()], dim=-2)
-
-
-class FeatureNoise(nn.Module):
-    """Features (b, n, d), in training scaled by N(1, .) and shifted by N(0, .), alike for all n of a task.
-
-    Spreads are learnt, one for each of d. Source: feature-wise transformation layers (Tseng et al., arXiv
-    2001.08735); where they begin is from memory.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale, self.shift = (nn.Parameter(torch.full((width,), start)) for start in (SCALE, SHIFT))
-
-    def forward(self, features: Tensor) -> Tensor:
-        if not self.training:
-            return features
-        scale, shift = torch.randn(2, len(features), 1, features.shape[-1], device=features.device)
-        # So steep that a spread is its parameter where that is above 0.
-        scale, shift = scale * F.softplus(self.scale, beta=100), shift * F.softplus(self.shift, beta=100)
-        return features * (1 + scale) + shift
+    def embedding(self, tokens: Tokens) -> Tensor:
+        """Tokens of the backbone -> the shared part (b, e), of any length."""
+        return self.embed(tokens.cls).chunk(3, dim=-1)[0]
 
 
 def decoder(size: int, width: int = 64) -> nn.Sequential:

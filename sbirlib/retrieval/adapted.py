@@ -23,8 +23,10 @@ def adapted_ranks(
     was_training, ranks = model.training, np.zeros(len(data.sketches), dtype=np.int64)
     model.eval()
     plain = embed(model.embed_photos, data.photos, device=device, what="photos")
-    for rows in data.split.by_designer.values():
-        own, queries = model.adapt(data, torch.tensor(rows[:shown], dtype=torch.int64)), rows[shown:]
+    designers = np.array([sketch.designer for sketch in data.split.sketches])
+    for name in data.split.designers:
+        support, queries = np.split(np.flatnonzero(designers == name), [shown])
+        own = model.adapt(data, torch.from_numpy(support))
         photos = plain if own is model else embed(own.embed_photos, data.photos, device=device)
         sketches = embed(own.embed_sketches, data.sketches[queries], device=device)
         scores = score_all(own.score, sketches, photos).numpy()
