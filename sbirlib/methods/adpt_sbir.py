@@ -21,14 +21,13 @@ SHARP = 10  # of the inner loss, a softplus of triplets: the smooth corner is ab
 class AdptSBIR(Method):
     """Backbone and attention for all, and one head for both domains that adapts to a designer in one step.
 
-    A task is a sketch of a batch, the query, and all others by its designer, the support; every other photo
-    is a negative. The margin of the step is learnt at second order, for which the positive part is a softplus
-    there: the gradient of a hinge does not depend on its margin. Behind a reversed gradient, a discriminator
-    tells sketches from photos; a triplet draws sketches by one designer together. Both see what is before
-    the head. `adapt` takes the step on pairs that are shown.
+    A task is a sketch of a batch, and the other ones by its designer are its support; every other photo is a
+    negative. The margin of the step is learnt through it, for which the positive part is a softplus: the
+    gradient of a hinge does not know its margin. Before the head, a triplet draws sketches by one designer
+    together, and a discriminator of sketches and photos sends back its gradient reversed.
 
-    The authors' code has baselines only. From these: 64 dimensions, Adam at 1e-4, a margin of 0.2, weights of
-    0.1 or 0.01. The discriminator's form is our own, and so is the rate of the step.
+    The authors' code has baselines only: 64 dimensions, Adam at 1e-4, a margin of 0.2, terms weighted by 0.1
+    or 0.01. The rate of the step and the discriminator's form are our own.
     """
 
     name = "adpt_sbir"
@@ -66,8 +65,8 @@ class AdptSBIR(Method):
         weights = self._step(sketch, photo, places, support[..., None] & others)
         further = self._nearer(weights, sketch, photo, places).diagonal().mT
         triplet = mean_where(F.relu(self.options.margin + further), others)
-        both, is_photo = torch.cat([sketch, photo]), torch.cat([0 * places, 0 * places + 1]).float()
-        guess = self.discriminator(reversed_gradient(both, self.options.domain))
+        guess = self.discriminator(reversed_gradient(torch.cat([sketch, photo]), self.options.domain))
+        is_photo = torch.cat([torch.zeros(len(sketch)), torch.ones(len(photo))]).to(guess)
         domain = F.binary_cross_entropy_with_logits(guess, is_photo)
         hands = F.normalize(sketch, dim=-1)
         apart = distances(hands, hands)
@@ -77,18 +76,15 @@ class AdptSBIR(Method):
         return {"total": total, "triplet": triplet, "domain": domain, "designer": designer}
 
     def adapt(self, data: LoadedSplit, support: Tensor) -> Self:
-        """A copy after a step on these sketches (k,) of a split; every photo not their own is a negative.
-
-        Without any it is as before.
-        """
+        """A copy after a step on these sketches (k,) of a split, or as it is without any."""
         adapted, device = copy.deepcopy(self), self.margin.device
         with torch.no_grad():
-            sketch = self.sketch_encoder.features(to_float(data.sketches[support], device))
-            parts = data.photos.split(128)
-            photo = torch.cat([self.photo_encoder.features(to_float(part, device)) for part in parts])
+            sketch = self.sketch_encoder.features(to_float(data.sketches[support], device)).float()
+            parts = (to_float(part, device) for part in data.photos.split(128))
+            photo = torch.cat([self.photo_encoder.features(part).float() for part in parts])
         own = data.photo_index[support].to(device)
         others = own[:, None] != torch.arange(len(photo), device=device)
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
             weights = self._step(sketch, photo, own, others[None])
         adapted.head.load_state_dict({name: weight[0] for name, weight in weights.items()})
         return adapted
@@ -108,7 +104,7 @@ class AdptSBIR(Method):
         both = torch.cat([sketch, photo]).expand(tasks, -1, -1)
         rows = F.normalize(in_tasks(self.head, weights, both), dim=-1)
         apart = distances(*rows.split([len(sketch), len(photo)], dim=1))
-        return apart[:, torch.arange(len(sketch)), own, None] - apart
+        return apart.take_along_dim(own[None, :, None], dim=2) - apart
 
 
 def distances(first: Tensor, second: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from sbirlib.config.methods import StyleMeUpConfig
@@ -19,18 +20,17 @@ SPREADS = (0.3, 0.5)  # of scale and shift, where they begin
 
 
 class StyleMeUp(Method):
-    """A VAE that draws a sketch from its photo's content and its hand's style, learnt to be learnt in a step.
+    """A VAE that splits sketches and photos into what they share and a style, learnt to be learnt in a step.
 
-    A task is a photo. One head splits features into a shared part, which is searched with, and a normal
-    style; their sum is what is decoded. A step on two sketches, whose features are scaled and shifted at
-    random as if by another hand, has to serve the second of them with a third. How far, and the step's
-    regulariser psi, is learnt through the step. Where a photo has two sketches the third is the first again,
-    and where it has one, other views of it stand in.
+    A task is a photo. A head gives the shared part, which is searched with, and a normal style; their sum is
+    decoded. A step of it on two sketches, whose features are scaled and shifted at random as by other hands,
+    has to serve the second and a third; how far, and the step's regulariser psi, is learnt through it. Where
+    a photo has two sketches the third is the first again, where it has one other views stand in.
 
-    Authors' code: a trunk from scratch at 256 px, 128 dimensions (64 in the paper), vectors of any length,
-    Adam at 1e-4, 12 photos a step, 200 epochs; no random features, and psi never learns there. Here the head
-    alone takes the step, features of the trunk are made random and not those after each norm, triplets
-    compare unit vectors, and photos are decoded as the encoder sees them, as edge maps if so.
+    Authors' code: trunk from scratch at 256 px, 128 dimensions (64 in the paper), vectors of any length, Adam
+    at 1e-4, 12 photos a step, 200 epochs; no random features, and psi never learns there. Here the head alone
+    takes the step, features are random after the trunk and not after each norm, triplets compare unit
+    vectors, and photos are decoded as the encoder sees them.
     """
 
     name = "style_me_up"
@@ -50,11 +50,6 @@ class StyleMeUp(Method):
 
     def make_encoder(self, trunk: Backbone) -> "SharedPart":
         return SharedPart(trunk, nn.Linear(trunk.dim, 3 * self.embed_dim))
-
-    @property
-    def passes(self) -> float:
-        """Three sketches and a photo."""
-        return 4
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Features of three sketches and the photo (b, 4, d), and these as they are to be decoded."""
@@ -100,9 +95,9 @@ class StyleMeUp(Method):
     def _terms(self, weights: Weights, rows: Tensor, pictures: Tensor, there: Tensor) -> dict[str, Tensor]:
         """The terms (b,) of features (b, 4, d): two sketches, their photo and another; three pictures."""
         shared, mean, log_variance = in_tasks(self.head, weights, rows).chunk(3, dim=-1)
-        style = mean
-        if self.training:
-            style = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        # Not checked: what is no number any more, the trainer finds.
+        hand = Normal(mean, (log_variance / 2).exp(), validate_args=False)
+        style = hand.rsample() if self.training else mean
         full = shared + style
         # A sketch's shared part in the style of the other; then sketches and photo as they are.
         drawn = self.decode(torch.cat([shared[:, :2] + style[:, [1, 0]], full[:, :3]], dim=1))
@@ -111,7 +106,7 @@ class StyleMeUp(Method):
         return {
             "style": apart[:, :2].mean(dim=1),
             "domain": apart[:, 2:].mean(dim=1),
-            "kl": kl_to_normal(mean, log_variance).mean(dim=(1, 2)),
+            "kl": kl_divergence(hand, Normal(0.0, 1.0)).mean(dim=(1, 2)),
             "triplet": self._triplet(shared) * there,
             "full_triplet": self._triplet(full) * there,
         }
@@ -146,15 +141,10 @@ class SharedPart(Encoder):
         return self.embed(tokens.cls).chunk(3, dim=-1)[0]
 
 
-def decoder(size: int, width: int = 64) -> nn.Sequential:
+def decoder(size: int, width: int = 32) -> nn.Sequential:
     """Codes (b, size) -> grey pictures (b, SIDE, SIDE) in [0, 1]: 6 x 6 cells, doubled three times."""
     layers: list[nn.Module] = [nn.Linear(size, 36 * width), nn.Unflatten(1, (width, 6, 6))]
     for _ in range(3):
         layers += [nn.GELU(), nn.Upsample(scale_factor=2), nn.Conv2d(width, width // 2, 3, padding=1)]
         width //= 2
     return nn.Sequential(*layers, nn.GELU(), nn.Conv2d(width, 1, 1), nn.Flatten(1, 2), nn.Sigmoid())
-
-
-def kl_to_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) of each element."""
-    return (mean.square() + log_variance.exp() - 1 - log_variance) / 2
