@@ -68,8 +68,7 @@ class AdptSBIR(Method):
         guess = self.discriminator(reversed_gradient(torch.cat([sketch, photo]), self.options.domain))
         is_photo = torch.cat([torch.zeros(len(sketch)), torch.ones(len(photo))]).to(guess)
         domain = F.binary_cross_entropy_with_logits(guess, is_photo)
-        hands = F.normalize(sketch, dim=-1)
-        apart = distances(hands, hands)
+        apart = distances(sketch, sketch)
         loss = F.relu(self.options.margin + apart[:, :, None] - apart[:, None, :])
         designer = mean_where(loss.flatten(1), (support[:, :, None] & ~same[:, None, :]).flatten(1))
         total = triplet + domain + self.options.designer * designer
@@ -101,16 +100,16 @@ class AdptSBIR(Method):
     def _nearer(self, weights: Weights, sketch: Tensor, photo: Tensor, own: Tensor) -> Tensor:
         """|s - p| - |s - n|, (tasks, b, g), of sketches (b, d), photos n (g, d), of these p at `own`."""
         tasks = len(next(iter(weights.values())))
-        both = torch.cat([sketch, photo]).expand(tasks, -1, -1)
-        rows = F.normalize(in_tasks(self.head, weights, both), dim=-1)
-        apart = distances(*rows.split([len(sketch), len(photo)], dim=1))
+        rows = [in_tasks(self.head, weights, some.expand(tasks, -1, -1)) for some in (sketch, photo)]
+        apart = distances(*rows)
         return apart.take_along_dim(own[None, :, None], dim=2) - apart
 
 
 def distances(first: Tensor, second: Tensor) -> Tensor:
-    """Euclidean distances (..., n, m) of unit rows (..., n, e) and (..., m, e), twice differentiable."""
-    # At 0 a root has no derivative.
-    return (2 - 2 * first @ second.mT).clamp(min=1e-6).sqrt()
+    """Distances (..., n, m) of rows (..., n, e) and (..., m, e), brought to length 1."""
+    first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+    # The mode that has a second derivative.
+    return torch.cdist(first, second, compute_mode="use_mm_for_euclid_dist")
 
 
 def mean_where(values: Tensor, there: Tensor) -> Tensor:

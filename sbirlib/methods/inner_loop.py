@@ -22,10 +22,8 @@ def inner_step(head: nn.Module, loss: Callable[[Weights], Tensor], tasks: int, r
     weights = {name: weight.expand(tasks, *weight.shape) for name, weight in head.named_parameters()}
     # A task's loss knows its own weights only, so the gradient of the sum is that of each.
     gradients = torch.autograd.grad(loss(weights).sum(), list(weights.values()), create_graph=True)
-    return {
-        name: weight - rate * gradient
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
+    steps = zip(weights.items(), gradients, strict=True)
+    return {name: weight - rate * gradient for (name, weight), gradient in steps}
 
 
 def in_tasks(head: nn.Module, weights: Weights, rows: Tensor) -> Tensor:
