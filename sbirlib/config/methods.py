@@ -219,6 +219,6 @@ class AdptSBIRConfig:
     rate: float = knob(1.0, ge=0, le=1000)
     """Learning rate of the step that adapts; our own default."""
     domain: float = knob(0.1, ge=0, le=100)
-    """Strength at which the gradient of the discriminator of sketches and photos is reversed; our own default."""
+    """Strength of the reversed gradient of what tells sketches from photos; our own default."""
     designer: float = knob(0.1, ge=0, le=100)
     """Weight of the triplet that draws sketches by one designer together; our own default."""

@@ -157,6 +157,16 @@ def test_adapting_moves_the_head_of_a_copy_alone(pairs, tiny, share):
     assert all(torch.equal(value, before[name]) for name, value in nothing.state_dict().items())
 
 
+def test_among_bf16_features_the_step_is_taken_in_full_precision(pairs, tiny):
+    model, data = model_of().eval(), load_split(pairs.split("test"), tiny.data, 48)
+    whole = model.adapt(data, torch.tensor([0, 3]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model.adapt(data, torch.tensor([0, 3]))
+    for before, one, other in zip(*(some.head.parameters() for some in (model, whole, half)), strict=True):
+        assert other.dtype == torch.float32
+        assert (other - one).norm() < 0.1 * (one - before).norm()
+
+
 def test_everything_learns(model, batch):
     model.compare(model.encode(batch), batch)["total"].backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
