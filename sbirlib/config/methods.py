@@ -208,6 +208,8 @@ class StyleMeUpConfig:
     """Margin of both triplet losses, between Euclidean distances of unit vectors (0 to 2)."""
     rate: float = knob(0.005, ge=0, le=100)
     """Learning rate of the step that a task takes."""
+    kl: float = knob(0.01, ge=0, le=100)
+    """Weight of the styles' divergence from a normal; authors' code: 1, from which styles here say nothing."""
 
 
 @group

@@ -106,7 +106,7 @@ class StyleMeUp(Method):
         return {
             "style": apart[:, :2].mean(dim=1),
             "domain": apart[:, 2:].mean(dim=1),
-            "kl": kl_divergence(hand, Normal(0.0, 1.0)).mean(dim=(1, 2)),
+            "kl": self.options.kl * kl_divergence(hand, Normal(0.0, 1.0)).mean(dim=(1, 2)),
             "triplet": self._triplet(shared) * there,
             "full_triplet": self._triplet(full) * there,
         }

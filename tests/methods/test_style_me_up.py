@@ -22,7 +22,7 @@ from sbirlib.methods.style_me_up import SIDE
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    own = StyleMeUpConfig(rate=0.1)
+    own = StyleMeUpConfig(rate=0.1, kl=0.5)
     model = StyleMeUp("sbir_mini", image_size=48, embed_dim=8, pool="mean", photo_edges=True, options=own)
     torch.nn.init.normal_(model.psi, std=0.1)
     return model
@@ -56,7 +56,7 @@ def losses(model, sketches, pictures, photo, photo_picture, other):
             apart(full[0], photo_picture) + apart(full[1], photo_picture)
             + apart(full[2], pictures[0]) + apart(full[2], pictures[1])
         ) / 4,
-        "kl": torch.stack(kl).mean(),
+        "kl": 0.5 * torch.stack(kl).mean(),
         "triplet": triplet(shared),
         "full_triplet": triplet(full),
     }  # fmt: skip
@@ -122,7 +122,7 @@ def test_the_divergence_is_that_of_its_closed_form(model):
     weights = {name: weight[None] for name, weight in model.head.named_parameters()}
     terms = model._terms(weights, images(1, 4, width), images(1, 3, SIDE, SIDE), torch.ones(1))
     # Mean 1/2 and variance 4.
-    assert terms["kl"].item() == pytest.approx((0.25 + 4 - math.log(4) - 1) / 2)
+    assert terms["kl"].item() == pytest.approx(0.5 * (0.25 + 4 - math.log(4) - 1) / 2)
 
 
 def test_psi_and_the_made_up_hands_learn_through_the_step_alone(model, batch, monkeypatch):
