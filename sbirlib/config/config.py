@@ -159,6 +159,8 @@ class Config:
     eups: methods.EUPSConfig = dataclasses.field(default_factory=methods.EUPSConfig)
     on_the_fly: methods.OnTheFlyConfig = dataclasses.field(default_factory=methods.OnTheFlyConfig)
     cmhm: methods.CMHMConfig = dataclasses.field(default_factory=methods.CMHMConfig)
+    style_me_up: methods.StyleMeUpConfig = dataclasses.field(default_factory=methods.StyleMeUpConfig)
+    adpt_sbir: methods.AdptSBIRConfig = dataclasses.field(default_factory=methods.AdptSBIRConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

@@ -8,6 +8,7 @@ from sbirlib.config.fields import group, knob
 
 MethodName = Literal[
     "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly", "cmhm",
+    "style_me_up", "adpt_sbir",
 ]  # fmt: skip
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
@@ -197,3 +198,29 @@ class CMHMConfig:
     """Windows of a picture: the whole; with halves and quarters; or with 2 x 2 and 3 x 3; our own default."""
     hidden: int = knob(128, ge=1, le=65536)
     """Width of what the rows are compared by for the co-attention."""
+
+
+@group
+class StyleMeUpConfig:
+    """StyleMeUp: a shared part and a style of every sketch, split so that one step suits another hand."""
+
+    margin: float = knob(0.2, ge=0, le=10)
+    """Margin of both triplet losses, between Euclidean distances of unit vectors (0 to 2)."""
+    rate: float = knob(0.005, ge=0, le=100)
+    """Learning rate of the step that a task takes."""
+    kl: float = knob(0.01, ge=0, le=100)
+    """Weight of the styles' divergence from a normal; authors' code: 1, from which styles here say nothing."""
+
+
+@group
+class AdptSBIRConfig:
+    """Adpt-SBIR: a head that a few pairs by one designer adapt to that hand."""
+
+    margin: float = knob(0.2, gt=0, lt=1)
+    """Margin of the triplet losses, and where the learnt one of the step begins."""
+    rate: float = knob(1.0, ge=0, le=1000)
+    """Learning rate of the step that adapts; our own default."""
+    domain: float = knob(0.1, ge=0, le=100)
+    """Strength of the reversed gradient of what tells sketches from photos; our own default."""
+    designer: float = knob(0.1, ge=0, le=100)
+    """Weight of the triplet that draws sketches by one designer together; our own default."""

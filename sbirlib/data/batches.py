@@ -17,8 +17,8 @@ DRAWS = 9  # uniform numbers for each row and stream
 # Streams of random numbers that must not share draws.
 (
     _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW, _MADE, _SISTER,
-    _UNLABELLED, _UNLABELLED_SECOND,
-) = range(11)  # fmt: skip
+    _UNLABELLED, _UNLABELLED_SECOND, _SKETCH_THIRD,
+) = range(12)  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -27,8 +27,9 @@ class Batch(NamedTuple):
     Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
     (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. `unlabelled` are
     photos without a sketch, one for each row, and `unlabelled_ids` (b,) int64 tell them apart. `rows` (b,)
-    int64 says which sketches of the split these are. Second views and these photos are empty unless the
-    method needs them (and there are any), and so is every view of a batch that was put together from parts.
+    int64 says which sketches of the split these are, `designers` (b,) int64 whose. Further views and these
+    photos are empty unless the method needs them (and there are any), and so is every view of a batch
+    that was put together from parts, and its `designers`.
     """
 
     sketch: Tensor
@@ -41,6 +42,8 @@ class Batch(NamedTuple):
     unlabelled_second: Tensor
     unlabelled_ids: Tensor
     rows: Tensor
+    sketch_third: Tensor
+    designers: Tensor
 
     def flipped(self, probability: float) -> tuple[Tensor, Tensor]:
         """Sketches and photos, flipped left-right together, by the first of each row's numbers."""
@@ -78,12 +81,13 @@ class Epoch:
 
     Both depend on seed and epoch alone, so a run that goes on in the middle of an epoch sees what it
     would have seen, in one process or in several. With `sisters`, the second view of a sketch is one of
-    another sketch of the same photo, where there is one.
+    another sketch of the same photo, where there is one; with 2 the third is a view of another than that one,
+    which may be the first.
     """
 
     def __init__(
         self, data: LoadedSplit, config: DataConfig, *, seed: int, epoch: int, second_views: bool = True,
-        sisters: bool = False,
+        sisters: int = 0,
     ) -> None:  # fmt: skip
         self.data, self.config, self.second_views, count = data, config, second_views, len(data.sketches)
         self.order, self._made = torch.from_numpy(epoch_order(seed, epoch, count)), data.made
@@ -94,6 +98,9 @@ class Epoch:
 
         self._numbers = numbers
         self._sisters = find_sisters(data.photo_index, numbers(_SISTER, 1)[:, 0]) if sisters else None
+        self._thirds = self._sisters[self._sisters] if self._sisters is not None and sisters > 1 else None
+        split, names = data.split, data.split.designers
+        self._designers = torch.tensor([names.index(sketch.designer) for sketch in split.sketches])
         # In the order of the steps: a photo is seen again only after all others.
         spare = len(data.unlabelled.photos) if data.unlabelled else 0
         turns = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)
@@ -125,6 +132,9 @@ class Epoch:
             pixels = to_float(self.data.unlabelled.photos[unlabelled_ids], device)
             unlabelled = view(pixels, config.first_view, _UNLABELLED)
             unlabelled_second = view(pixels, second, _UNLABELLED_SECOND) if wanted else nothing
+        third = nothing
+        if self._thirds is not None:
+            third = view(self._sketches(self._thirds[rows], device), second, _SKETCH_THIRD)
         return Batch(
             sketch=view(redrawn, config.first_view, _SKETCH_FIRST),
             photo=view(photos, config.first_view, _PHOTO_FIRST),
@@ -136,6 +146,8 @@ class Epoch:
             unlabelled_second=unlabelled_second,
             unlabelled_ids=unlabelled_ids.to(device),
             rows=rows.to(device),
+            sketch_third=third,
+            designers=self._designers[rows].to(device),
         )
 
     def _sketches(self, rows: Tensor, device: torch.device | str) -> Tensor:

@@ -1,5 +1,6 @@
 """One split of a folder: its sketches and photos, which belong together, and what is wrong with the rest."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,16 @@ class Split:
     def designers(self) -> list[str]:
         """The designers, sorted by number."""
         return sorted({sketch.designer for sketch in self.sketches}, key=lambda name: (len(name), name))
+
+    def few_designers(self, count: int, whole: bool = False) -> str:
+        """What is lacking unless two designers, or with `whole` all, have so many sketches; in words."""
+        numbers = Counter(sketch.designer for sketch in self.sketches)
+        enough = sum(number >= count for name, number in numbers.items() if name)
+        if enough > 1 and not (whole and enough < len(numbers)):
+            return ""
+        found = ", ".join(f"{number} by {name or 'nobody'}" for name, number in numbers.most_common()[-3:])
+        who = "the designer is the number after the last '_' of a sketch's name"
+        return f"at least two designers with {count} sketches each; {who}; the {self.name} split has {found}"
 
     @property
     def unsketched(self) -> tuple[Path, ...]:

@@ -1,5 +1,6 @@
 """One file for each paper, and the interface that they have in common."""
 
+from sbirlib.methods.adpt_sbir import AdptSBIR
 from sbirlib.methods.arnet import ARNet
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Encoder, Method, Needs, Paper, Stage, fingerprint
@@ -11,9 +12,11 @@ from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.recordings import recording
 from sbirlib.methods.sketch_aa import SketchAA
+from sbirlib.methods.style_me_up import StyleMeUp
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "CMHM", "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "OnTheFly",
-    "Paper", "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
+    "CMHM", "DSSA", "EUPS", "METHODS", "ARNet", "AdptSBIR", "BSiamese", "Encoder", "Method", "Needs",
+    "OnTheFly", "Paper", "PartSBIR", "SketchAA", "Stage", "StyleMeUp", "TripletSN", "build", "fingerprint",
+    "recording",
 ]  # fmt: skip

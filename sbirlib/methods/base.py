@@ -43,16 +43,22 @@ class Needs(NamedTuple):
     """What a method needs beyond pairs of a sketch and a photo; `check` refuses a folder that lacks it."""
 
     second_views: bool = False  # a second, augmented view of every picture
-    sisters: bool = False  # that of a sketch from another sketch of the photo, where there is one
+    sisters: int = 0  # that of a sketch from another sketch of the photo, where there is one; 2: a third one
     edges: bool = False  # photos as edge maps
     strokes: bool = False  # the strokes of every sketch, in drawing order
     unlabelled: bool = False  # photos without a sketch, if there are any
+    designers: bool = False  # two of them, each with two sketches
 
     def lacking(self, pairs: PairFolder, config: Config) -> str:
         """What `pairs` or `config` lacks, in words; looks at names only, not at pictures."""
         if self.edges and not (config.model.photo_edges or pairs.edge_maps):
             return "photos as edge maps: add --model.photo_edges"
-        sketches = pairs.split("train").sketches
+        split = pairs.split("train")
+        sketches = split.sketches
+        if self.sisters > 1 and len({sketch.photo_id for sketch in sketches}) == len(sketches):
+            return f"photos with two or three sketches; {pairs.root} has one sketch of each"
+        if self.designers and (what := split.few_designers(2)):
+            return f"{what} of {pairs.root}"
         bare = [sketch.path.name for sketch in sketches if self.strokes and recorder(sketch) is None]
         if not bare:
             return ""
@@ -179,6 +185,10 @@ class Method(nn.Module):
 
         What it computes is not saved, and depends on weights that the stage leaves alone and on `data` only.
         """
+
+    def adapt(self, data: LoadedSplit, support: Tensor) -> "Method":
+        """A copy that has learnt from these sketches (k,) of a split; or itself, as by default."""
+        return self
 
     def after_step(self) -> None:
         """Called after each step of the optimiser, such as to average weights."""

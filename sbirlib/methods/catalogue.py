@@ -1,6 +1,7 @@
 """Every method by name, and the model that a configuration describes."""
 
 from sbirlib.config.config import Config
+from sbirlib.methods.adpt_sbir import AdptSBIR
 from sbirlib.methods.arnet import ARNet
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Method
@@ -10,12 +11,14 @@ from sbirlib.methods.eups import EUPS
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.sketch_aa import SketchAA
+from sbirlib.methods.style_me_up import StyleMeUp
 from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM)
-}
+    method.name: method for method in (
+        ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, StyleMeUp, AdptSBIR,
+    )
+}  # fmt: skip
 
 
 def build(config: Config, *, fetch: bool = True) -> Method:

@@ -36,7 +36,7 @@ class EUPS(Method):
     terms = (
         "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
     )  # fmt: skip
-    needs = Needs(second_views=True, sisters=True, unlabelled=True)
+    needs = Needs(second_views=True, sisters=1, unlabelled=True)
     sketch_encoder: "TwoHeads"
     photo_encoder: "TwoHeads"
 

@@ -128,6 +128,10 @@ class PooledEncoder(Encoder):
         super().__init__(backbone, embed)
         self.attention = SpatialAttention(backbone.width)
 
+    def features(self, images: Tensor) -> Tensor:
+        """(b, 3, s, s) in [0, 1] -> what is embedded (b, d), or (b, cells * d) of a grid."""
+        return self.pooled(self.backbone(images))
+
     def pooled(self, tokens: Tokens) -> Tensor:
         """Tokens of the backbone -> what is embedded (b, d), or (b, cells * d) of a grid."""
         return self.backbone.pooled(self.attention(tokens.patches))

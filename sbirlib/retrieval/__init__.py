@@ -1,5 +1,6 @@
 """Embed photos once, search them with sketches, score the result, and say how sure it is."""
 
+from sbirlib.retrieval.adapted import adapted_measures
 from sbirlib.retrieval.drawn import drawn_measures
 from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.intervals import paired_bootstrap
@@ -7,6 +8,6 @@ from sbirlib.retrieval.scores import Accuracy, Scores, accuracy_at, accuracy_of,
 from sbirlib.retrieval.search import embed, embed_split, score_all, true_ranks
 
 __all__ = [
-    "Accuracy", "Gallery", "Scores", "accuracy_at", "accuracy_of", "drawn_measures", "embed", "embed_split",
+    "Accuracy", "Gallery", "Scores", "accuracy_at", "accuracy_of", "adapted_measures", "drawn_measures", "embed", "embed_split",
     "evaluate", "paired_bootstrap", "score", "score_all", "true_ranks",
 ]  # fmt: skip

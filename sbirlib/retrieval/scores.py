@@ -9,6 +9,7 @@ import numpy as np
 from sbirlib.config.config import DataConfig
 from sbirlib.data import LoadedSplit, PairFolder, load_split
 from sbirlib.methods.base import Method
+from sbirlib.retrieval.adapted import adapted_measures, adapted_ranks
 from sbirlib.retrieval.drawn import drawn_measures, drawn_ranks
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
@@ -36,7 +37,8 @@ class Scores(NamedTuple):
     `ranks` (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by k;
     `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words; `sketches`
     and `photos` (q,) the file name and the photo id of each query, where they are known; `drawn` (T, q) the
-    ranks while sketches were being drawn, if asked for.
+    ranks while sketches were being drawn, and `adapted` (q,) those after adapting to designers, 0 for pairs
+    that were shown, if asked for.
     """
 
     ranks: np.ndarray
@@ -51,6 +53,7 @@ class Scores(NamedTuple):
     sketches: tuple[str, ...] = ()
     photos: tuple[str, ...] = ()
     drawn: np.ndarray | None = None
+    adapted: np.ndarray | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
@@ -63,6 +66,8 @@ class Scores(NamedTuple):
         }
         if self.drawn is not None:
             result["drawn"] = drawn_measures(self.drawn, self.gallery)
+        if self.adapted is not None:
+            result["adapted"] = adapted_measures(self.ranks, self.adapted)
         return result | {
             "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
             "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
@@ -79,9 +84,14 @@ class Scores(NamedTuple):
         if all(self.designers):  # sketches without a number have no designer
             lines += [f"designer {name}: {accuracy}" for name, accuracy in self.designers.items()]
         if self.drawn is not None:
-            found = drawn_measures(self.drawn, self.gallery)
-            sums = f"m@A {found['m@A']:.1f} %, m@B {found['m@B']:.1f} %"
+            curves = drawn_measures(self.drawn, self.gallery)
+            sums = f"m@A {curves['m@A']:.1f} %, m@B {curves['m@B']:.1f} %"
             lines.append(f"while being drawn, in {len(self.drawn)} steps: {sums}")
+        if self.adapted is not None:
+            shifts = adapted_measures(self.ranks, self.adapted)
+            shown, queries = shifts.pop("shown"), shifts.pop("queries")
+            found = ", ".join(f"{k.capitalize()} {a:.1f}, then {b:.1f} %" for k, (a, b) in shifts.items())
+            lines.append(f"adapting to designers by {shown} pairs, {queries} other sketches: {found}")
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])
@@ -127,13 +137,14 @@ def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol:
 
 def evaluate(
     model: Method, pairs: PairFolder | str | Path, split: str = "test", *,
-    on_fault: Literal["stop", "skip"] = "stop", drawn: int = 0,
+    on_fault: Literal["stop", "skip"] = "stop", drawn: int = 0, adapted: int = 0,
 ) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
     Runs where the model is, in fp32. With `drawn` steps, photos are also searched while each sketch is being
-    drawn. Raises PairError if the folder has faults and `on_fault` is "stop", if its photos are edge maps and
-    the model would make them so once more, or if there are no strokes of what is to be `drawn`.
+    drawn; with `adapted` pairs, also after showing the model so many pairs of each designer. Raises PairError
+    if the folder has faults and `on_fault` is "stop", if its photos are edge maps and the model would make
+    them so once more, if there are no strokes of what is to be `drawn`, or too few sketches.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
@@ -145,4 +156,5 @@ def evaluate(
         f"every photo, ties counted against the model; {model.origin}"
     )
     ranks = drawn_ranks(model, data, drawn) if drawn > 0 else None
-    return score_split(model, data, protocol=protocol)._replace(drawn=ranks)
+    fitted = adapted_ranks(model, data, adapted) if adapted > 0 else None
+    return score_split(model, data, protocol=protocol)._replace(drawn=ranks, adapted=fitted)

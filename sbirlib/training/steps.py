@@ -103,4 +103,4 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
 def _labels(photo_ids: Tensor, numbers: Tensor, unlabelled_ids: Tensor, rows: Tensor) -> Batch:
     """A batch without its views."""
     none = numbers.new_empty(0)
-    return Batch(none, none, none, none, photo_ids, numbers, none, none, unlabelled_ids, rows)
+    return Batch(none, none, none, none, photo_ids, numbers, none, none, unlabelled_ids, rows, none, none)

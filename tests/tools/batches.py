@@ -12,8 +12,10 @@ def batch_of(views, photo_ids=None, seed=0):
     numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))
     ids = torch.arange(count) if photo_ids is None else torch.as_tensor(photo_ids)
     none = sketch.new_empty(0)
-    known = torch.zeros_like(ids), torch.arange(count)
-    return Batch(sketch, photo, sketch_second, photo_second, ids, numbers, none, none, *known)
+    rows = torch.arange(count)
+    views = sketch, photo, sketch_second, photo_second
+    unlabelled, further = (none, none, torch.zeros_like(ids)), (sketch_second, rows // 2)
+    return Batch(*views, ids, numbers, *unlabelled, rows, *further)
 
 
 def epoch_batches(data, config, *, seed, epoch, batch_size, device):
