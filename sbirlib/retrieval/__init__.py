@@ -8,6 +8,6 @@ from sbirlib.retrieval.scores import Accuracy, Scores, accuracy_at, accuracy_of,
 from sbirlib.retrieval.search import embed, embed_split, score_all, true_ranks
 
 __all__ = [
-    "Accuracy", "Gallery", "Scores", "accuracy_at", "accuracy_of", "adapted_measures", "drawn_measures", "embed", "embed_split",
-    "evaluate", "paired_bootstrap", "score", "score_all", "true_ranks",
+    "Accuracy", "Gallery", "Scores", "accuracy_at", "accuracy_of", "adapted_measures", "drawn_measures",
+    "embed", "embed_split", "evaluate", "paired_bootstrap", "score", "score_all", "true_ranks",
 ]  # fmt: skip

@@ -13,7 +13,8 @@ from sbirlib.data import PairError, load_split, to_float
 from sbirlib.experiments.grids import grid
 from sbirlib.methods import AdptSBIR
 from sbirlib.miniclothes.dataset import draw_miniclothes
-from sbirlib.retrieval import adapted_measures, adapted_ranks, true_ranks
+from sbirlib.retrieval import adapted_measures, true_ranks
+from sbirlib.retrieval.adapted import adapted_ranks
 
 
 @pytest.fixture(scope="module")
