@@ -44,7 +44,7 @@ def import_qmulv1(folder: str | Path, out: str | Path, category: Category) -> st
         raise InputError(f"{folder}: is not a folder. Unpack a .zip with {way}, and import FOLDER")
     splits = _read(folder, category)
     published = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    counts, known = {split: len(pictures["edge"]) for split, pictures in splits.items()}, published["pairs"]
+    counts = {split: len(pictures["edge"]) for split, pictures in splits.items()}
     record = {
         "source": f"qmulv1-{category}", "from": str(folder), "terms": published["terms"],
         "edge_maps": True, "pairs": counts,
@@ -58,8 +58,8 @@ def import_qmulv1(folder: str | Path, out: str | Path, category: Category) -> st
         raise InputError(f"{out}: {reason}. Make room, or choose another folder with --out") from None
     lines = [f"QMUL-V1 {category}, imported from {folder} to {out}", f"{'pairs':<8}{'found':>8}  published"]
     for split, found in counts.items():
-        differs = "" if found == known[category][split] else "  warning: not as many"
-        lines.append(f"{split:<8}{found:>8}  {known[category][split]}{differs}")
+        known = published["pairs"][category][split]
+        lines.append(f"{split:<8}{found:>8}  {known}{'' if found == known else '  warning: not as many'}")
     lines += [
         f"note: {EDGE_MAPS}",
         f"terms: {published['terms']}",
