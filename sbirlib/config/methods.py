@@ -209,7 +209,7 @@ class StyleMeUpConfig:
     rate: float = knob(0.005, ge=0, le=100)
     """Learning rate of the step that a task takes."""
     kl: float = knob(0.01, ge=0, le=100)
-    """Weight of the styles' divergence from a normal; authors' code: 1, with which styles say nothing here."""
+    """Weight of the styles' divergence from a normal; our own: with 1, as in the code, styles say nothing."""
 
 
 @group

@@ -219,7 +219,7 @@ def test_data_demo_draws_as_many_as_asked_for(tmp_path, capsys):
     counts = [len(list((folder / part).glob("*.png"))) for part in ("trainB", "testB", "trainA", "testA")]
     assert counts == [3, 2, 4, 5]
     assert main(["data", "demo", "--out", str(folder), "--photos", "3", "2", "--sketches", "1", "5"]) == 2
-    assert "each train photo has 1 to 7 sketches" in capsys.readouterr().err
+    assert "give at least 1 photo, and 1 to 7 sketches of each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
