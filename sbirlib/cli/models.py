@@ -72,6 +72,7 @@ def evaluate_command(
     json: Path | None = None,
     precision: Precision = "fp32",
     drawn: int = 0,
+    noise: int = 0,
 ) -> int:
     """Score a model: Acc@1/5/10 with counts and a 95 % interval.
 
@@ -82,10 +83,12 @@ def evaluate_command(
         json: Also write the result to this file.
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
+        noise: Also search with so many strokes of another sketch in each sketch, and with those strokes that
+            the model keeps. Needs strokes.
     """
     _check_output(json)
     scores = evaluate(
-        model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn
+        model.load(), data.pairs, split, on_fault=data.on_fault, precision=precision, drawn=drawn, noise=noise
     )
     print(scores)
     _write_json(json, scores.as_dict())

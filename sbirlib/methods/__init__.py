@@ -7,6 +7,7 @@ from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.methods.cmhm import CMHM
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
+from sbirlib.methods.nt_sbir import NTSBIR
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.recordings import recording
@@ -14,6 +15,6 @@ from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "CMHM", "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "OnTheFly",
-    "Paper", "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
+    "CMHM", "DSSA", "EUPS", "METHODS", "NTSBIR", "ARNet", "BSiamese", "Encoder", "Method", "Needs",
+    "OnTheFly", "Paper", "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
 ]  # fmt: skip

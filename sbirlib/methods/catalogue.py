@@ -7,6 +7,7 @@ from sbirlib.methods.base import Method
 from sbirlib.methods.cmhm import CMHM
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
+from sbirlib.methods.nt_sbir import NTSBIR
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.sketch_aa import SketchAA
@@ -14,7 +15,7 @@ from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM)
+    for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, NTSBIR)
 }
 
 

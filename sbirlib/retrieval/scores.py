@@ -12,6 +12,7 @@ from sbirlib.data import LoadedSplit, PairFolder, load_split
 from sbirlib.layers.precision import Precision, forward_in, wants_bf16
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.drawn import drawn_measures, drawn_ranks
+from sbirlib.retrieval.noise import cleaned, noise_measures
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
 KS = (1, 5, 10)
@@ -38,7 +39,7 @@ class Scores(NamedTuple):
     `ranks` (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by k;
     `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words; `sketches`
     and `photos` (q,) the file name and the photo id of each query, where they are known; `drawn` (T, q) the
-    ranks while sketches were being drawn, if asked for.
+    ranks while sketches were being drawn, and `noise` what `noise_measures` finds, if asked for.
     """
 
     ranks: np.ndarray
@@ -53,6 +54,7 @@ class Scores(NamedTuple):
     sketches: tuple[str, ...] = ()
     photos: tuple[str, ...] = ()
     drawn: np.ndarray | None = None
+    noise: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
@@ -65,6 +67,8 @@ class Scores(NamedTuple):
         }
         if self.drawn is not None:
             result["drawn"] = drawn_measures(self.drawn, self.gallery)
+        if self.noise:
+            result["noise"] = self.noise
         return result | {
             "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
             "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
@@ -84,6 +88,12 @@ class Scores(NamedTuple):
             found = drawn_measures(self.drawn, self.gallery)
             sums = f"m@A {found['m@A']:.1f} %, m@B {found['m@B']:.1f} %"
             lines.append(f"while being drawn, in {len(self.drawn)} steps: {sums}")
+        if self.noise:
+            words = (
+                "with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % "
+                "without {dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own"
+            )
+            lines.append(words.format_map(self.noise))
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])
@@ -124,7 +134,12 @@ def score_split(
     model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128,
     protocol: str = "",
 ) -> Scores:  # fmt: skip
-    """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile."""
+    """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile.
+
+    Where there are strokes, sketches are drawn from those alone that the method keeps, if it drops some.
+    """
+    if model.cleans:
+        data, protocol = cleaned(model, data), f"{protocol}; without the strokes that the model drops"
     rows, queries = embed_split(model, data, device=device, batch=batch), data.split.sketches
     similarity, skipped = score_all(model.score, *rows).numpy(), len(data.split.left_out)
     designers = [query.designer for query in queries]
@@ -136,13 +151,15 @@ def score_split(
 def evaluate(
     model: Method, pairs: PairFolder | str | Path, split: str = "test", *,
     on_fault: Literal["stop", "skip"] = "stop", precision: Precision = "fp32", drawn: int = 0,
+    noise: int = 0,
 ) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
     Runs where the model is. `precision` "auto" or "bf16" is faster on large models and moves embeddings
     by about a hundredth of their length. With `drawn` steps, photos are also searched while each sketch is
-    being drawn. Raises PairError if the folder has faults and `on_fault` is "stop", if its photos are edge
-    maps and the model would make them so once more, or if there are no strokes of what is to be `drawn`.
+    being drawn; with `noise`, also with so many foreign strokes in each sketch. Raises PairError if the
+    folder has faults and `on_fault` is "stop", if its photos are edge maps and the model would make them so
+    once more, or if there are no strokes of what is to be `drawn` or to be added `noise` to.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
@@ -158,4 +175,6 @@ def evaluate(
         protocol += "; embedded in bf16"
     with forward_in(precision, model):
         ranks = drawn_ranks(model, data, drawn, device=device) if drawn > 0 else None
-        return score_split(model, data, device=device, protocol=protocol)._replace(drawn=ranks)
+        measures = noise_measures(model, data, noise, device=device) if noise > 0 else None
+        scores = score_split(model, data, device=device, protocol=protocol)
+        return scores._replace(drawn=ranks, noise=measures)
