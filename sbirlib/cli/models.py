@@ -83,8 +83,7 @@ def evaluate_command(
         json: Also write the result to this file.
         precision: Number format of the forward pass; auto is bf16 on a GPU or CPU that has it.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
-        noise: Also search with so many strokes of another sketch in each sketch, and with those strokes that
-            the model keeps. Needs strokes.
+        noise: Also search with so many strokes of another sketch in each, and without those that are dropped.
     """
     _check_output(json)
     scores = evaluate(

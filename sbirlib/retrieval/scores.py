@@ -16,6 +16,8 @@ from sbirlib.retrieval.noise import cleaned, noise_measures
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
 KS = (1, 5, 10)
+NOISE = """with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % without
+{dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own, which the model drops"""
 
 
 class Accuracy(NamedTuple):
@@ -67,8 +69,7 @@ class Scores(NamedTuple):
         }
         if self.drawn is not None:
             result["drawn"] = drawn_measures(self.drawn, self.gallery)
-        if self.noise:
-            result["noise"] = self.noise
+        result |= {"noise": self.noise} if self.noise else {}
         return result | {
             "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
             "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
@@ -89,11 +90,7 @@ class Scores(NamedTuple):
             sums = f"m@A {found['m@A']:.1f} %, m@B {found['m@B']:.1f} %"
             lines.append(f"while being drawn, in {len(self.drawn)} steps: {sums}")
         if self.noise:
-            words = (
-                "with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % "
-                "without {dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own"
-            )
-            lines.append(words.format_map(self.noise))
+            lines.append(NOISE.format_map(self.noise))
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])
@@ -134,9 +131,9 @@ def score_split(
     model: Method, data: LoadedSplit, *, device: torch.device | str | None = None, batch: int = 128,
     protocol: str = "",
 ) -> Scores:  # fmt: skip
-    """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile.
+    """Searches the photos of a loaded split with its sketches, without the strokes that the model drops.
 
-    Where there are strokes, sketches are drawn from those alone that the method keeps, if it drops some.
+    `model` is in eval mode meanwhile.
     """
     if model.cleans:
         data, protocol = cleaned(model, data), f"{protocol}; without the strokes that the model drops"
@@ -157,9 +154,9 @@ def evaluate(
 
     Runs where the model is. `precision` "auto" or "bf16" is faster on large models and moves embeddings
     by about a hundredth of their length. With `drawn` steps, photos are also searched while each sketch is
-    being drawn; with `noise`, also with so many foreign strokes in each sketch. Raises PairError if the
-    folder has faults and `on_fault` is "stop", if its photos are edge maps and the model would make them so
-    once more, or if there are no strokes of what is to be `drawn` or to be added `noise` to.
+    being drawn; with `noise`, also with so many foreign strokes in each. Raises PairError if the folder has
+    faults and `on_fault` is "stop", if its photos are edge maps and the model would make them so once more,
+    or if there are no strokes where `drawn` or `noise` needs them.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)

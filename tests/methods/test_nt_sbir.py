@@ -1,4 +1,4 @@
-"""NT-SBIR: its selector by itself, its reward against loops, and what it learns to drop."""
+"""NT-SBIR: its selector, what strokes gain by finite differences, and what it learns to drop."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sbirlib.config.methods import NTSBIRConfig
 from sbirlib.data import Recording, load_split, to_float
 from sbirlib.methods import NTSBIR, recording
-from sbirlib.methods.nt_sbir import POINTS, Selector, seen
+from sbirlib.methods.nt_sbir import POINTS, TEMPERATURE, Selector, seen
 from sbirlib.methods.recordings import disturbed, drawn, layers
 from sbirlib.retrieval import embed_split, score_all, score_split
 
@@ -42,7 +42,7 @@ def pages_of(drawings):
 def model():
     """In its second stage; photos look like the sketches, which are found by their ink."""
     torch.manual_seed(0)
-    own = NTSBIRConfig(noise=0, refresh=1)
+    own = NTSBIRConfig(noise=0)
     model = NTSBIR("sbir_mini", image_size=SIDE, embed_dim=8, pool="mean", options=own)
     model.stage, model.embed_sketches = "selector", ink
     use(model, drawings_of(20))
@@ -70,12 +70,12 @@ def test_each_stroke_is_kept_or_dropped_with_a_look_at_the_others():
     assert not torch.allclose(selector(points[:3]), found[:3], atol=1e-3)
 
 
-def test_points_are_evenly_spaced_along_a_stroke():
+def test_points_are_chosen_evenly_along_a_stroke():
     bent = np.array([(0.0, 0.0), (0.3, 0.0), (0.3, 0.1)])
     found = seen([bent, bent[1:2]])
     assert found.shape == (2, POINTS, 2)
-    places = torch.linspace(0, 0.4, POINTS)
-    expected = torch.stack([places.clamp(max=0.3), (places - 0.3).clamp(min=0)], dim=1)
+    halves = torch.linspace(0, 2, POINTS)
+    expected = torch.stack([0.3 * halves.clamp(max=1), 0.1 * (halves - 1).clamp(min=0)], dim=1)
     torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(found[1], torch.tensor([(0.3, 0.0)]).expand(POINTS, 2))
 
@@ -93,18 +93,30 @@ def test_the_ink_of_all_strokes_is_the_drawing_and_that_of_some_is_nearly_theirs
         assert wrong < 0.5 * np.abs(some - whole).mean()
 
 
-def test_the_reward_is_a_loop_over_sets_of_strokes_and_an_empty_set_keeps_all(model):
+def page_of(lines, shares):
+    """A sketch with shares of the ink (n, s * s) of its strokes."""
+    return (1 - (lines * shares[:, None]).sum(dim=0).clamp(max=1)).expand(1, 3, -1).reshape(1, 3, SIDE, SIDE)
+
+
+def test_what_a_stroke_gains_is_a_finite_difference_and_an_empty_set_keeps_all(model):
     kept = torch.tensor(np.random.default_rng(0).random((8, 4)) < 0.5)
     kept[1], kept[2] = False, True
-    lines = torch.from_numpy(model.layers[17].toarray()) / 255
-    found = model._rewards(lines, kept, torch.tensor(17))
-    for keep, reward in zip(kept, found, strict=True):
-        page = 1 - lines[keep if keep.any() else ...].sum(dim=0).clamp(max=1)
-        scores = ink(page.expand(1, 3, -1).reshape(1, 3, SIDE, SIDE)) @ model.photos.T
-        rank = sum(bool(score >= scores[0, 17] - 1e-6) for score in scores[0])
-        assert reward.item() == pytest.approx(1 / rank)
-    assert found[1] == found[2] == 1
-    assert len({*found.tolist()}) > 1
+    lines = torch.from_numpy(model.layers[17].toarray()) / 255 / 4  # as faint as not to saturate
+    gains, found = model._gains(lines, kept, torch.tensor(17))
+
+    def reward(shares):
+        scores = ink(page_of(lines, shares))[0].double() @ model.photos.double().T
+        return (scores / TEMPERATURE).exp()[17].log() - (scores / TEMPERATURE).exp().sum().log()
+
+    for keep, gain, one_by_rank in zip(kept, gains, found, strict=True):
+        shares = keep.float() if keep.any() else torch.ones(4)
+        for stroke, step in enumerate(0.01 * torch.eye(4)):
+            difference = (reward(shares + step) - reward(shares - step)) / 0.02
+            assert gain[stroke].item() == pytest.approx(difference.item(), rel=0.02, abs=0.02)
+        scores = (ink(page_of(lines, shares)) @ model.photos.T)[0]
+        rank = sum(bool(score >= scores[17] - 1e-6) for score in scores)
+        assert one_by_rank.item() == pytest.approx(1 / rank)
+    torch.testing.assert_close(gains[1], gains[2])
 
 
 def with_scribbles(drawings):
@@ -120,13 +132,13 @@ def test_the_best_of_random_sets_is_at_least_as_good_as_all_strokes(model):
     for row, lines in enumerate(model.layers):
         sets = torch.from_numpy(random.random((13, 5)) < 0.7)
         sets[0] = True
-        found = model._rewards(torch.from_numpy(lines.toarray()) / 255, sets, torch.tensor(row))
+        _, found = model._gains(torch.from_numpy(lines.toarray()) / 255, sets, torch.tensor(row))
         best.append(found[1:].max())
         every.append(found[0])
     assert torch.stack(best).mean() > torch.stack(every).mean() + 0.1
 
 
-def test_what_each_row_is_to_gain_depends_on_its_own_numbers(model):
+def test_what_a_sketch_gains_depends_on_its_own_numbers(model):
     model.options = NTSBIRConfig(noise=2, sets=30, steady=0.1)
     torch.nn.init.normal_(model.selector.head.bias)
     model.old.module.load_state_dict(model.selector.state_dict())
@@ -138,11 +150,11 @@ def test_what_each_row_is_to_gain_depends_on_its_own_numbers(model):
         torch.testing.assert_close(value, rows[name][1:], atol=1e-4, rtol=1e-4)
     other = model.encode(batch._replace(numbers=batch.numbers.flip(0)))
     assert not torch.allclose(other["reciprocal_rank"], rows["reciprocal_rank"])
-    # Where all of a sketch's sets fare alike, there is nothing to learn but to be as at first.
-    model._rewards = lambda ink, kept, truth: torch.ones(30)
+    # Where no stroke gains anything, there is nothing to learn but to be as at first.
+    model._gains = lambda ink, kept, truth: (torch.zeros(kept.shape), torch.ones(30))
     terms = model.compare(model.encode(batch), batch)
     drop = model.selector.head.bias.softmax(dim=0)[0].item()
-    change = drop * np.log(drop / 0.1) + (1 - drop) * np.log((1 - drop) / 0.9)
+    change = 0.1 * np.log(0.1 / drop) + 0.9 * np.log(0.9 / (1 - drop))
     assert terms["change"].item() == pytest.approx(change, rel=1e-4)
     assert terms["total"].item() == pytest.approx(0.1 * change, rel=1e-4)
 
