@@ -109,7 +109,7 @@ class NTSBIR(BSiamese):
         """For a sketch with foreign strokes -min(r A, clip(r) A) + steady * change, change, and 1 / rank.
 
         They are means over strokes and sets. A is what the decision on a stroke gains over the mean one, to
-        first order, in units of a sketch; change the Kullback-Leibler divergence of the first selector.
+        first order, normalised over a sketch; change the Kullback-Leibler divergence of the first selector.
         """
         photo, device = self.photo_index, self.photo_index.device
         other = chance.choice((photo != photo[row]).nonzero()[:, 0].cpu().numpy())
@@ -121,7 +121,8 @@ class NTSBIR(BSiamese):
         likely = old[:, 1].exp()
         kept = numbers.to(device) < likely
         gains, found = self._gains(to_float(ink, device), kept, photo[row])
-        advantages = (kept.float() - likely) * gains / (gains.std() + SMALL)
+        # Less the mean stroke: nearly all do some good, and soon none would be dropped any more.
+        advantages = (kept.float() - likely) * (gains - gains.mean()) / (gains.std() + SMALL)
         new_log, old_log = (torch.where(kept, policy[:, 1], policy[:, 0]) for policy in (new, old))
         # This way round it also pulls back where nothing is dropped any more, and so nothing is tried.
         change = F.kl_div(new, FIRST.to(device).expand_as(new), reduction="batchmean", log_target=True)
