@@ -28,6 +28,7 @@ def load_model(run: Path) -> Method:
 def evaluate_command(
     run: Path, root: Annotated[Path, arg(name="data.root")], split: Literal["train", "test"] = "test",
     json: Path | None = None, drawn: int = 0, adapted: int = 0,
+    noise: int = 0,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
     pattern: Annotated[Literal["digits", "one_character"], arg(name="data.pattern")] = "digits",
 ) -> int:  # fmt: skip
@@ -40,12 +41,14 @@ def evaluate_command(
         json: Also write the result to this file.
         drawn: Also search while each sketch is being drawn, in so many steps: m@A and m@B. Needs strokes.
         adapted: Also search after showing the model so many pairs of each designer, with the sketches left.
+        noise: Also search with so many strokes of another sketch in each, and without those that are dropped.
         on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
         pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
     _check_output(json)
     model, pairs = load_model(run), PairFolder(root, pattern=pattern)
-    scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn, adapted=adapted)
+    measures = {"drawn": drawn, "adapted": adapted, "noise": noise}
+    scores = evaluate(model, pairs, split, on_fault=on_fault, **measures)
     print(scores)
     _write_json(json, scores.as_dict())
     return 0

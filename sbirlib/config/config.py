@@ -161,6 +161,7 @@ class Config:
     cmhm: methods.CMHMConfig = dataclasses.field(default_factory=methods.CMHMConfig)
     style_me_up: methods.StyleMeUpConfig = dataclasses.field(default_factory=methods.StyleMeUpConfig)
     adpt_sbir: methods.AdptSBIRConfig = dataclasses.field(default_factory=methods.AdptSBIRConfig)
+    nt_sbir: methods.NTSBIRConfig = dataclasses.field(default_factory=methods.NTSBIRConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

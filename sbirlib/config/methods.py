@@ -8,7 +8,7 @@ from sbirlib.config.fields import group, knob
 
 MethodName = Literal[
     "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly", "cmhm",
-    "style_me_up", "adpt_sbir",
+    "nt_sbir", "style_me_up", "adpt_sbir",
 ]  # fmt: skip
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
@@ -198,6 +198,26 @@ class CMHMConfig:
     """Windows of a picture: the whole; with halves and quarters; or with 2 x 2 and 3 x 3; our own default."""
     hidden: int = knob(128, ge=1, le=65536)
     """Width of what the rows are compared by for the co-attention."""
+
+
+@group
+class NTSBIRConfig:
+    """NT-SBIR: a triplet network, then a selector of strokes, which learns from rewards."""
+
+    margin: float = knob(0.2, ge=0, le=10)
+    """Margin of the triplet loss, between Euclidean distances of unit vectors (0 to 2)."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together, as long as the encoders learn; our own default."""
+    retrieval: float = knob(0.5, gt=0, lt=1, unit="share of epochs")
+    """How long the encoders learn from complete sketches before the selector begins; our own default."""
+    noise: int = knob(8, ge=0, le=1000)
+    """Strokes of another sketch, at most, that are added while the selector learns; our own default."""
+    sets: int = knob(2, ge=1, le=1000)
+    """Sets of strokes drawn of each sketch in a step; our own default."""
+    rate: float = knob(3.0, gt=0, le=1000)
+    """Learning rate of the selector, as a multiple of optim.lr; our own default."""
+    steady: float = knob(0.05, ge=0, le=100)
+    """Weight of what holds the selector near its beginning, 1 stroke of 10 being dropped; our own default."""
 
 
 @group

@@ -81,6 +81,30 @@ def _closely(points: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(places, along, axis) for axis in points.T], axis=1)
 
 
+class Sheet(NamedTuple):
+    """What is on the canvas: a picture (SIZE, SIZE, 3) as paper, None for white, and the strokes on it."""
+
+    paper: np.ndarray | None = None
+    strokes: tuple[Stroke, ...] = ()
+
+    def page(self) -> np.ndarray:
+        """The canvas (SIZE, SIZE, 3) as it looks."""
+        drawn = render_strokes(self.strokes)
+        return drawn if self.paper is None else np.minimum(drawn, self.paper)
+
+    def without(self, rubber: Stroke) -> "Sheet":
+        """The sheet once a rubber has passed over its strokes and its paper."""
+        paper = self.paper
+        if paper is not None:
+            paper = np.where(render_strokes([rubber]) < 128, np.uint8(255), paper)
+        return Sheet(paper, tuple(erase_strokes(self.strokes, rubber)))
+
+    def query(self) -> np.ndarray:
+        """What is searched with, (SIZE, SIZE, 3): the strokes framed, unless a picture lies under them."""
+        # A picture was framed when it was loaded: strokes must stay where they were drawn on it.
+        return render_strokes(frame_strokes(self.strokes)) if self.paper is None else self.page()
+
+
 def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray | None:
     """A picture of a drawing on plain paper, cut out and framed as `frame_strokes` does.
 

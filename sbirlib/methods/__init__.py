@@ -8,15 +8,16 @@ from sbirlib.methods.catalogue import METHODS, build
 from sbirlib.methods.cmhm import CMHM
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
+from sbirlib.methods.nt_sbir import NTSBIR
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
-from sbirlib.methods.recordings import recording
+from sbirlib.methods.recordings import disturbed, recording
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.style_me_up import StyleMeUp
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
-    "CMHM", "DSSA", "EUPS", "METHODS", "ARNet", "AdptSBIR", "BSiamese", "Encoder", "Method", "Needs",
-    "OnTheFly", "Paper", "PartSBIR", "SketchAA", "Stage", "StyleMeUp", "TripletSN", "build", "fingerprint",
-    "recording",
+    "CMHM", "DSSA", "EUPS", "METHODS", "NTSBIR", "ARNet", "AdptSBIR", "BSiamese", "Encoder", "Method",
+    "Needs", "OnTheFly", "Paper", "PartSBIR", "SketchAA", "Stage", "StyleMeUp", "TripletSN", "build",
+    "disturbed", "fingerprint", "recording",
 ]  # fmt: skip

@@ -13,13 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder, read_recording
+from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder, Recording, read_recording
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens, block_means
 from sbirlib.methods.recordings import WAYS, recorder
@@ -85,6 +86,7 @@ class Stage(NamedTuple):
     name: str
     share: float
     parts: Sequence[nn.Module]
+    rate: float = 1.0  # of learning, as a multiple of `optim.lr`
 
 
 class Encoder(nn.Module):
@@ -141,6 +143,7 @@ class Method(nn.Module):
     needs: ClassVar[Needs] = Needs()
     # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
+    cleans: ClassVar[bool] = False  # whether strokes are left out of queries, where there are any
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,
@@ -192,6 +195,10 @@ class Method(nn.Module):
 
     def after_step(self) -> None:
         """Called after each step of the optimiser, such as to average weights."""
+
+    def clean(self, drawing: Recording) -> np.ndarray:
+        """Which strokes of a drawing to search with, (strokes,) bool; all, unless a method `cleans`."""
+        return np.ones(len(drawing.strokes), bool)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`encode`, under the name that several processes call."""

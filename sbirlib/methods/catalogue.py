@@ -8,6 +8,7 @@ from sbirlib.methods.base import Method
 from sbirlib.methods.cmhm import CMHM
 from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
+from sbirlib.methods.nt_sbir import NTSBIR
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.sketch_aa import SketchAA
@@ -16,7 +17,8 @@ from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (
-        ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, StyleMeUp, AdptSBIR,
+        ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, NTSBIR, StyleMeUp,
+        AdptSBIR,
     )
 }  # fmt: skip
 

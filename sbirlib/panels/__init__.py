@@ -1,8 +1,9 @@
 """Panels of controls for the notebooks, and the data and model that these share."""
 
+from sbirlib.data.strokes import Sheet
 from sbirlib.panels.base import Panel
 from sbirlib.panels.data import PairBrowser, SketchMaker, ViewExplorer, demo_config, demo_pairs, fast
-from sbirlib.panels.draw import DrawPanel, Sheet, search_picture
+from sbirlib.panels.draw import DrawPanel, search_picture
 from sbirlib.panels.model import AttentionExplorer, RetrievalBrowser, TokenDiscardExplorer, failures
 from sbirlib.panels.training import TrainPanel, load_or_train
 

@@ -9,8 +9,9 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import ipywidgets
 import numpy as np
@@ -23,8 +24,8 @@ from numpy.typing import ArrayLike
 
 from sbirlib.data import strokes as pen
 from sbirlib.data.images import EXTENSIONS, as_pixels, read_image
-from sbirlib.data.recordings import RECORDINGS
-from sbirlib.data.strokes import SIZE, Stroke, frame_strokes, render_strokes
+from sbirlib.data.recordings import RECORDINGS, Recording
+from sbirlib.data.strokes import SIZE, Sheet, Stroke, frame_strokes, render_strokes
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message, png_bytes
@@ -33,37 +34,14 @@ from sbirlib.retrieval.gallery import Gallery, Hit
 
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
 SEEN = '<div style="line-height: 1.4">what is searched with</div>'
+LEFT_OUT = "The strokes in colour were left out of the search: the model found that they do harm."
 ON_PICTURE = "Strokes go on top of this picture; Clear takes it away."
 NOT_FRAMED = "No plain paper was found around a drawing in {}, so it is centred, but not cut out or enlarged."
+DROPPED = np.uint8([235, 120, 60])  # the colour of strokes that are left out of the search
 RUBBER = 24.0  # px, the width of the eraser
 # Voila confines what lies over everything to the part that scrolls.
 PAGE_STYLE = """<style>.sbir-wait { display: none }
 #rendered_cells, #jp-main-content-panel { contain: none !important }</style>"""
-
-
-class Sheet(NamedTuple):
-    """What is on the canvas: a picture (SIZE, SIZE, 3) as paper, None for white, and the strokes on it."""
-
-    paper: np.ndarray | None = None
-    strokes: tuple[Stroke, ...] = ()
-
-    def page(self) -> np.ndarray:
-        """The canvas (SIZE, SIZE, 3) as it looks."""
-        drawn = render_strokes(self.strokes)
-        return drawn if self.paper is None else np.minimum(drawn, self.paper)
-
-    def without(self, rubber: Stroke) -> "Sheet":
-        """The sheet once a rubber has passed over its strokes and its paper."""
-        paper = self.paper
-        if paper is not None:
-            paper = np.where(render_strokes([rubber]) < 128, np.uint8(255), paper)
-        return Sheet(paper, tuple(pen.erase_strokes(self.strokes, rubber)))
-
-    def query(self) -> np.ndarray:
-        """What is searched with, (SIZE, SIZE, 3): the strokes framed, unless a picture lies under them."""
-        # A picture was framed when it was loaded: strokes must stay where they were drawn on it.
-        return render_strokes(frame_strokes(self.strokes)) if self.paper is None else self.page()
-
 
 BLANK = Sheet()
 
@@ -71,6 +49,14 @@ BLANK = Sheet()
 def search_picture(gallery: Gallery, picture: np.ndarray, k: int = 10) -> list[Hit]:
     """The k photos most similar to a query picture (h, w, 3) uint8."""
     return gallery.search(as_pixels(picture).float() / 255, k)
+
+
+def kept_strokes(gallery: Gallery | None, sheet: Sheet) -> np.ndarray:
+    """Which strokes of a sheet a search keeps, (strokes,) bool; on a picture all of them."""
+    if gallery is None or sheet.paper is not None or not sheet.strokes:
+        return np.ones(len(sheet.strokes), bool)
+    framed = frame_strokes(sheet.strokes)
+    return gallery.model.clean(Recording(tuple(stroke.points / SIZE for stroke in framed)))
 
 
 class DrawPanel(Panel):
@@ -87,6 +73,7 @@ class DrawPanel(Panel):
         self.hits: list[Hit] = []
         self.query = render_strokes([])
         self._sheets = [BLANK]
+        self._page = BLANK.page()
         self._pen: list[tuple[float, float]] = []
         self._lock = threading.RLock()  # a gallery may come while somebody draws
         self.canvas, self._other = Canvas(width=SIZE, height=SIZE), Canvas(width=1, height=1)
@@ -192,17 +179,21 @@ class DrawPanel(Panel):
     def _turn_to(self, sheets: list[Sheet]) -> None:
         """Searches with the last of these sheets, and shows it."""
         sheet = sheets[-1]
-        query = sheet.query()
+        keep = kept_strokes(self.gallery, sheet)
+        kept = sheet._replace(strokes=tuple(compress(sheet.strokes, keep)))
+        dropped = render_strokes([*compress(sheet.strokes, ~keep)])
+        page, query = np.minimum(kept.page(), np.maximum(dropped, DROPPED)), kept.query()
         blank = self.gallery is None or (sheet.paper is None and not sheet.strokes)
         found = [] if blank else search_picture(self.gallery, query, self.k)
-        self._sheets, self.query, self.hits = sheets, query, found
-        self.status.say(ON_PICTURE if sheet.paper is not None and not sheet.strokes else "")
+        self._sheets, self._page, self.query, self.hits = sheets, page, query, found
+        on_picture = sheet.paper is not None and not sheet.strokes
+        self.status.say(ON_PICTURE if on_picture else "" if keep.all() else LEFT_OUT)
         self.refresh()
 
     def _paint(self) -> None:
         """Shows the present sheet on the canvas, and small the query picture made of it."""
         # With four channels ipycanvas sends PNG; with three it would be a blurred JPEG.
-        page = np.pad(self._sheets[-1].page(), ((0, 0), (0, 0), (0, 1)), constant_values=255)
+        page = np.pad(self._page, ((0, 0), (0, 0), (0, 1)), constant_values=255)
         self.canvas.put_image_data(page)
         self.seen.value = encoded(PIL.Image.fromarray(self.query), "png")
 

@@ -11,9 +11,12 @@ from sbirlib.data import LoadedSplit, PairFolder, load_split
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.adapted import adapted_measures, adapted_ranks
 from sbirlib.retrieval.drawn import drawn_measures, drawn_ranks
+from sbirlib.retrieval.noise import cleaned, noise_measures
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
 KS = (1, 5, 10)
+NOISE = """with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % without
+{dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own, which the model drops"""
 
 
 class Accuracy(NamedTuple):
@@ -37,8 +40,8 @@ class Scores(NamedTuple):
     `ranks` (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by k;
     `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words; `sketches`
     and `photos` (q,) the file name and the photo id of each query, where they are known; `drawn` (T, q) the
-    ranks while sketches were being drawn, and `adapted` (q,) those after adapting to designers, 0 for pairs
-    that were shown, if asked for.
+    ranks while sketches were being drawn, `adapted` (q,) those after adapting to designers, 0 for pairs that
+    were shown, and `noise` what `noise_measures` finds, if asked for.
     """
 
     ranks: np.ndarray
@@ -54,6 +57,7 @@ class Scores(NamedTuple):
     photos: tuple[str, ...] = ()
     drawn: np.ndarray | None = None
     adapted: np.ndarray | None = None
+    noise: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
@@ -68,6 +72,7 @@ class Scores(NamedTuple):
             result["drawn"] = drawn_measures(self.drawn, self.gallery)
         if self.adapted is not None:
             result["adapted"] = adapted_measures(self.ranks, self.adapted)
+        result |= {"noise": self.noise} if self.noise else {}
         return result | {
             "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
             "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
@@ -92,6 +97,8 @@ class Scores(NamedTuple):
             shown, queries = shifts.pop("shown"), shifts.pop("queries")
             found = ", ".join(f"{k.capitalize()} {a:.1f}, then {b:.1f} %" for k, (a, b) in shifts.items())
             lines.append(f"adapting to designers by {shown} pairs, {queries} other sketches: {found}")
+        if self.noise:
+            lines.append(NOISE.format_map(self.noise))
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])
@@ -126,7 +133,12 @@ def score(similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[s
 
 
 def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol: str = "") -> Scores:
-    """Searches the photos of a loaded split with its sketches; `model` is in eval mode meanwhile."""
+    """Searches the photos of a loaded split with its sketches, without the strokes that the model drops.
+
+    `model` is in eval mode meanwhile.
+    """
+    if model.cleans:
+        data, protocol = cleaned(model, data), f"{protocol}; without the strokes that the model drops"
     similarity = score_all(model.score, *embed_split(model, data, batch=batch)).numpy()
     queries, skipped = data.split.sketches, len(data.split.left_out)
     scores = score(similarity, data.photo_index.numpy(), [query.designer for query in queries])
@@ -137,14 +149,15 @@ def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol:
 
 def evaluate(
     model: Method, pairs: PairFolder | str | Path, split: str = "test", *,
-    on_fault: Literal["stop", "skip"] = "stop", drawn: int = 0, adapted: int = 0,
+    on_fault: Literal["stop", "skip"] = "stop", drawn: int = 0, adapted: int = 0, noise: int = 0,
 ) -> Scores:  # fmt: skip
     """Acc@1/5/10, ranks and counts of a trained model on one split of a folder.
 
     Runs where the model is, in fp32. With `drawn` steps, photos are also searched while each sketch is being
-    drawn; with `adapted` pairs, also after showing the model so many pairs of each designer. Raises PairError
-    if the folder has faults and `on_fault` is "stop", if its photos are edge maps and the model would make
-    them so once more, if there are no strokes of what is to be `drawn`, or too few sketches.
+    drawn; with `adapted` pairs, also after showing the model so many pairs of each designer; with `noise`,
+    also with so many foreign strokes in each sketch. Raises PairError if the folder has faults and `on_fault`
+    is "stop", if its photos are edge maps and the model would make them so once more, or if there are no
+    strokes, or too few sketches, for what is asked.
     """
     pairs = pairs if isinstance(pairs, PairFolder) else PairFolder(pairs)
     pairs.check_edges(model.photo_encoder.backbone.edges)
@@ -157,4 +170,6 @@ def evaluate(
     )
     ranks = drawn_ranks(model, data, drawn) if drawn > 0 else None
     fitted = adapted_ranks(model, data, adapted) if adapted > 0 else None
-    return score_split(model, data, protocol=protocol)._replace(drawn=ranks, adapted=fitted)
+    measures = noise_measures(model, data, noise) if noise > 0 else None
+    scores = score_split(model, data, protocol=protocol)
+    return scores._replace(drawn=ranks, adapted=fitted, noise=measures)

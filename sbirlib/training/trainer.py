@@ -1,5 +1,6 @@
 """The trainer, on Hugging Face Accelerate: a record for each epoch, so that a notebook can plot and stop."""
 
+import dataclasses
 import math
 import signal
 import threading
@@ -146,7 +147,8 @@ class Trainer:
             weight.requires_grad_(id(weight) in chosen)
         self.method.stage = stage.name
         # In fp32 nothing is changed for speed: it is what the fast path is compared with.
-        optimizer = make_optimizer(parts, self.config.optim, fused=self.bf16)
+        optim = dataclasses.replace(self.config.optim, lr=stage.rate * self.config.optim.lr)
+        optimizer = make_optimizer(parts, optim, fused=self.bf16)
         factor = lr_factor(self.config.optim, self.steps, self.ends[place] - begin)
         self.schedule = LambdaLR(optimizer, factor)
         self.optimizer = self.accelerator.prepare(optimizer)

@@ -17,7 +17,7 @@ from sbirlib.data.images import read_image
 from sbirlib.data.recordings import read_recording
 from sbirlib.data.strokes import WIDTH, frame_picture, frame_strokes, render_strokes
 from sbirlib.errors import ImageError, InputError
-from sbirlib.panels.draw import HINT, RUBBER, DrawPage, DrawPanel, search_picture
+from sbirlib.panels.draw import DROPPED, HINT, LEFT_OUT, RUBBER, DrawPage, DrawPanel, search_picture
 
 PNG = b"\x89PNG\r\n"
 BODY = np.array([(120, 60), (110, 260), (210, 260), (200, 60), (120, 60)], dtype=float)
@@ -88,6 +88,44 @@ def test_a_stroke_searches_the_gallery_with_the_framed_drawing(panel, gallery):
     ]
     assert [bytes(image.value)[:3] for image, _ in cells] == [b"\xff\xd8\xff"] * 4
     assert panel.found.status.value.count(HINT[:10]) == 0
+
+
+def test_strokes_that_the_model_drops_are_shown_in_colour_and_not_searched_with(gallery, monkeypatch):
+    seen = []
+
+    def all_but_the_last(drawing):
+        seen.append(drawing.strokes)
+        return np.arange(len(drawing.strokes)) < max(1, len(drawing.strokes) - 1)
+
+    monkeypatch.setattr(gallery.model, "clean", all_but_the_last)
+    panel = DrawPanel(gallery, k=4)
+    panel.stroke(BODY)
+    assert LEFT_OUT not in panel.status.value
+    query, hits = panel.query, panel.hits
+    assert (panel._page == panel._page[..., :1]).all()
+    panel.stroke(SLEEVE)
+    assert np.array_equal(panel.query, query)
+    assert panel.hits == hits
+    assert LEFT_OUT in panel.status.value
+    coloured = (panel._page == DROPPED).all(axis=-1)
+    assert np.array_equal(
+        coloured,
+        (render_strokes([panel.strokes[1]])[..., 0] < 60)
+        & (render_strokes([panel.strokes[0]])[..., 0] == 255),
+    )
+    # The model sees strokes as it was trained with: framed, as shares of the side.
+    framed = frame_strokes(panel.strokes)
+    np.testing.assert_allclose(np.concatenate(seen[-1]), np.concatenate([s.points for s in framed]) / 320)
+    assert json.loads(panel.drawing())["strokes"][1] == SLEEVE.tolist()
+    panel.undo()
+    assert (panel._page == panel._page[..., :1]).all()
+
+
+def test_on_a_picture_all_strokes_are_searched_with(gallery, sample, monkeypatch):
+    monkeypatch.setattr(gallery.model, "clean", lambda drawing: np.zeros(len(drawing.strokes), bool))
+    panel = DrawPanel(gallery, k=4, sample=sample)
+    panel.stroke(BODY)
+    assert np.array_equal(panel.query, panel._page)
 
 
 def test_a_small_drawing_in_a_corner_finds_what_a_large_one_finds(panel):
