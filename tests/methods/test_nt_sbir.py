@@ -12,7 +12,8 @@ from sbirlib.data import Recording, load_split, to_float
 from sbirlib.methods import NTSBIR, recording
 from sbirlib.methods.nt_sbir import POINTS, TEMPERATURE, Selector, seen
 from sbirlib.methods.recordings import disturbed, drawn, layers
-from sbirlib.retrieval import embed_split, score_all, score_split
+from sbirlib.retrieval import embed_split, score_all
+from sbirlib.retrieval.scores import score_split
 
 SIDE = 48
 SCRIBBLE = np.stack(
