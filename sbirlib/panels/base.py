@@ -151,11 +151,3 @@ def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> 
 def dropdown(description: str, choices: Iterable[Any], **options: Any) -> Dropdown:
     """A choice of one of these, the first unless `value` names another."""
     return Dropdown(options=list(choices), description=description, style=STYLE, **options)
-
-
-def offer(control: Dropdown, choices: list[str]) -> None:
-    """Changes what there is to choose from; keeps the value where it is still there, else takes the first."""
-    if list(control.options) != choices:
-        kept = control.value
-        control.options = choices
-        control.value = kept if kept in choices else next(iter(choices), None)
