@@ -175,9 +175,12 @@ class TestAttention(Notebook):
         expect(explorer.locator(".widget-slider").last.locator(".widget-readout")).to_have_text("1")
 
     def test_tokens_are_discarded(self, page):
-        explorer = panel(page, "TokenDiscardExplorer")
-        with redrawn(explorer):
-            assert 0 < drag(explorer, "tokens kept (%)", 0.1) < 50
+        discarded = interactive(page, "show_discarded")
+        with redrawn(discarded):
+            assert 0 < drag(discarded, "percent", 0.1) < 50
+        for choice in ("norm", "output"):
+            with redrawn(discarded):
+                discarded.locator("select").filter(has_text=choice).select_option(choice)
 
 
 class TestPaper(Notebook):

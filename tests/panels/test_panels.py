@@ -12,12 +12,12 @@ from tools.panels import PNG, picture_changes
 from sbirlib import Config, Gallery, evaluate, load_run
 from sbirlib.config.config import knobs
 from sbirlib.data import load_split
-from sbirlib.errors import ConfigError, InputError
+from sbirlib.errors import ConfigError
 from sbirlib.methods import build
 from sbirlib.miniclothes.dataset import near_twins
 from sbirlib.panels.data import demo_config
 from sbirlib.panels.draw import DrawPanel
-from sbirlib.panels.model import RetrievalBrowser, TokenDiscardExplorer, failures
+from sbirlib.panels.model import RetrievalBrowser, failures
 from sbirlib.panels.training import TrainPanel, load_or_train
 
 
@@ -215,8 +215,6 @@ def test_panels_show_the_scores_of_a_method_that_compares_pairs(pairs, tiny):
     shown, best = [text.get_text() for text in browser.figure().axes[0].texts], browser.similarity[0].max()
     assert best < 0
     assert any(f"{best:.2f}" in text for text in shown)
-    with pytest.raises(InputError, match="discarding tokens needs pictures as unit vectors"):
-        TokenDiscardExplorer(model, data)
 
 
 def test_load_or_train_trains_once(pairs, tiny, tmp_path, capsys):
