@@ -143,9 +143,9 @@ def encoded(picture: PIL.Image.Image, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> Widget:
-    """A wide slider; one of whole numbers begins at 0."""
-    return kind(description=description, style=STYLE, layout=WIDE, **options)
+def slider(description: str, **options: Any) -> IntSlider:
+    """A wide slider of whole numbers, which begins at 0."""
+    return IntSlider(description=description, style=STYLE, layout=WIDE, **options)
 
 
 def dropdown(description: str, choices: Iterable[Any], **options: Any) -> Dropdown:
