@@ -10,9 +10,10 @@ from sbirlib.analysis.attention import (
     rollout,
     token_similarity,
 )  # fmt: skip
-from sbirlib.analysis.discard import discard_curve
+from sbirlib.analysis.discard import discard_curve, embed_kept, kept_places, token_scores
 
 __all__ = [
-    "attention_distance", "attention_maps", "discard_curve", "global_attention", "recycled_tokens",
-    "recycling_shares", "recycling_variance", "rollout", "token_similarity",
+    "attention_distance", "attention_maps", "discard_curve", "embed_kept", "global_attention", "kept_places",
+    "recycled_tokens", "recycling_shares", "recycling_variance", "rollout", "token_scores",
+    "token_similarity",
 ]  # fmt: skip

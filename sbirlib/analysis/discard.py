@@ -20,7 +20,6 @@ from sbirlib.retrieval import Accuracy, accuracy_at, embed, score_all, true_rank
 
 Rule = Literal["attention", "norm", "recycling", "random"]
 Where = Literal["input", "output"]
-RULES, PLACES = get_args(Rule), get_args(Where)
 FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
@@ -51,7 +50,7 @@ def token_scores(encoder: Encoder, images: Tensor, rule: Rule, *, seed: int = 0)
     if rule == "random":
         shape = len(images), math.prod(backbone.grid)
         return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(images.device)
-    raise InputError(f"rule {rule!r}: tokens are ranked by {', '.join(RULES)}")
+    raise InputError(f"rule {rule!r}: tokens are ranked by {', '.join(get_args(Rule))}")
 
 
 def kept_places(scores: Tensor, keep: float) -> Tensor:
@@ -70,8 +69,8 @@ def embed_kept(
     tokens fills the gaps. `recycle=False` leaves the recycled feature out. Raises InputError for an encoder
     without patch tokens to drop at the input.
     """
-    if where not in PLACES:
-        raise InputError(f"where = {where!r}: tokens are discarded at {' or '.join(PLACES)}")
+    if where not in get_args(Where):
+        raise InputError(f"where = {where!r}: tokens are discarded at {' or '.join(get_args(Where))}")
     if encoder.backbone.pool == "grid":
         raise InputError("model.pool grid needs every place of the map: no token can be left out")
     cls, patches = (_at_input if where == "input" else _at_output)(encoder, images, places)
@@ -85,18 +84,6 @@ def embed_whole(encoder: Encoder, images: Tensor, *, recycle: bool = True) -> Te
     return _unit(encoder, encoder.backbone(images), recycle)
 
 
-def earliest_place(encoder: Encoder) -> Where:
-    """Where the most is lost: at the input, if this backbone can go without patches (plain ViTs)."""
-    return "input" if hasattr(encoder.backbone.encoder, "patch_drop") else "output"
-
-
-def check_vectors(model: Method) -> None:
-    """Raises InputError for a method whose rows are not unit vectors."""
-    if not model.vectors:
-        needs = "discarding tokens needs pictures as unit vectors"
-        raise InputError(f"{needs}, which method {model.name} does not make")
-
-
 @torch.inference_mode()
 def discard_curve(
     model: Method, data: LoadedSplit, *, rule: Rule = "attention", where: Where = "output",
@@ -107,7 +94,9 @@ def discard_curve(
     `rule`, `where` and `recycle` as in `token_scores` and `embed_kept`. Raises InputError as these do, and
     for a method whose rows are not unit vectors.
     """
-    check_vectors(model)
+    if not model.vectors:
+        needs = "discarding tokens needs pictures as unit vectors"
+        raise InputError(f"{needs}, which method {model.name} does not make")
     encoder, pixels = model.eval().sketch_encoder, data.sketches
     whole = partial(embed_whole, model.photo_encoder, recycle=recycle)
     gallery = embed(whole, data.photos, device=next(model.parameters()).device, what="photos")
@@ -132,7 +121,7 @@ def _unit(encoder: Encoder, tokens: Tokens, recycle: bool) -> Tensor:
 
 def _at_input(encoder: Encoder, images: Tensor, places: Tensor) -> Tokens:
     vit = encoder.backbone.encoder
-    if earliest_place(encoder) != "input":
+    if not hasattr(vit, "patch_drop"):
         why = f"{type(vit).__name__} has no patch tokens that could be dropped before its first block"
         raise InputError(f"{why}; choose a plain ViT, or where=output")
 

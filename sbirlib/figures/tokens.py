@@ -1,4 +1,4 @@
-"""What a model does with patch tokens: where it looks, how alike they are, which it can do without."""
+"""What a model does with patch tokens: where it looks."""
 
 import math
 from collections.abc import Sequence
@@ -50,10 +50,3 @@ def token_overlay(
     bar = figure.add_axes((0.5 - 1.5 / width, 0.52 / height, 3 / width, 0.11 / height))
     figure.colorbar(shown, cax=bar, orientation="horizontal", label="attention (share of 1)")
     return figure
-
-
-def without_patches(image: ArrayLike, kept: ArrayLike) -> np.ndarray:
-    """A picture (h, w, 3) uint8, grey in the patches that `kept` (rows, columns) bool leaves out."""
-    image, kept = np.asarray(image), np.asarray(kept, dtype=bool)
-    rows, columns = (np.arange(n) * cells // n for n, cells in zip(image.shape, kept.shape, strict=False))
-    return np.where(kept[rows][:, columns, None], image, np.uint8(0.2 * image + 0.8 * 180))

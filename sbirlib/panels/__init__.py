@@ -2,13 +2,12 @@
 
 from sbirlib.data.strokes import Sheet
 from sbirlib.panels.base import Panel
-from sbirlib.panels.data import PairBrowser, SketchMaker, ViewExplorer, demo_config, demo_pairs, fast
+from sbirlib.panels.data import demo_config, demo_pairs, fast
 from sbirlib.panels.draw import DrawPanel, search_picture
-from sbirlib.panels.model import AttentionExplorer, RetrievalBrowser, TokenDiscardExplorer, failures
+from sbirlib.panels.model import AttentionExplorer, RetrievalBrowser, failures
 from sbirlib.panels.training import TrainPanel, load_or_train
 
 __all__ = [
-    "AttentionExplorer", "DrawPanel", "PairBrowser", "Panel", "RetrievalBrowser", "Sheet",
-    "SketchMaker", "TokenDiscardExplorer", "TrainPanel", "ViewExplorer", "demo_config", "demo_pairs",
-    "failures", "fast", "load_or_train", "search_picture",
+    "AttentionExplorer", "DrawPanel", "Panel", "RetrievalBrowser", "Sheet", "TrainPanel", "demo_config",
+    "demo_pairs", "failures", "fast", "load_or_train", "search_picture",
 ]  # fmt: skip

@@ -143,19 +143,11 @@ def encoded(picture: PIL.Image.Image, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def slider(description: str, kind: type[Widget] = IntSlider, **options: Any) -> Widget:
-    """A wide slider; one of whole numbers begins at 0."""
-    return kind(description=description, style=STYLE, layout=WIDE, **options)
+def slider(description: str, **options: Any) -> IntSlider:
+    """A wide slider of whole numbers, which begins at 0."""
+    return IntSlider(description=description, style=STYLE, layout=WIDE, **options)
 
 
 def dropdown(description: str, choices: Iterable[Any], **options: Any) -> Dropdown:
     """A choice of one of these, the first unless `value` names another."""
     return Dropdown(options=list(choices), description=description, style=STYLE, **options)
-
-
-def offer(control: Dropdown, choices: list[str]) -> None:
-    """Changes what there is to choose from; keeps the value where it is still there, else takes the first."""
-    if list(control.options) != choices:
-        kept = control.value
-        control.options = choices
-        control.value = kept if kept in choices else next(iter(choices), None)

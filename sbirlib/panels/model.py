@@ -1,22 +1,20 @@
-"""Panels that look at a trained model: what it finds, what it attends to, which tokens it can do without."""
+"""Panels that look at a trained model: what it finds, and what it attends to."""
 
 import math
 from functools import lru_cache
 
 import numpy as np
-import torch
 from einops import reduce
 from ipycanvas import Canvas
 from ipywidgets import HTML, Checkbox, HBox, Layout, VBox
 from matplotlib.figure import Figure
 
-from sbirlib.analysis import attention, discard
+from sbirlib.analysis import attention
 from sbirlib.data import LoadedSplit, as_picture, read_image, to_float
-from sbirlib.errors import InputError
-from sbirlib.figures import message, retrieval_card, retrieval_strip, token_overlay, without_patches
+from sbirlib.figures import message, retrieval_card, retrieval_strip, token_overlay
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, BORDER, Panel, dropdown, slider
-from sbirlib.retrieval import Scores, embed, embed_split, score_all, true_ranks
+from sbirlib.retrieval import Scores, embed_split, score_all
 
 ROLLOUT = "all (rollout)"
 SIDE = 240  # px of the picture to click
@@ -143,47 +141,3 @@ class AttentionExplorer(Panel):
         backbone, pixels = self.backbones[domain], self.pixels[domain][image][None]
         found = attention.attention_maps(backbone, to_float(pixels, next(backbone.parameters()).device))
         return found._replace(maps=found.maps.cpu())
-
-
-class TokenDiscardExplorer(Panel):
-    """One query with a part of its patch tokens discarded, and what the search finds with the rest."""
-
-    def __init__(self, model: Method, data: LoadedSplit, *, k: int = 8) -> None:
-        discard.check_vectors(model)
-        self.encoder, self.data, self.k = model.eval().sketch_encoder, data, k
-        self.device = next(model.parameters()).device
-        self.photos = embed(model.embed_photos, data.photos, device=self.device, what="photos")
-        self.query = slider("query", max=len(data.sketches) - 1)
-        self.keep = slider("tokens kept (%)", value=50, max=100)
-        rules = [rule for rule in discard.RULES if self.encoder.mstr is not None or rule != "recycling"]
-        self.rule = dropdown("keep those by", rules)
-        self.where = dropdown("discard at", discard.PLACES, value=discard.earliest_place(self.encoder))
-        first, second = [self.query, self.keep], [self.rule, self.where]
-        super().__init__(HBox([VBox(first), VBox(second)]), controls=[*first, *second])
-
-    @torch.inference_mode()
-    def figure(self) -> Figure:
-        """The query with its discarded tokens greyed out, and the photos that the rest of it finds."""
-        row = self.query.value
-        image = to_float(self.data.sketches[row][None], self.device)
-        try:
-            scores = discard.token_scores(self.encoder, image, self.rule.value)
-            places = discard.kept_places(scores, self.keep.value / 100)
-            few = discard.embed_kept(self.encoder, image, places, where=self.where.value)
-        except InputError as error:
-            return message(str(error))
-        both = torch.cat([few, discard.embed_whole(self.encoder, image)])
-        similarity = (both.float().cpu() @ self.photos.T).numpy()
-        true = int(self.data.photo_index[row])
-        rank, before = true_ranks(similarity, np.array([true, true])).tolist()
-        found = np.argsort(-similarity[0], kind="stable")[: self.k].tolist()
-        kept = np.zeros(self.encoder.backbone.grid, dtype=bool)
-        np.put(kept, places[0].cpu(), True)
-        heading = f"{kept.sum()} of {kept.size} tokens kept: the true photo has rank {rank} of "
-        heading += f"{similarity.shape[1]} (with all tokens: {before})"
-        sketch, *photos = map(as_picture, (self.data.sketches[row], *self.data.photos[found]))
-        titles = [f"{place}: {similarity[0, photo]:.2f}" for place, photo in enumerate(found, start=1)]
-        place = found.index(true) if true in found else None
-        return retrieval_card(
-            without_patches(sketch, kept), photos, titles, true_place=place, heading=heading
-        )

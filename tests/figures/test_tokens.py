@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sbirlib.figures.tokens import token_overlay, without_patches
+from sbirlib.figures.tokens import token_overlay
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -65,17 +65,3 @@ def test_maps_go_on_in_the_next_row():
     assert e[2:] == a[2:]
     assert e[2] < f[3]
     assert input_[:2] == f[:2]
-
-
-def test_discarded_patches_are_grey_and_the_others_as_they_were():
-    kept = np.array([[True, False, True], [False, True, False]])
-    picture = RNG.integers(0, 256, (20, 33, 3), dtype=np.uint8)
-    seen = without_patches(picture, kept)
-    assert seen.dtype == np.uint8
-    for row, column in np.ndindex(2, 3):
-        patch = np.s_[10 * row : 10 * row + 10, 11 * column : 11 * column + 11]
-        if kept[row, column]:
-            np.testing.assert_array_equal(seen[patch], picture[patch])
-        else:
-            assert np.ptp(seen[patch]) < 60
-    np.testing.assert_array_equal(without_patches(picture, np.ones((4, 4))), picture)

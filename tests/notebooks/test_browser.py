@@ -13,6 +13,7 @@ from tools.browser import (
     errors,
     expect,
     find_chromium,
+    interactive,
     panel,
     pictures,
     playwright,
@@ -90,23 +91,28 @@ class TestExplore(Notebook):
     name = "01_explore_data"
 
     def test_a_slider_redraws_the_views(self, page):
-        explorer = panel(page, "ViewExplorer")
-        with redrawn(explorer):
-            assert drag(explorer, "rotation", 1.0) == 180
-        with redrawn(explorer):
-            assert drag(explorer, "rotation", 0.0) == 0
+        views = interactive(page, "show_views")
+        with redrawn(views):
+            assert drag(views, "rotation", 1.0) == 180
+        with redrawn(views):
+            assert drag(views, "rotation", 0.0) == 0
+
+    def test_leafing_through_the_photos_and_their_sketches(self, page):
+        pairs = interactive(page, "show_pair")
+        with redrawn(pairs):
+            assert drag(pairs, "number", 1.0) > 0
+        with redrawn(pairs):
+            pairs.locator("select").select_option("3")
 
 
 class TestTrain(Notebook):
     name = "02_train"
 
     def test_the_temperature_redraws_the_loss(self, page):
-        example = cell(page, "interact(show").locator(".jp-Cell-outputWrapper")
-        image = example.locator("img")
+        example = interactive(page, "show")
         for share, temperature in ((1.0, 10), (0.0, 0.01)):
-            before = image.get_attribute("src")
-            assert drag(example, "temperature", share) == temperature
-            expect(image).not_to_have_attribute("src", before)
+            with redrawn(example):
+                assert drag(example, "temperature", share) == temperature
 
     def test_a_training_is_started_watched_and_stopped(self, page, lab):
         training = panel(page, "TrainPanel")
@@ -169,9 +175,12 @@ class TestAttention(Notebook):
         expect(explorer.locator(".widget-slider").last.locator(".widget-readout")).to_have_text("1")
 
     def test_tokens_are_discarded(self, page):
-        explorer = panel(page, "TokenDiscardExplorer")
-        with redrawn(explorer):
-            assert 0 < drag(explorer, "tokens kept (%)", 0.1) < 50
+        discarded = interactive(page, "show_discarded")
+        with redrawn(discarded):
+            assert 0 < drag(discarded, "percent", 0.1) < 50
+        for choice in ("norm", "output"):
+            with redrawn(discarded):
+                discarded.locator("select").filter(has_text=choice).select_option(choice)
 
 
 class TestPaper(Notebook):
@@ -228,11 +237,11 @@ class TestReal(Notebook):
     name = "07_real_drawings"
 
     def test_a_dial_redraws_what_is_made_of_a_photo(self, page):
-        maker = panel(page, "SketchMaker")
-        with redrawn(maker):
-            assert drag(maker, "pen width", 1.0) == 1
-        with redrawn(maker):
-            assert drag(maker, "redraw", 0.0) == 0
+        drawings = interactive(page, "show_drawings")
+        with redrawn(drawings):
+            assert drag(drawings, "pen", 1.0) == 1
+        with redrawn(drawings):
+            assert drag(drawings, "redrawn", 0.0) == 0
 
 
 def test_every_notebook_is_opened():

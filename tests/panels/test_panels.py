@@ -11,13 +11,13 @@ from tools.panels import PNG, picture_changes
 
 from sbirlib import Config, Gallery, evaluate, load_run
 from sbirlib.config.config import knobs
-from sbirlib.data import load_split, pseudo_sketches, training_folder
-from sbirlib.errors import ConfigError, InputError
+from sbirlib.data import load_split
+from sbirlib.errors import ConfigError
 from sbirlib.methods import build
 from sbirlib.miniclothes.dataset import near_twins
-from sbirlib.panels.data import DIALS, PairBrowser, SketchMaker, ViewExplorer, demo_config
+from sbirlib.panels.data import demo_config
 from sbirlib.panels.draw import DrawPanel
-from sbirlib.panels.model import RetrievalBrowser, TokenDiscardExplorer, failures
+from sbirlib.panels.model import RetrievalBrowser, failures
 from sbirlib.panels.training import TrainPanel, load_or_train
 
 
@@ -37,103 +37,13 @@ def searched(pairs, run):
     return model, load_split(pairs.split("test"), model.config.data, model.image_size), evaluate(model, pairs)
 
 
-def test_a_panel_carries_its_picture_for_pages_without_widgets(pairs):
-    panel = PairBrowser(pairs)
+def test_a_panel_carries_its_picture_for_pages_without_widgets(searched):
+    panel = RetrievalBrowser(*searched)
     bundle = panel._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == panel.png
     assert panel.png.startswith(PNG)
     assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert bundle["text/plain"].startswith("PairBrowser: A photo beside")
-
-
-def test_pair_browser_follows_split_photo_and_designer(pairs):
-    panel = PairBrowser(pairs)
-    split = pairs.split("train")
-    other = next(photo.id for photo in split.photos if photo.id != panel.photo.value)
-    assert picture_changes(panel, panel.photo, other)
-    designer = split.designers[0]
-    panel.designer.value = designer
-    assert set(panel.photo.options) == {s.photo_id for s in split.sketches if s.designer == designer}
-    assert picture_changes(panel, panel.split, "test")
-    assert set(panel.photo.options) <= {photo.id for photo in pairs.split("test").photos}
-    assert panel.photo.value in panel.photo.options
-
-
-def test_pair_browser_draws_the_photo_and_each_of_its_sketches(pairs):
-    panel = PairBrowser(pairs)
-    sketches = [s for s in pairs.split("train").sketches if s.photo_id == panel.photo.value]
-    titles = [text.get_text() for text in panel.figure().axes[0].texts]
-    assert titles == [f"photo {panel.photo.value}", *(f"by designer {s.designer}" for s in sketches)]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("data.rotation", 90.0),
-        ("data.enlarge", 1.9),
-        ("data.flip", 1.0),
-        ("data.crop", 0.1),
-        ("data.jitter", 0.9),
-        ("data.hue", 90.0),
-    ],
-)
-def test_every_slider_of_the_view_explorer_changes_the_views(pairs, tiny, name, value):
-    panel = ViewExplorer(pairs, tiny.updated({"data.hue": 0.0}))
-    assert picture_changes(panel, panel.controls[name], value)
-    assert panel.config == tiny.updated({"data.hue": 0.0, name: value})
-
-
-def test_view_explorer_repeats_its_draws_until_asked_for_others(pairs, tiny):
-    panel = ViewExplorer(pairs, tiny)
-    first = panel.png
-    panel.refresh()
-    assert panel.png == first
-    assert picture_changes(panel, panel.chance, 1)
-    assert picture_changes(panel, panel.sketch, 1)
-
-
-def made(panel):
-    """Picture by picture what a SketchMaker shows, with the titles."""
-    axes = panel.figure().axes[0]
-    return [text.get_text() for text in axes.texts], [np.asarray(image.get_array()) for image in axes.images]
-
-
-@pytest.mark.parametrize("name", DIALS)
-def test_every_dial_of_the_sketch_maker_changes_the_drawing(pairs, tiny, name):
-    panel = SketchMaker(pairs, tiny.updated({"model.image_size": 96}))
-    panel.dials["how faint"].value = 0  # faint lines are drawn, in pieces of any length
-    assert picture_changes(panel, panel.dials[name], 0.9)
-
-
-def test_sketch_maker_shows_what_training_makes_of_a_photo(pairs, tiny):
-    panel = SketchMaker(pairs, tiny.updated({"data.redraw": 0.7}))
-    panel.photo.value = 2
-    panel.dials["how short"].value = 0.8
-    titles, (photo, drawn, *others, _) = made(panel)
-    split = pairs.split("train")
-    assert titles == [f"photo {split.photos[2].id}", "drawn from it", *["by another hand"] * 3, "its sketch"]
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
-    expected = pseudo_sketches(image, torch.tensor([[0.3, 0.8, 0.3, 0.3]]))[0, 0]
-    assert np.array_equal(drawn[..., 0], expected.numpy())
-    assert all(not np.array_equal(other, drawn) for other in others)
-    assert picture_changes(panel, panel.chance, 1)
-    assert np.array_equal(made(panel)[1][1], drawn), "other hands leave the drawing as it was"
-    panel.redraw.value = 0
-    assert all(np.array_equal(other, drawn) for other in made(panel)[1][2:5])
-
-
-def test_sketch_maker_needs_no_sketch(pairs, tiny):
-    panel = SketchMaker(training_folder(pairs.root, tiny.data.pattern, "from_photos"), tiny)
-    assert made(panel)[0][1:] == ["drawn from it", *["by another hand"] * 3]
-
-
-def test_sketch_maker_takes_edge_maps_for_what_they_are(pairs, tiny, monkeypatch):
-    panel = SketchMaker(pairs, tiny)
-    monkeypatch.setattr(pairs, "edge_maps", True)
-    photo, drawn = made(panel)[1][:2]
-    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
-    expected = pseudo_sketches(image, torch.full((1, 4), 0.3), edge_maps=True)
-    assert np.array_equal(drawn[..., 0], expected[0, 0].numpy())
+    assert bundle["text/plain"].startswith("RetrievalBrowser: A query sketch")
 
 
 def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel, tiny):
@@ -305,8 +215,6 @@ def test_panels_show_the_scores_of_a_method_that_compares_pairs(pairs, tiny):
     shown, best = [text.get_text() for text in browser.figure().axes[0].texts], browser.similarity[0].max()
     assert best < 0
     assert any(f"{best:.2f}" in text for text in shown)
-    with pytest.raises(InputError, match="discarding tokens needs pictures as unit vectors"):
-        TokenDiscardExplorer(model, data)
 
 
 def test_load_or_train_trains_once(pairs, tiny, tmp_path, capsys):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from tools.panels import picture_changes
 
 from sbirlib import ARNet, Config
@@ -9,12 +8,7 @@ from sbirlib.analysis.attention import attention_maps, global_attention, patch_a
 from sbirlib.config.config import DataConfig
 from sbirlib.data.loading import load_split
 from sbirlib.data.transforms import to_float
-from sbirlib.panels.model import ROLLOUT, AttentionExplorer, TokenDiscardExplorer
-from sbirlib.retrieval.scores import score_split
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text()]
+from sbirlib.panels.model import ROLLOUT, AttentionExplorer
 
 
 @pytest.fixture(scope="module")
@@ -80,29 +74,3 @@ def test_attention_explorer_keeps_the_image_in_range_of_its_domain(model, data):
     panel.image.value = 15
     assert picture_changes(panel, panel.domain, "photo")
     assert panel.image.max == len(data.photos) - 1 == panel.image.value
-
-
-def test_token_discard_explorer_tells_the_rank_with_and_without_the_discarded_tokens(model, data):
-    panel = TokenDiscardExplorer(model, data, k=3)
-    assert panel.where.value == "input"
-    ranks = score_split(model, data).ranks
-    panel.keep.value = 100
-    for row in (0, 5):
-        panel.query.value = row
-        assert (
-            f"16 of 16 tokens kept: the true photo has rank {ranks[row]} of 8 (with all tokens: {ranks[row]})"
-            in (texts(panel.figure()))
-        )
-    assert picture_changes(panel, panel.keep, 20)
-    assert "3 of 16 tokens kept" in " ".join(texts(panel.figure()))
-    assert picture_changes(panel, panel.rule, "recycling")
-    assert picture_changes(panel, panel.where, "output")
-
-
-def test_token_discard_explorer_without_recycling_or_attention(data):
-    torch.manual_seed(0)
-    panel = TokenDiscardExplorer(ARNet("resnet18", image_size=48, embed_dim=8).eval(), data)
-    assert "recycling" not in panel.rule.options
-    assert panel.where.value == "output"  # a CNN cannot go without patches at its input
-    assert "no attention here" in " ".join(text.get_text() for text in panel.figure().texts)
-    assert picture_changes(panel, panel.rule, "norm")

@@ -27,9 +27,11 @@ from sbirlib import (
     load_split,
     near_twins,
     paired_bootstrap,
+    pseudo_sketches,
     published,
     read_image,
     recording,
+    redraw,
     score,
     train,
     wardrobe,
@@ -101,4 +103,6 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(demo_pairs(), PairFolder)
     assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
     assert_type(published.results("ChairV2"), Any)
+    drawn = pseudo_sketches(data.photos / 255, torch.rand(len(data.photos), 4))
+    assert_type(redraw(drawn, torch.rand(len(drawn), 64), 0.5), Tensor)
     return edge_map(fit_square(data.photos / 255, 96, "pad"))
