@@ -159,6 +159,7 @@ class Config:
     eups: methods.EUPSConfig = dataclasses.field(default_factory=methods.EUPSConfig)
     on_the_fly: methods.OnTheFlyConfig = dataclasses.field(default_factory=methods.OnTheFlyConfig)
     cmhm: methods.CMHMConfig = dataclasses.field(default_factory=methods.CMHMConfig)
+    semi_sup: methods.SemiSupConfig = dataclasses.field(default_factory=methods.SemiSupConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

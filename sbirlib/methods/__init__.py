@@ -10,10 +10,11 @@ from sbirlib.methods.eups import EUPS
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
 from sbirlib.methods.recordings import recording
+from sbirlib.methods.semi_sup import SemiSup
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 __all__ = [
     "CMHM", "DSSA", "EUPS", "METHODS", "ARNet", "BSiamese", "Encoder", "Method", "Needs", "OnTheFly",
-    "Paper", "PartSBIR", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
+    "Paper", "PartSBIR", "SemiSup", "SketchAA", "Stage", "TripletSN", "build", "fingerprint", "recording",
 ]  # fmt: skip

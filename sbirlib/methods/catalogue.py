@@ -9,12 +9,13 @@ from sbirlib.methods.dssa import DSSA
 from sbirlib.methods.eups import EUPS
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
+from sbirlib.methods.semi_sup import SemiSup
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM)
+    for method in (ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, SemiSup)
 }
 
 
