@@ -1,7 +1,7 @@
 """Semi-Sup (Bhunia et al., CVPR 2021): learns to draw, and learns from its own drawings of more photos."""
 
 import copy
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,12 +71,6 @@ class SemiSup(BSiamese):
         first, second = self.options.supervised, self.options.generator
         return 2 * first + second + 12 * (1 - first - second)
 
-    def train(self, mode: bool = True) -> Self:
-        """As for any module, but the teacher stays in eval mode."""
-        super().train(mode)
-        nn.ModuleList([self.sketch_teacher, self.photo_teacher]).eval()
-        return self
-
     def after_step(self) -> None:
         """While the encoders learn from pairs alone, the teacher and the generator's backbone follow."""
         if self.stage == "supervised":
@@ -109,32 +103,28 @@ class SemiSup(BSiamese):
             return super().encode(batch)
         own, device, places = self.options, batch.rows.device, batch.rows.cpu()
         photos, points = self.data.photos[self.data.photo_index[places]], self.points[places].to(device)
-        chance = self._noise(batch.numbers[:, 2])
+        spare, chance = self.data.unlabelled, self._noise(batch.numbers[:, 2])
         # Likelihoods are no matter for bf16.
         with torch.autocast(device.type, enabled=False):
             likelihood, kl = self.generator(to_float(photos, device), points, chance[:, :LATENT])
-        drawn = {"likelihood": likelihood, "kl": kl}
-        if self.stage == "generator":
-            return drawn
-        rows = super().encode(batch) | drawn
-        with torch.no_grad():
-            sketch, photo = batch.flipped(own.flip)
-            rows["taught_sketch"] = self._rows(self.sketch_teacher, sketch)
-            rows["taught_photo"] = self._rows(self.photo_teacher, photo)
-        if self.data.unlabelled is None:
-            return rows
-        with torch.autocast(device.type, enabled=False):
-            photos = to_float(self.data.unlabelled.photos[batch.unlabelled_ids.cpu()], device)
-            made = self.generator.sample(photos, chance, own.temperature)
-            rows["policy"], _ = self.generator(photos, made, chance[:, :LATENT], own.temperature)
-        sketch, photo = batch._replace(sketch=self._seen(made), photo=batch.unlabelled).flipped(own.flip)
-        true, _ = batch._replace(sketch=self._seen(points)).flipped(own.flip)
-        with torch.no_grad():
-            rows["taught_spare"] = self._rows(self.photo_teacher, photo)
-            pseudo, true = (self._rows(self.sketch_teacher, view) for view in (sketch, true))
-        rows |= {"pseudo": self.embed_sketches(sketch), "spare": self.embed_photos(photo)}
-        rows["true"] = self.judge(true, rows["taught_photo"])
-        return rows | {"trusted": self.judge(pseudo, rows["taught_spare"])}
+            rows = {"likelihood": likelihood, "kl": kl}
+            if self.stage == "generator":
+                return rows
+            if spare:
+                photos = to_float(spare.photos[batch.unlabelled_ids.cpu()], device)
+                made = self.generator.sample(photos, chance, own.temperature)
+                rows["policy"], _ = self.generator(photos, made, chance[:, :LATENT], own.temperature)
+        rows |= super().encode(batch)
+        sketch, photo = batch.flipped(own.flip)
+        rows |= {"taught_sketch": self._taught(0, sketch), "taught_photo": self._taught(1, photo)}
+        if spare:
+            sketch, photo = batch._replace(sketch=self._seen(made), photo=batch.unlabelled).flipped(own.flip)
+            rows |= {"pseudo": self.embed_sketches(sketch), "spare": self.embed_photos(photo)}
+            rows["taught_spare"] = self._taught(1, photo)
+            rows["trusted"] = self.judge(self._taught(0, sketch), rows["taught_spare"])
+            same_pen, _ = batch._replace(sketch=self._seen(points)).flipped(own.flip)
+            rows["true"] = self.judge(self._taught(0, same_pen), rows["taught_photo"])
+        return rows
 
     def judge(self, sketches: Tensor, photos: Tensor) -> Tensor:
         """How far unit rows of a sketch and a photo (b, e) seem a true pair: a logit (b,)."""
@@ -184,6 +174,12 @@ class SemiSup(BSiamese):
             "policy": -clipped_surrogate(rows["policy"], rows["policy"], advantage).mean(),
             "certainty": certainty.mean(),
         }
+
+    @torch.no_grad()
+    def _taught(self, domain: int, images: Tensor) -> Tensor:
+        """Embeddings of sketches (domain 0) or photos (1) by the teacher, which does not learn any more."""
+        teacher = (self.sketch_teacher, self.photo_teacher)[domain].eval()
+        return self._rows(teacher, images)
 
     def _seen(self, points: Tensor) -> Tensor:
         """What a model sees of drawings (b, t, 3): (b, 3, s, s) in [0, 1]."""

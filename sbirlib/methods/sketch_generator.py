@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,17 +18,9 @@ UNIT = 0.1  # of the picture's side, in which offsets are about 1
 WAVES = 5  # octaves of sines and cosines that tell the network a place
 
 
-class Next(NamedTuple):
-    """Where the next point is (b, t, 2), less the last one and in UNIT, and what the pen does then (b, t)."""
-
-    which: Categorical
-    normals: MultivariateNormal
-    pen: Categorical
-
-    def log_prob(self, offsets: Tensor, pen: Tensor) -> Tensor:
-        """Log-likelihood (b, t) of offsets to the next points and of what the pen does there."""
-        mixture = MixtureSameFamily(self.which, self.normals, validate_args=False)
-        return mixture.log_prob(offsets) + self.pen.log_prob(pen)
+Two = tuple[Tensor, Tensor]
+# Which normal, (b, t); the normals of the offset to the next point, in UNIT; what the pen does there.
+Next = tuple[Categorical, MultivariateNormal, Categorical]
 
 
 class SketchGenerator(nn.Module):
@@ -55,9 +46,7 @@ class SketchGenerator(nn.Module):
         down, across = ((torch.arange(side) + 0.5) / side for side in backbone.grid)
         self.register_buffer("places", waves(torch.cartesian_prod(down, across).flip(-1)), persistent=False)
 
-    def forward(
-        self, photos: Tensor, points: Tensor, noise: Tensor, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, photos: Tensor, points: Tensor, noise: Tensor, temperature: float = 1.0) -> Two:
         """Log-likelihoods of drawings (b, t, 3), means over points, and the latent's KL, both (b,).
 
         `noise` (b, LATENT) is normal, and chooses among what the latent of a photo (b, 3, s, s) may be.
@@ -70,7 +59,7 @@ class SketchGenerator(nn.Module):
         found, _ = self.step(tokens, line[:, :-1], came, state, temperature)
         ended = (pen == DRAWING_ENDS).long()
         counts = ended.cumsum(dim=1) - ended == 0
-        likelihood = (found.log_prob(offsets, pen) * counts).sum(dim=1) / counts.sum(dim=1)
+        likelihood = (log_likelihood(found, offsets, pen) * counts).sum(dim=1) / counts.sum(dim=1)
         standard = Normal(torch.zeros_like(latent.mean), torch.ones_like(latent.mean))
         return likelihood, kl_divergence(latent, standard).mean(dim=1)
 
@@ -81,20 +70,17 @@ class SketchGenerator(nn.Module):
         last = photos.new_tensor([0.5, 0.5, STROKE_ENDS]).expand(len(photos), 1, 3)
         offset, points = torch.zeros_like(last[..., :2]), []
         for step in rearrange(noise[:, LATENT:], "b (t k) -> t b 1 k", k=4):
-            found, state = self.step(tokens, last, offset, state, temperature)
+            (which, normals, pen), state = self.step(tokens, last, offset, state, temperature)
             chance = torch.special.ndtr(step[..., 2:])
-            which = chosen(found.which, chance[..., 0])[..., None, None]
-            mean = found.normals.loc.take_along_dim(which, dim=2)[:, :, 0]
-            root = found.normals.scale_tril.take_along_dim(which[..., None], dim=2)[:, :, 0]
+            place = chosen(which, chance[..., 0])[..., None, None]
+            mean = normals.loc.take_along_dim(place, dim=2)[:, :, 0]
+            root = normals.scale_tril.take_along_dim(place[..., None], dim=2)[:, :, 0]
             offset = mean + (root @ step[..., :2, None])[..., 0]
-            pen = chosen(found.pen, chance[..., 1])[..., None]
-            last = torch.cat([last[..., :2] + UNIT * offset, pen], dim=-1)
+            last = torch.cat([last[..., :2] + UNIT * offset, chosen(pen, chance[..., 1])[..., None]], dim=-1)
             points.append(last)
         return torch.cat(points, dim=1)
 
-    def look(
-        self, photos: Tensor, noise: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], Normal, tuple[Tensor, Tensor]]:
+    def look(self, photos: Tensor, noise: Tensor) -> tuple[Two, Normal, Two]:
         """Keys and values of the patches (b, n, d), the latent, and the decoder's first state."""
         patches = self.backbone(photos).patches
         mean, spread = self.posterior(reduce(patches, "b n d -> b d", "mean")).chunk(2, dim=-1)
@@ -105,9 +91,8 @@ class SketchGenerator(nn.Module):
         return (self.key(where), self.value(where)), latent, (hidden, cell)
 
     def step(
-        self, tokens: tuple[Tensor, Tensor], last: Tensor, came: Tensor, state: tuple[Tensor, Tensor],
-        temperature: float,
-    ) -> tuple[Next, tuple[Tensor, Tensor]]:  # fmt: skip
+        self, tokens: Two, last: Tensor, came: Tensor, state: Two, temperature: float
+    ) -> tuple[Next, Two]:
         """From the last points (b, t, 3) and the offsets to them (b, t, 2), in order, to the next ones."""
         places = waves(last[..., :2])
         given = torch.cat([F.one_hot(last[..., 2].long(), 3), came, places], dim=-1)
@@ -126,7 +111,14 @@ class SketchGenerator(nn.Module):
         root = rearrange(root, "... (row column) -> ... row column", row=2)
         normals = MultivariateNormal(mean, scale_tril=root, validate_args=False)
         which, lifted = (Categorical(logits=logits / temperature) for logits in (weight, pen))
-        return Next(which, normals, lifted), state
+        return (which, normals, lifted), state
+
+
+def log_likelihood(following: Next, offsets: Tensor, pen: Tensor) -> Tensor:
+    """Of offsets to the next points (b, t, 2), in UNIT, and of what the pen does there (b, t)."""
+    which, normals, lifted = following
+    mixture = MixtureSameFamily(which, normals, validate_args=False)
+    return mixture.log_prob(offsets) + lifted.log_prob(pen)
 
 
 def waves(places: Tensor) -> Tensor:
