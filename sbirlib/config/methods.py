@@ -208,15 +208,15 @@ class SemiSupConfig:
     """Margin of both triplet losses, between Euclidean distances of unit vectors (0 to 2)."""
     flip: float = knob(0.5, ge=0, le=1, unit="probability")
     """Sketch and photo are flipped left-right together."""
-    supervised: float = knob(0.4, gt=0, lt=1, unit="share of epochs")
+    supervised: float = knob(0.3, gt=0, lt=1, unit="share of epochs")
     """How long the encoders learn from pairs before the generator begins."""
-    generator: float = knob(0.3, gt=0, lt=1, unit="share of epochs")
+    generator: float = knob(0.4, gt=0, lt=1, unit="share of epochs")
     """How long the generator learns to draw before all learn together."""
-    points: int = knob(100, ge=2, le=200)
+    points: int = knob(60, ge=2, le=200)
     """Points of a drawing at most."""
     hidden: int = knob(256, ge=1, le=4096)
     """Width of the decoder; authors' code: 512."""
-    temperature: float = knob(0.3, gt=0, le=1)
+    temperature: float = knob(0.5, gt=0, le=1)
     """Temperature of drawings, by which the likeliest points are preferred."""
     pseudo: float = knob(1.0, ge=0, le=100)
     """Weight of the triplet loss on photos without a sketch and their drawings."""

@@ -60,7 +60,7 @@ class Recording:
         return self.render_first(firsts) if self.render_first else [self.picture(first=k) for k in firsts]
 
     def lines(self, most: int) -> tuple[np.ndarray, ...]:
-        """What is seen of the strokes in the picture, as lines with few points, the longest first to be kept.
+        """What is seen of the strokes in the picture, as lines with few points, the largest first to be kept.
 
         Arrays (n, 2) as `strokes` are, in drawing order, of about `most` points in all: no more unless a
         single line has more. What other strokes hide is left out, and lines are straight to 1 % of the side.
@@ -74,21 +74,26 @@ class Recording:
             # Pieces that are seen and pieces that are not take turns.
             parts = np.split(points / self.size, np.flatnonzero(np.diff(seen)) + 1)[0 if seen[0] else 1 :: 2]
             pieces += [_simplified(part) for part in parts]
-        lengths = [np.hypot(*np.diff(piece, axis=0).T).sum() for piece in pieces]
-        order = np.argsort(lengths, kind="stable")[::-1]
+        extents = [np.hypot(*np.ptp(piece, axis=0)) for piece in pieces]
+        order = np.argsort(extents, kind="stable")[::-1]
         count = np.cumsum([len(pieces[i]) for i in order])
         return tuple(pieces[i] for i in sorted(order[count <= max(most, *count[:1])]))
 
 
 def _simplified(points: np.ndarray) -> np.ndarray:
     """A line (n, 2) with fewer points. Source: Douglas and Peucker (1973)."""
-    chord, around = points[-1] - points[0], points - points[0]
-    length = np.hypot(*chord)
-    far = np.abs(around @ [-chord[1], chord[0]]) / length if length > STEP else np.hypot(*around.T)
-    place = int(far.argmax())
-    if far[place] <= STEP:
-        return points[[0, -1]]
-    return np.concatenate([_simplified(points[: place + 1])[:-1], _simplified(points[place:])])
+    kept, spans = np.isin(np.arange(len(points)), [0, len(points) - 1]), [(0, len(points))]
+    while spans:
+        first, end = spans.pop()
+        around = points[first:end] - points[first]
+        length = np.hypot(*around[-1])
+        beside = np.abs(around @ [-around[-1, 1], around[-1, 0]])
+        far = beside / length if length > STEP else np.hypot(*around.T)
+        place = first + int(far.argmax())
+        if far.max() > STEP:
+            kept[place] = True
+            spans += [(first, place + 1), (place, end)]
+    return points[kept]
 
 
 class _Drawing(BaseModel):

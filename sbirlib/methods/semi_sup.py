@@ -32,7 +32,7 @@ class SemiSup(BSiamese):
 
     Authors' code has the generator alone: VGG16, LSTM of 512, sequences of strokes, Adam at 1e-4. What is
     said of the other parts here is our own: the discriminator compares the teacher's embeddings, of true
-    pairs and of drawn ones, both drawn with the same pen. Of a sketch the longest lines that are seen are
+    pairs and of drawn ones, both drawn with the same pen. Of a sketch the largest lines that are seen are
     learnt from, so that the small marks of a pattern are lost.
     """
 
@@ -79,19 +79,21 @@ class SemiSup(BSiamese):
             self.generator.backbone.load_state_dict(self.photo_encoder.backbone.state_dict())
 
     def enter(self, stage: str, data: LoadedSplit) -> None:
-        """Finds out how every sketch was drawn."""
+        """Finds out how every sketch was drawn, once."""
+        self.data = data
+        if len(self.points):
+            return
         most, sketches = self.options.points, data.split.sketches
         strokes = tqdm(map(recording, sketches), "strokes", len(sketches), leave=False, disable=None)
         self.points = torch.stack([to_points(found.lines(most), most) for found in strokes])
-        self.data = data
 
     @torch.no_grad()
     def draw(self, photos: Tensor, seed: int = 0) -> list[Recording]:
         """A sketch of each photo (b, 3, h, w) in [0, 1], any size; others with another seed."""
-        numbers = torch.rand(len(photos), generator=torch.Generator().manual_seed(seed))
-        chance = self._noise(numbers.to(photos.device))
-        points = self.generator.sample(self._square(photos), chance, self.options.temperature)
-        return [Recording(to_strokes(row)) for row in points]
+        chance = torch.Generator().manual_seed(seed)
+        numbers = torch.randn(len(photos), LATENT + 4 * self.options.points, generator=chance)
+        drawn = self.generator.sample(self._square(photos), numbers.to(photos), self.options.temperature)
+        return [Recording(to_strokes(points)) for points in drawn]
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of pairs, and `pseudo` of drawings and `spare` of the photos that they show.
@@ -103,7 +105,7 @@ class SemiSup(BSiamese):
             return super().encode(batch)
         own, device, places = self.options, batch.rows.device, batch.rows.cpu()
         photos, points = self.data.photos[self.data.photo_index[places]], self.points[places].to(device)
-        spare, chance = self.data.unlabelled, self._noise(batch.numbers[:, 2])
+        spare, chance = self.data.unlabelled, noise(batch.numbers[:, 2], (LATENT + 4 * own.points,))
         # Likelihoods are no matter for bf16.
         with torch.autocast(device.type, enabled=False):
             likelihood, kl = self.generator(to_float(photos, device), points, chance[:, :LATENT])
@@ -186,7 +188,3 @@ class SemiSup(BSiamese):
         pages = [Recording(to_strokes(row), self.image_size).picture() for row in points]
         pixels = [fit_square(as_pixels(page)[None], self.image_size, self.fit) for page in pages]
         return to_float(torch.cat(pixels), points.device)
-
-    def _noise(self, numbers: Tensor) -> Tensor:
-        """What the generator draws with, by the `numbers` (b,) of each row."""
-        return noise(numbers, (LATENT + 4 * self.options.points,))

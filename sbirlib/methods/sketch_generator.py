@@ -72,11 +72,13 @@ class SketchGenerator(nn.Module):
         for step in rearrange(noise[:, LATENT:], "b (t k) -> t b 1 k", k=4):
             (which, normals, pen), state = self.step(tokens, last, offset, state, temperature)
             chance = torch.special.ndtr(step[..., 2:])
-            place = chosen(which, chance[..., 0])[..., None, None]
-            mean = normals.loc.take_along_dim(place, dim=2)[:, :, 0]
-            root = normals.scale_tril.take_along_dim(place[..., None], dim=2)[:, :, 0]
+            one = chosen(which, chance[..., 0])[..., None, None]
+            mean = normals.loc.take_along_dim(one, dim=2)[:, :, 0]
+            root = normals.scale_tril.take_along_dim(one[..., None], dim=2)[:, :, 0]
             offset = mean + (root @ step[..., :2, None])[..., 0]
-            last = torch.cat([last[..., :2] + UNIT * offset, chosen(pen, chance[..., 1])[..., None]], dim=-1)
+            place = (last[..., :2] + UNIT * offset).clamp(0, 1)  # the pen stays on the page
+            offset = (place - last[..., :2]) / UNIT
+            last = torch.cat([place, chosen(pen, chance[..., 1])[..., None]], dim=-1)
             points.append(last)
         return torch.cat(points, dim=1)
 
@@ -104,14 +106,14 @@ class SketchGenerator(nn.Module):
         weight, x, y, wide, high, turn = rearrange(raw, "b t (k m) -> k b t m", k=6)
         about_a_place = torch.arange(MIXTURES, device=last.device)[:, None] % 2
         mean = torch.stack([x, y], dim=-1) - about_a_place * (last[..., None, :2] - 0.5) / UNIT
-        # Temperature as in sketch-rnn; the root is Cholesky's, of two deviations and their correlation.
+        # Temperature as in sketch-rnn, but for the pen, which would hardly be lifted any more. The root is
+        # Cholesky's, of two deviations and their correlation.
         wide, high = (math.sqrt(temperature) * side.clamp(-6, 6).exp() for side in (wide, high))
         turn = 0.99 * turn.tanh()
         root = torch.stack([wide, torch.zeros_like(wide), turn * high, (1 - turn**2).sqrt() * high], dim=-1)
         root = rearrange(root, "... (row column) -> ... row column", row=2)
         normals = MultivariateNormal(mean, scale_tril=root, validate_args=False)
-        which, lifted = (Categorical(logits=logits / temperature) for logits in (weight, pen))
-        return (which, normals, lifted), state
+        return (Categorical(logits=weight / temperature), normals, Categorical(logits=pen)), state
 
 
 def log_likelihood(following: Next, offsets: Tensor, pen: Tensor) -> Tensor:

@@ -250,7 +250,15 @@ def test_the_lines_of_a_recording_are_what_is_seen_of_it(recording):
     np.testing.assert_allclose(line, [[0.5, 0.5], [0.9, 0.5]], atol=0.01)
 
 
-def test_of_many_lines_the_longest_are_kept_in_drawing_order():
+def test_a_scribble_of_a_thousand_corners_is_a_line_as_well():
+    places = np.linspace(0.1, 0.9, 1501)
+    scribble = np.column_stack([places, np.where(np.arange(1501) % 2, 0.4, 0.6)])
+    [line] = Recording((scribble,)).lines(1)
+    assert len(line) > 1000  # those within 1 % of the line beside them are left out
+    assert set(map(tuple, line.round(6))) <= set(map(tuple, scribble.round(6)))
+
+
+def test_of_many_lines_the_largest_are_kept_in_drawing_order():
     lengths = [0.2, 0.6, 0.1, 0.4]
     strokes = [
         np.array([[0.1, 0.2 * i + 0.1], [0.1 + side, 0.2 * i + 0.1]]) for i, side in enumerate(lengths)
