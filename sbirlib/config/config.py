@@ -162,6 +162,7 @@ class Config:
     style_me_up: methods.StyleMeUpConfig = dataclasses.field(default_factory=methods.StyleMeUpConfig)
     adpt_sbir: methods.AdptSBIRConfig = dataclasses.field(default_factory=methods.AdptSBIRConfig)
     nt_sbir: methods.NTSBIRConfig = dataclasses.field(default_factory=methods.NTSBIRConfig)
+    semi_sup: methods.SemiSupConfig = dataclasses.field(default_factory=methods.SemiSupConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

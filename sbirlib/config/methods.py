@@ -8,7 +8,7 @@ from sbirlib.config.fields import group, knob
 
 MethodName = Literal[
     "arnet", "b_siamese", "triplet_sn", "dssa", "sketch_aa", "part_sbir", "eups", "on_the_fly", "cmhm",
-    "nt_sbir", "style_me_up", "adpt_sbir",
+    "nt_sbir", "style_me_up", "adpt_sbir", "semi_sup",
 ]  # fmt: skip
 # The groups of settings that belong to one method: one of its own name, but for ARNet.
 GROUPS: dict[MethodName, tuple[str, ...]] = {
@@ -244,3 +244,29 @@ class AdptSBIRConfig:
     """Strength of the reversed gradient of what tells sketches from photos; our own default."""
     designer: float = knob(0.1, ge=0, le=100)
     """Weight of the triplet that draws sketches by one designer together; our own default."""
+
+
+@group
+class SemiSupConfig:
+    """Semi-Sup: a generator that learns to draw, and pairs of photos with its drawings; all our own."""
+
+    margin: float = knob(0.3, ge=0, le=10)
+    """Margin of both triplet losses, between Euclidean distances of unit vectors (0 to 2)."""
+    flip: float = knob(0.5, ge=0, le=1, unit="probability")
+    """Sketch and photo are flipped left-right together."""
+    supervised: float = knob(0.3, gt=0, lt=1, unit="share of epochs")
+    """How long the encoders learn from pairs before the generator begins."""
+    generator: float = knob(0.4, gt=0, lt=1, unit="share of epochs")
+    """How long the generator learns to draw before all learn together."""
+    points: int = knob(60, ge=2, le=200)
+    """Points of a drawing at most."""
+    hidden: int = knob(256, ge=1, le=4096)
+    """Width of the decoder; authors' code: 512."""
+    temperature: float = knob(0.5, gt=0, le=1)
+    """Temperature of drawings, by which the likeliest points are preferred."""
+    pseudo: float = knob(1.0, ge=0, le=100)
+    """Weight of the triplet loss on photos without a sketch and their drawings."""
+    distil: float = knob(1.0, ge=0, le=100)
+    """Weight of the squared distances to the teacher's embeddings."""
+    reward: float = knob(0.1, ge=0, le=100)
+    """Weight of the generator's reward, the likelihood of strokes having 1."""

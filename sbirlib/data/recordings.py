@@ -8,16 +8,17 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
+from PIL import Image, ImageFilter
 from pydantic import BaseModel, Field, ValidationError
 
-from sbirlib.data.strokes import SIZE, WIDTH, Stroke, render_strokes
+from sbirlib.data.strokes import SIZE, WIDTH, Stroke, closely, render_strokes
 from sbirlib.errors import ImageError, first_line
 
 RECORDINGS = (".json", ".svg")  # how the names of stroke files end
 JSON_FORM = '{"size": [w, h], "strokes": [[[x, y], ...], ...]} in px, as the draw panel saves it'
 SVG_FORM = "an SVG with width and height or a viewBox, and lines that have a stroke colour"
 STEP = 0.01  # of the picture's side: the farthest apart that points on a curve of an SVG are
+SEEN = 200  # grey level below which a line of a picture is seen
 _Number = Annotated[float, Field(strict=True, ge=-100_000, le=100_000, allow_inf_nan=False)]  # px
 _Line = Annotated[list[tuple[_Number, _Number]], Field(min_length=1)]
 
@@ -57,6 +58,42 @@ class Recording:
         """
         firsts = [math.ceil(len(self.strokes) * share / count) for share in range(1, count + 1)]
         return self.render_first(firsts) if self.render_first else [self.picture(first=k) for k in firsts]
+
+    def lines(self, most: int) -> tuple[np.ndarray, ...]:
+        """What is seen of the strokes in the picture, as lines with few points, the largest first to be kept.
+
+        Arrays (n, 2) as `strokes` are, in drawing order, of about `most` points in all: no more unless a
+        single line has more. What other strokes hide is left out, and lines are straight to 1 % of the side.
+        """
+        page = self.picture().convert("L").filter(ImageFilter.MinFilter(3))
+        ink, pieces = np.asarray(page) < SEEN, []
+        for stroke in self.strokes:
+            points = closely(stroke * self.size)
+            x, y = np.clip(points, 0, self.size - 1).astype(int).T
+            seen = ink[y, x]
+            # Pieces that are seen and pieces that are not take turns.
+            parts = np.split(points / self.size, np.flatnonzero(np.diff(seen)) + 1)[0 if seen[0] else 1 :: 2]
+            pieces += [_simplified(part) for part in parts]
+        extents = [np.hypot(*np.ptp(piece, axis=0)) for piece in pieces]
+        order = np.argsort(extents, kind="stable")[::-1]
+        count = np.cumsum([len(pieces[i]) for i in order])
+        return tuple(pieces[i] for i in sorted(order[count <= max(most, *count[:1])]))
+
+
+def _simplified(points: np.ndarray) -> np.ndarray:
+    """A line (n, 2) with fewer points. Source: Douglas and Peucker (1973)."""
+    kept, spans = np.isin(np.arange(len(points)), [0, len(points) - 1]), [(0, len(points))]
+    while spans:
+        first, end = spans.pop()
+        around = points[first:end] - points[first]
+        length = np.hypot(*around[-1])
+        beside = np.abs(around @ [-around[-1, 1], around[-1, 0]])
+        far = beside / length if length > STEP else np.hypot(*around.T)
+        place = first + int(far.argmax())
+        if far.max() > STEP:
+            kept[place] = True
+            spans += [(first, place + 1), (place, end)]
+    return points[kept]
 
 
 class _Drawing(BaseModel):

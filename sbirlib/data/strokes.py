@@ -62,9 +62,9 @@ def frame_strokes(strokes: Sequence[Stroke], size: int = SIZE) -> list[Stroke]:
 
 def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
     """What is left of the strokes where a rubber of some width has passed: the pieces beside its way."""
-    way, left = cKDTree(_closely(rubber.points)), []
+    way, left = cKDTree(closely(rubber.points)), []
     for stroke in strokes:
-        points = _closely(stroke.points)
+        points = closely(stroke.points)
         kept = way.query(points)[0] > (rubber.width + stroke.width) / 2
         # Pieces that stay and pieces that go take turns.
         pieces = np.split(points, np.flatnonzero(np.diff(kept)) + 1)[0 if kept[0] else 1 :: 2]
@@ -72,7 +72,7 @@ def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
     return left
 
 
-def _closely(points: np.ndarray) -> np.ndarray:
+def closely(points: np.ndarray) -> np.ndarray:
     """A stroke's points (n, 2), with others between them at most 1 px apart."""
     points = np.asarray(points, dtype=float)
     steps = np.hypot(*np.diff(points, axis=0).T)

@@ -11,6 +11,7 @@ from sbirlib.methods.eups import EUPS
 from sbirlib.methods.nt_sbir import NTSBIR
 from sbirlib.methods.on_the_fly import OnTheFly
 from sbirlib.methods.part_sbir import PartSBIR
+from sbirlib.methods.semi_sup import SemiSup
 from sbirlib.methods.sketch_aa import SketchAA
 from sbirlib.methods.style_me_up import StyleMeUp
 from sbirlib.methods.triplet_sn import TripletSN
@@ -18,7 +19,7 @@ from sbirlib.methods.triplet_sn import TripletSN
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (
         ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, NTSBIR, StyleMeUp,
-        AdptSBIR,
+        AdptSBIR, SemiSup,
     )
 }  # fmt: skip
 

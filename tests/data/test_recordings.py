@@ -231,3 +231,39 @@ def test_a_missing_package_is_not_blamed_on_the_drawing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "svgelements", None)
     with pytest.raises(ImportError, match="svgelements"):
         read_recording(path)
+
+
+def test_the_lines_of_a_recording_are_what_is_seen_of_it(recording):
+    # Straight, whatever points lie between; a corner stays.
+    bent = np.array([[0.1, 0.1], [0.3, 0.101], [0.5, 0.1], [0.9, 0.1], [0.9, 0.9]])
+    [line] = Recording((bent,)).lines(100)
+    np.testing.assert_allclose(line, bent[[0, 3, 4]], atol=0.005)
+    # A white sheet that was laid over the left half hides what is below.
+    flat = np.array([[0.1, 0.5], [0.9, 0.5]])
+
+    def covered(keep):
+        page = Recording((flat,)).picture()
+        page.paste("white", (0, 0, SIZE // 2, SIZE))
+        return page
+
+    [line] = Recording((flat,), render=covered).lines(100)
+    np.testing.assert_allclose(line, [[0.5, 0.5], [0.9, 0.5]], atol=0.01)
+
+
+def test_a_scribble_of_a_thousand_corners_is_a_line_as_well():
+    places = np.linspace(0.1, 0.9, 1501)
+    scribble = np.column_stack([places, np.where(np.arange(1501) % 2, 0.4, 0.6)])
+    [line] = Recording((scribble,)).lines(1)
+    assert len(line) > 1000  # those within 1 % of the line beside them are left out
+    assert set(map(tuple, line.round(6))) <= set(map(tuple, scribble.round(6)))
+
+
+def test_of_many_lines_the_largest_are_kept_in_drawing_order():
+    lengths = [0.2, 0.6, 0.1, 0.4]
+    strokes = [
+        np.array([[0.1, 0.2 * i + 0.1], [0.1 + side, 0.2 * i + 0.1]]) for i, side in enumerate(lengths)
+    ]
+    found = Recording(tuple(strokes)).lines(5)
+    np.testing.assert_allclose(np.stack(found), [strokes[1], strokes[3]], atol=0.005)
+    assert len(Recording(tuple(strokes)).lines(8)) == 4
+    assert len(Recording(tuple(strokes)).lines(1)) == 1  # or there would be nothing to learn

@@ -27,7 +27,7 @@ from sbirlib.retrieval import true_ranks
 
 SHARED = ("backbone", "pretrained", "image_size", "embed_dim", "stride", "freeze", "keep_statistics")
 RANDOM = "frozen, random weights"
-pytestmark = pytest.mark.filterwarnings("ignore:method eups wants photos without a sketch")
+pytestmark = pytest.mark.filterwarnings("ignore:method (eups|semi_sup) wants photos without a sketch")
 
 
 @pytest.fixture
