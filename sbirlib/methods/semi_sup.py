@@ -16,7 +16,7 @@ from sbirlib.methods.base import PAPERS, Needs, Stage
 from sbirlib.methods.on_the_fly import noise
 from sbirlib.methods.ppo import clipped_surrogate
 from sbirlib.methods.recordings import recording
-from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, moved, to_points, to_strokes
+from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, to_points, to_strokes
 
 KL, FREE = 0.01, 0.2  # weight of a latent's divergence, and how much of it costs nothing; authors' code
 SMALL = 1e-3  # spreads of rewards far below this do not count as such
@@ -108,8 +108,7 @@ class SemiSup(BSiamese):
         spare, chance = self.data.unlabelled, noise(batch.numbers[:, 2], (LATENT + 4 * own.points,))
         # Likelihoods are no matter for bf16.
         with torch.autocast(device.type, enabled=False):
-            seen = moved(to_float(photos, device), points, batch.numbers[:, 3:8])
-            likelihood, kl = self.generator(*seen, chance[:, :LATENT])
+            likelihood, kl = self.generator(to_float(photos, device), points, chance[:, :LATENT])
             rows = {"likelihood": likelihood, "kl": kl}
             if self.stage == "generator":
                 return rows

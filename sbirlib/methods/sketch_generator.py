@@ -134,22 +134,6 @@ def chosen(choice: Categorical, chance: Tensor) -> Tensor:
     return (choice.probs.cumsum(dim=-1)[..., :-1] <= chance[..., None]).sum(dim=-1)
 
 
-def moved(photos: Tensor, points: Tensor, numbers: Tensor) -> Two:
-    """Photos (b, 3, s, s) and their drawings (b, t, 3), zoomed, shifted and mirrored by `numbers` (b, 5).
-
-    So that where to draw has to be looked up in the photo, and is not learnt by heart.
-    """
-    mirror = torch.where(numbers[:, 4] < 0.5, -1.0, 1.0)
-    zoom = (0.8 + 0.4 * numbers[:, :2]) * torch.stack([mirror, torch.ones_like(mirror)], dim=1)
-    shift = 0.3 * (numbers[:, 2:4] - 0.5)
-    # From output to input, both in [-1, 1]; zeros outside of the photo are white.
-    to_input = torch.cat([torch.diag_embed(zoom), shift[:, :, None]], dim=2)
-    grid = F.affine_grid(to_input, list(photos.shape), align_corners=False)
-    seen = F.grid_sample(photos - 1, grid, align_corners=False) + 1
-    places = ((2 * points[..., :2] - 1 - shift[:, None]) / zoom[:, None] + 1) / 2
-    return seen, torch.cat([places, points[..., 2:]], dim=2)
-
-
 def to_points(strokes: Sequence[np.ndarray], most: int) -> Tensor:
     """Strokes (n, 2) each -> (most, 3), as the generator draws them; what is too long is cut off."""
     pens = [[GOES_ON] * (len(stroke) - 1) + [STROKE_ENDS] for stroke in strokes]

@@ -21,7 +21,6 @@ from sbirlib.methods.sketch_generator import (
     UNIT,
     chosen,
     log_likelihood,
-    moved,
     to_points,
     to_strokes,
 )  # fmt: skip
@@ -126,21 +125,6 @@ def test_points_are_strokes_and_pictures_are_the_renderers(model):
     assert to_points(STROKES, 2)[:, 2].tolist() == [GOES_ON, DRAWING_ENDS]
     unfinished = torch.tensor([[0.1, 0.1, STROKE_ENDS], [0.2, 0.2, GOES_ON], [0.3, 0.3, GOES_ON]])
     assert [len(stroke) for stroke in to_strokes(unfinished)] == [1, 2]
-
-
-def test_a_photo_and_its_drawing_are_moved_together(model):
-    lines = [np.array([[0.3, 0.3], [0.6, 0.35]]), np.array([[0.4, 0.7], [0.4, 0.55]])]
-    points = to_points(lines, POINTS)[None]
-    drawn = model._seen(points)
-    for numbers in torch.rand(5, 1, 5, generator=torch.Generator().manual_seed(0)):
-        seen, places = moved(drawn, points, numbers)
-        # One that stays where it was is another drawing.
-        assert (seen - model._seen(places)).abs().mean() < 0.7 * (seen - drawn).abs().mean()
-        torch.testing.assert_close(places[..., 2], points[..., 2])
-    unmoved = torch.tensor([[0.5, 0.5, 0.5, 0.5, 1.0]])
-    seen, places = moved(drawn, points, unmoved)
-    torch.testing.assert_close(seen, drawn)
-    torch.testing.assert_close(places, points)
 
 
 def test_a_photo_is_drawn_again_by_its_seed(model):
