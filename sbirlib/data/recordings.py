@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFilter
 from pydantic import BaseModel, Field, ValidationError
+from shapely import LineString
 
 from sbirlib.data.strokes import SIZE, WIDTH, Stroke, closely, render_strokes
 from sbirlib.errors import ImageError, first_line
@@ -73,27 +74,13 @@ class Recording:
             seen = ink[y, x]
             # Pieces that are seen and pieces that are not take turns.
             parts = np.split(points / self.size, np.flatnonzero(np.diff(seen)) + 1)[0 if seen[0] else 1 :: 2]
-            pieces += [_simplified(part) for part in parts]
+            # A line has two points at least.
+            lines = [LineString(part if len(part) > 1 else [*part] * 2) for part in parts]
+            pieces += [np.array(line.simplify(STEP).coords) for line in lines]
         extents = [np.hypot(*np.ptp(piece, axis=0)) for piece in pieces]
         order = np.argsort(extents, kind="stable")[::-1]
         count = np.cumsum([len(pieces[i]) for i in order])
         return tuple(pieces[i] for i in sorted(order[count <= max(most, *count[:1])]))
-
-
-def _simplified(points: np.ndarray) -> np.ndarray:
-    """A line (n, 2) with fewer points. Source: Douglas and Peucker (1973)."""
-    kept, spans = np.isin(np.arange(len(points)), [0, len(points) - 1]), [(0, len(points))]
-    while spans:
-        first, end = spans.pop()
-        around = points[first:end] - points[first]
-        length = np.hypot(*around[-1])
-        beside = np.abs(around @ [-around[-1, 1], around[-1, 0]])
-        far = beside / length if length > STEP else np.hypot(*around.T)
-        place = first + int(far.argmax())
-        if far.max() > STEP:
-            kept[place] = True
-            spans += [(first, place + 1), (place, end)]
-    return points[kept]
 
 
 class _Drawing(BaseModel):

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from shapely import LineString
 
 FILL_OF_FRAME = 0.84  # the longer side of a garment, as a share of the frame
 SIZE, WIDTH = 320, 3.0  # px: the canvas, and a pen as wide on it as those of MiniClothes' designers
@@ -75,10 +76,7 @@ def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
 def closely(points: np.ndarray) -> np.ndarray:
     """A stroke's points (n, 2), with others between them at most 1 px apart."""
     points = np.asarray(points, dtype=float)
-    steps = np.hypot(*np.diff(points, axis=0).T)
-    along = np.concatenate([[0.0], np.cumsum(steps)])
-    places = np.union1d(along, np.arange(0, along[-1]))
-    return np.stack([np.interp(places, along, axis) for axis in points.T], axis=1)
+    return points if len(points) == 1 else np.array(LineString(points).segmentize(1).coords)
 
 
 class Sheet(NamedTuple):
