@@ -34,5 +34,5 @@ def drawn_measures(ranks: np.ndarray, gallery: int) -> dict[str, Any]:
     """
     percentile = 100 * (gallery - ranks).mean(axis=1) / max(gallery - 1, 1)
     reciprocal = 100 * (1 / ranks).mean(axis=1)
-    sums = {"m@A": float(percentile.mean()), "m@B": float(reciprocal.mean())}
+    sums = {"steps": len(ranks), "m@A": float(percentile.mean()), "m@B": float(reciprocal.mean())}
     return sums | {"percentile": percentile.tolist(), "reciprocal_rank": reciprocal.tolist()}

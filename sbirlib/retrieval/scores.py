@@ -1,7 +1,8 @@
 """How well a model finds the photo of each sketch: ranks, Acc@K and their intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,8 +16,14 @@ from sbirlib.retrieval.noise import cleaned, noise_measures
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
 KS = (1, 5, 10)
-NOISE = """with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % without
-{dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own, which the model drops"""
+# What a method's own measures are told in.
+OWN = {
+    "drawn": "while being drawn, in {steps} steps: m@A {m@A:.1f} %, m@B {m@B:.1f} %",
+    "adapted": "adapting to designers by {shown} pairs, {queries} other sketches: Acc@1 {acc@1[0]:.1f}, then "
+    "{acc@1[1]:.1f} %, Acc@5 {acc@5[0]:.1f}, then {acc@5[1]:.1f} %",
+    "noise": "with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % "
+    "without {dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own, which the model drops",
+}
 
 
 class Accuracy(NamedTuple):
@@ -39,9 +46,8 @@ class Scores(NamedTuple):
 
     `ranks` (q,) int64, 1 = found first; `order` (q, g) gallery rows from best to worst; `accuracy` by k;
     `designers` Acc@1 by designer; `skipped` files left out because of faults; `protocol` in words; `sketches`
-    and `photos` (q,) the file name and the photo id of each query, where they are known; `drawn` (T, q) the
-    ranks while sketches were being drawn, `adapted` (q,) those after adapting to designers, 0 for pairs that
-    were shown, and `noise` what `noise_measures` finds, if asked for.
+    and `photos` (q,) the file name and the photo id of each query, where they are known; `own` what
+    `drawn_measures`, `adapted_measures` and `noise_measures` find, if asked for.
     """
 
     ranks: np.ndarray
@@ -55,9 +61,7 @@ class Scores(NamedTuple):
     protocol: str = ""
     sketches: tuple[str, ...] = ()
     photos: tuple[str, ...] = ()
-    drawn: np.ndarray | None = None
-    adapted: np.ndarray | None = None
-    noise: dict[str, float] | None = None
+    own: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: acc@k, hits@k and ci95@k for k in 1, 5, 10, and the rest."""
@@ -68,12 +72,7 @@ class Scores(NamedTuple):
             name: {"acc@1": a.percent, "hits@1": a.hits, "queries": a.queries, "ci95@1": [a.low, a.high]}
             for name, a in self.designers.items()
         }
-        if self.drawn is not None:
-            result["drawn"] = drawn_measures(self.drawn, self.gallery)
-        if self.adapted is not None:
-            result["adapted"] = adapted_measures(self.ranks, self.adapted)
-        result |= {"noise": self.noise} if self.noise else {}
-        return result | {
+        return result | dict(self.own) | {
             "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
             "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
         }  # fmt: skip
@@ -88,17 +87,7 @@ class Scores(NamedTuple):
         lines.append(f"guessing would reach {guesses} %")
         if all(self.designers):  # sketches without a number have no designer
             lines += [f"designer {name}: {accuracy}" for name, accuracy in self.designers.items()]
-        if self.drawn is not None:
-            curves = drawn_measures(self.drawn, self.gallery)
-            sums = f"m@A {curves['m@A']:.1f} %, m@B {curves['m@B']:.1f} %"
-            lines.append(f"while being drawn, in {len(self.drawn)} steps: {sums}")
-        if self.adapted is not None:
-            shifts = adapted_measures(self.ranks, self.adapted)
-            shown, queries = shifts.pop("shown"), shifts.pop("queries")
-            found = ", ".join(f"{k.capitalize()} {a:.1f}, then {b:.1f} %" for k, (a, b) in shifts.items())
-            lines.append(f"adapting to designers by {shown} pairs, {queries} other sketches: {found}")
-        if self.noise:
-            lines.append(NOISE.format_map(self.noise))
+        lines += [OWN[name].format_map(found) for name, found in self.own.items()]
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])
@@ -168,8 +157,11 @@ def evaluate(
         f"{split} split, every sketch {f'but {overlooked} overlooked ones ' if overlooked else ''}against "
         f"every photo, ties counted against the model; {model.origin}"
     )
-    ranks = drawn_ranks(model, data, drawn) if drawn > 0 else None
-    fitted = adapted_ranks(model, data, adapted) if adapted > 0 else None
-    measures = noise_measures(model, data, noise) if noise > 0 else None
-    scores = score_split(model, data, protocol=protocol)
-    return scores._replace(drawn=ranks, adapted=fitted, noise=measures)
+    scores, own = score_split(model, data, protocol=protocol), {}
+    if drawn > 0:
+        own["drawn"] = drawn_measures(drawn_ranks(model, data, drawn), scores.gallery)
+    if adapted > 0:
+        own["adapted"] = adapted_measures(scores.ranks, adapted_ranks(model, data, adapted))
+    if noise > 0:
+        own["noise"] = noise_measures(model, data, noise)
+    return scores._replace(own=own)

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from sbirlib import PairFolder, evaluate, load_run
+from sbirlib import PairFolder, evaluate, load_run, load_split
 from sbirlib.cli.app import main
 from sbirlib.data import PairError
 from sbirlib.retrieval import drawn_measures
+from sbirlib.retrieval.drawn import drawn_ranks
 
 
 def test_a_photo_that_is_always_first_scores_100():
@@ -36,12 +37,13 @@ def test_the_curves_are_loops_over_steps_and_sketches():
 
 
 def test_any_method_is_scored_while_sketches_are_drawn(run, pairs, capsys, tmp_path):
-    scores = evaluate(load_run(run), pairs, drawn=3)
-    assert scores.drawn.shape == (3, 16)
+    model, scores = load_run(run), evaluate(load_run(run), pairs, drawn=3)
+    ranks = drawn_ranks(model, load_split(pairs.split("test"), model.config.data, model.image_size), 3)
+    assert ranks.shape == (3, 16)
     # After the last stroke it is the sketch as it is in the folder.
-    assert scores.drawn[-1].tolist() == scores.ranks.tolist()
-    assert scores.drawn[0].tolist() != scores.ranks.tolist()
-    plain, found = evaluate(load_run(run), pairs), drawn_measures(scores.drawn, 8)
+    assert ranks[-1].tolist() == scores.ranks.tolist()
+    assert ranks[0].tolist() != scores.ranks.tolist()
+    plain, found = evaluate(load_run(run), pairs), drawn_measures(ranks, 8)
     assert scores.as_dict() == plain.as_dict() | {"drawn": found}
     line = f"while being drawn, in 3 steps: m@A {found['m@A']:.1f} %, m@B {found['m@B']:.1f} %"
     assert set(str(scores).splitlines()) - set(str(plain).splitlines()) == {line}
