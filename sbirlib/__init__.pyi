@@ -1,7 +1,17 @@
 """The names of `sbirlib`: what type checkers see, and what is loaded when it is first asked for."""
 
 from .config import Config
-from .data import Epoch, PairFolder, edge_map, fit_square, load_split, pseudo_sketches, read_image, redraw
+from .data import (
+    Epoch,
+    PairFolder,
+    edge_map,
+    fit_square,
+    load_split,
+    make_view,
+    pseudo_sketches,
+    read_image,
+    redraw,
+)
 from .experiments import published
 from .figures import image_grid
 from .layers import MSTR
@@ -14,6 +24,7 @@ from .training import train
 
 __all__ = [
     "MSTR", "ARNet", "Config", "Epoch", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
-    "evaluate", "fit_square", "image_grid", "load_run", "load_split", "near_twins", "paired_bootstrap",
-    "pseudo_sketches", "published", "read_image", "recording", "redraw", "score", "train", "wardrobe",
+    "evaluate", "fit_square", "image_grid", "load_run", "load_split", "make_view", "near_twins",
+    "paired_bootstrap", "pseudo_sketches", "published", "read_image", "recording", "redraw", "score", "train",
+    "wardrobe",
 ]  # fmt: skip

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-from ipywidgets import HTML, Box, Button, Dropdown, Image, IntSlider, Layout, VBox, Widget
+from ipywidgets import HTML, Box, Button, Dropdown, Image, IntSlider, Layout, VBox, Widget, interactive
+from matplotlib.figure import Figure
 
 from sbirlib.data.images import read_image
 from sbirlib.errors import InputError
@@ -60,6 +61,24 @@ class Panel(VBox):
             "text/plain": f"{type(self).__name__}: {(type(self).__doc__ or '').splitlines()[0]}",
             "image/png": base64.b64encode(self.png).decode(),
         }
+
+
+class Dials(Panel):
+    """The figure that a function draws, with a control for each of its arguments.
+
+    `choices` are ipywidgets' abbreviations or widgets: `Dials(draw, size=(1, 9), colour=["red", "blue"])`.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], /, **choices: Any) -> None:
+        self.draw = draw
+        # Not `interact`: nbclient cannot fill its Output widget, and a static page would lack the figure.
+        self.arguments = interactive(draw, {"manual": True}, **choices).kwargs_widgets
+        shown = [control for control in self.arguments if isinstance(control, Widget)]
+        super().__init__(*shown, controls=shown)
+
+    def figure(self) -> Figure:
+        """What the function draws with the values of the controls."""
+        return self.draw(**{control._kwarg: control.value for control in self.arguments})
 
 
 class Status(HTML):

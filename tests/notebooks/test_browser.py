@@ -8,12 +8,12 @@ from tools.browser import (
     SCREENS,
     WAIT_MS,
     cell,
+    dials,
     drag,
     draw_stroke,
     errors,
     expect,
     find_chromium,
-    interactive,
     panel,
     pictures,
     playwright,
@@ -91,14 +91,14 @@ class TestExplore(Notebook):
     name = "01_explore_data"
 
     def test_a_slider_redraws_the_views(self, page):
-        views = interactive(page, "show_views")
+        views = dials(page, "show_views")
         with redrawn(views):
             assert drag(views, "rotation", 1.0) == 180
         with redrawn(views):
             assert drag(views, "rotation", 0.0) == 0
 
     def test_leafing_through_the_photos_and_their_sketches(self, page):
-        pairs = interactive(page, "show_pair")
+        pairs = dials(page, "show_pair")
         with redrawn(pairs):
             assert drag(pairs, "number", 1.0) > 0
         with redrawn(pairs):
@@ -109,7 +109,7 @@ class TestTrain(Notebook):
     name = "02_train"
 
     def test_the_temperature_redraws_the_loss(self, page):
-        example = interactive(page, "show")
+        example = dials(page, "show,")
         for share, temperature in ((1.0, 10), (0.0, 0.01)):
             with redrawn(example):
                 assert drag(example, "temperature", share) == temperature
@@ -175,7 +175,7 @@ class TestAttention(Notebook):
         expect(explorer.locator(".widget-slider").last.locator(".widget-readout")).to_have_text("1")
 
     def test_tokens_are_discarded(self, page):
-        discarded = interactive(page, "show_discarded")
+        discarded = dials(page, "show_discarded")
         with redrawn(discarded):
             assert 0 < drag(discarded, "percent", 0.1) < 50
         for choice in ("norm", "output"):
@@ -237,7 +237,7 @@ class TestReal(Notebook):
     name = "07_real_drawings"
 
     def test_a_dial_redraws_what_is_made_of_a_photo(self, page):
-        drawings = interactive(page, "show_drawings")
+        drawings = dials(page, "show_drawings")
         with redrawn(drawings):
             assert drag(drawings, "pen", 1.0) == 1
         with redrawn(drawings):

@@ -6,15 +6,17 @@ import time
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Checkbox, Dropdown, FloatText, IntsInput, IntText, Text
+from ipywidgets import Checkbox, Dropdown, FloatText, IntsInput, IntText, Text, fixed
 from tools.panels import PNG, picture_changes
 
 from sbirlib import Config, Gallery, evaluate, load_run
 from sbirlib.config.config import knobs
 from sbirlib.data import load_split
 from sbirlib.errors import ConfigError
+from sbirlib.figures import message
 from sbirlib.methods import build
 from sbirlib.miniclothes.dataset import near_twins
+from sbirlib.panels.base import Dials
 from sbirlib.panels.data import demo_config
 from sbirlib.panels.draw import DrawPanel
 from sbirlib.panels.model import RetrievalBrowser, failures
@@ -44,6 +46,21 @@ def test_a_panel_carries_its_picture_for_pages_without_widgets(searched):
     assert panel.png.startswith(PNG)
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/plain"].startswith("RetrievalBrowser: A query sketch")
+
+
+def test_dials_draw_with_the_values_of_their_controls():
+    def draw(number, fixed_text, colour="red"):
+        drawn.append((number, fixed_text, colour))
+        return message(f"{number} {colour}")
+
+    drawn: list[tuple] = []
+    panel = Dials(draw, number=(0, 9), fixed_text=fixed("kept"), colour=["blue", "red"])
+    number, colour, _ = panel.children
+    assert drawn == [(4, "kept", "red")]
+    assert panel._repr_mimebundle_()["image/png"]
+    assert picture_changes(panel, number, 7)
+    assert picture_changes(panel, colour, "blue")
+    assert drawn[-1] == (7, "kept", "blue")
 
 
 def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel, tiny):

@@ -258,15 +258,15 @@ def panel(page: Page, kind: str) -> Locator:
     return panels.first
 
 
-def interactive(page: Page, name: str) -> Locator:
-    """What the cell shows that hands the function `name` to ipywidgets' `interact`."""
-    return cell(page, f"interact({name}").locator(".jp-Cell-outputWrapper")
+def dials(page: Page, name: str) -> Locator:
+    """The panel of the cell that hands the function `name` to `Dials`."""
+    return cell(page, f"Dials({name}").locator(".jp-Cell-outputWrapper")
 
 
 @contextmanager
 def redrawn(panel: Locator) -> Iterator[None]:
     """Waits until what is done inside has changed the panel's picture; fails if it does not."""
-    image = panel.locator("img").last
+    image = panel.locator("img.widget-image").last
     image.scroll_into_view_if_needed()
     address, before = image.get_attribute("src"), digest(panel)
     yield
@@ -277,7 +277,7 @@ def redrawn(panel: Locator) -> Iterator[None]:
 
 def digest(panel: Locator) -> str:
     """The SHA-256 of the bytes of the panel's picture, which is its last image."""
-    return panel.locator("img").last.evaluate(DIGEST)
+    return panel.locator("img.widget-image").last.evaluate(DIGEST)
 
 
 def drag(panel: Locator, label: str, share: float) -> float:

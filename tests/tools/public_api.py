@@ -25,6 +25,7 @@ from sbirlib import (
     image_grid,
     load_run,
     load_split,
+    make_view,
     near_twins,
     paired_bootstrap,
     pseudo_sketches,
@@ -104,5 +105,6 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
     assert_type(published.results("ChairV2"), Any)
     drawn = pseudo_sketches(data.photos / 255, torch.rand(len(data.photos), 4))
+    assert_type(make_view(data.photos / 255, "A1", torch.rand(len(data.photos), 9), config.data), Tensor)
     assert_type(redraw(drawn, torch.rand(len(drawn), 64), 0.5), Tensor)
     return edge_map(fit_square(data.photos / 255, 96, "pad"))
