@@ -10,10 +10,10 @@ from tqdm.auto import tqdm
 
 from sbirlib.config.methods import SemiSupConfig
 from sbirlib.data import Batch, LoadedSplit, Recording, as_pixels, fit_square, to_float
+from sbirlib.layers.chance import drawing
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import PAPERS, Needs, Stage
-from sbirlib.methods.on_the_fly import noise
 from sbirlib.methods.ppo import clipped_surrogate
 from sbirlib.methods.recordings import recording
 from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, to_points, to_strokes
@@ -53,6 +53,7 @@ class SemiSup(BSiamese):
         nn.ModuleList(teachers).requires_grad_(False)
         self.generator = SketchGenerator(copy.deepcopy(self.photo_encoder.backbone), self.options.hidden)
         self.discriminator = nn.Sequential(nn.Linear(2 * self.embed_dim, 128), nn.ReLU(), nn.Linear(128, 1))
+        self.indivisible = "semi_sup draws one batch after the other"
         self.points = torch.empty(0)  # how each sketch was drawn, (n, t, 3)
 
     def stages(self) -> list[Stage]:
@@ -90,9 +91,10 @@ class SemiSup(BSiamese):
     @torch.no_grad()
     def draw(self, photos: Tensor, seed: int = 0) -> list[Recording]:
         """A sketch of each photo (b, 3, h, w) in [0, 1], any size; others with another seed."""
-        chance = torch.Generator().manual_seed(seed)
-        numbers = torch.randn(len(photos), LATENT + 4 * self.options.points, generator=chance)
-        drawn = self.generator.sample(self._square(photos), numbers.to(photos), self.options.temperature)
+        own, square = self.options, self._square(photos)
+        with drawing(seed, device=photos.device):
+            chance = torch.randn(len(photos), LATENT, device=photos.device)
+            drawn = self.generator.sample(square, chance, own.points, own.temperature)
         return [Recording(to_strokes(points)) for points in drawn]
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -105,17 +107,17 @@ class SemiSup(BSiamese):
             return super().encode(batch)
         own, device, places = self.options, batch.rows.device, batch.rows.cpu()
         photos, points = self.data.photos[self.data.photo_index[places]], self.points[places].to(device)
-        spare, chance = self.data.unlabelled, noise(batch.numbers[:, 2], (LATENT + 4 * own.points,))
+        spare, chance = self.data.unlabelled, torch.randn(len(places), LATENT, device=device)
         # Likelihoods are no matter for bf16.
         with torch.autocast(device.type, enabled=False):
-            likelihood, kl = self.generator(to_float(photos, device), points, chance[:, :LATENT])
+            likelihood, kl = self.generator(to_float(photos, device), points, chance)
             rows = {"likelihood": likelihood, "kl": kl}
             if self.stage == "generator":
                 return rows
             if spare:
                 photos = to_float(spare.photos[batch.unlabelled_ids.cpu()], device)
-                made = self.generator.sample(photos, chance, own.temperature)
-                rows["policy"], _ = self.generator(photos, made, chance[:, :LATENT], own.temperature)
+                made = self.generator.sample(photos, chance, own.points, own.temperature)
+                rows["policy"], _ = self.generator(photos, made, chance, own.temperature)
         rows |= super().encode(batch)
         sketch, photo = batch.flipped(own.flip)
         rows |= {"taught_sketch": self._taught(0, sketch), "taught_photo": self._taught(1, photo)}

@@ -19,8 +19,8 @@ WAVES = 5  # octaves of sines and cosines that tell the network a place
 
 
 Two = tuple[Tensor, Tensor]
-# Which normal, (b, t); the normals of the offset to the next point, in UNIT; what the pen does there.
-Next = tuple[Categorical, MultivariateNormal, Categorical]
+# Of the next point, (b, t): its offset in UNIT, and what the pen does there.
+Next = tuple[MixtureSameFamily, Categorical]
 
 
 class SketchGenerator(nn.Module):
@@ -56,29 +56,25 @@ class SketchGenerator(nn.Module):
         line = torch.cat([start, points], dim=1)
         offsets, pen = line[..., :2].diff(dim=1) / UNIT, points[..., 2].long()
         came = F.pad(offsets, (0, 0, 1, 0))[:, :-1]
-        found, _ = self.step(tokens, line[:, :-1], came, state, temperature)
+        (mixture, lifted), _ = self.step(tokens, line[:, :-1], came, state, temperature)
         ended = (pen == DRAWING_ENDS).long()
         counts = ended.cumsum(dim=1) - ended == 0
-        likelihood = (log_likelihood(found, offsets, pen) * counts).sum(dim=1) / counts.sum(dim=1)
+        each = mixture.log_prob(offsets) + lifted.log_prob(pen)
+        likelihood = (each * counts).sum(dim=1) / counts.sum(dim=1)
         standard = Normal(torch.zeros_like(latent.mean), torch.ones_like(latent.mean))
         return likelihood, kl_divergence(latent, standard).mean(dim=1)
 
     @torch.no_grad()
-    def sample(self, photos: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Drawings (b, t, 3) of photos, drawn with normal `noise` (b, LATENT + 4 t)."""
-        tokens, _, state = self.look(photos, noise[:, :LATENT])
+    def sample(self, photos: Tensor, noise: Tensor, count: int, temperature: float) -> Tensor:
+        """Drawings (b, count, 3) of photos; normal `noise` (b, LATENT) chooses the latent, chance the points."""
+        tokens, _, state = self.look(photos, noise)
         last = photos.new_tensor([0.5, 0.5, STROKE_ENDS]).expand(len(photos), 1, 3)
         offset, points = torch.zeros_like(last[..., :2]), []
-        for step in rearrange(noise[:, LATENT:], "b (t k) -> t b 1 k", k=4):
-            (which, normals, pen), state = self.step(tokens, last, offset, state, temperature)
-            chance = torch.special.ndtr(step[..., 2:])
-            one = chosen(which, chance[..., 0])[..., None, None]
-            mean = normals.loc.take_along_dim(one, dim=2)[:, :, 0]
-            root = normals.scale_tril.take_along_dim(one[..., None], dim=2)[:, :, 0]
-            offset = mean + (root @ step[..., :2, None])[..., 0]
-            place = (last[..., :2] + UNIT * offset).clamp(0, 1)  # the pen stays on the page
+        for _ in range(count):
+            (mixture, pen), state = self.step(tokens, last, offset, state, temperature)
+            place = (last[..., :2] + UNIT * mixture.sample()).clamp(0, 1)  # the pen stays on the page
             offset = (place - last[..., :2]) / UNIT
-            last = torch.cat([place, chosen(pen, chance[..., 1])[..., None]], dim=-1)
+            last = torch.cat([place, pen.sample()[..., None]], dim=-1)
             points.append(last)
         return torch.cat(points, dim=1)
 
@@ -113,25 +109,14 @@ class SketchGenerator(nn.Module):
         root = torch.stack([wide, torch.zeros_like(wide), turn * high, (1 - turn**2).sqrt() * high], dim=-1)
         root = rearrange(root, "... (row column) -> ... row column", row=2)
         normals = MultivariateNormal(mean, scale_tril=root, validate_args=False)
-        return (Categorical(logits=weight / temperature), normals, Categorical(logits=pen)), state
-
-
-def log_likelihood(following: Next, offsets: Tensor, pen: Tensor) -> Tensor:
-    """Of offsets to the next points (b, t, 2), in UNIT, and of what the pen does there (b, t)."""
-    which, normals, lifted = following
-    mixture = MixtureSameFamily(which, normals, validate_args=False)
-    return mixture.log_prob(offsets) + lifted.log_prob(pen)
+        mixture = MixtureSameFamily(Categorical(logits=weight / temperature), normals, validate_args=False)
+        return (mixture, Categorical(logits=pen)), state
 
 
 def waves(places: Tensor) -> Tensor:
     """Places (..., 2) in [0, 1] as sines and cosines (..., 4 * WAVES), the slowest of half a wave."""
     angles = places[..., None] * math.pi * 2.0 ** torch.arange(WAVES, device=places.device)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
-
-
-def chosen(choice: Categorical, chance: Tensor) -> Tensor:
-    """What numbers (...) in [0, 1] choose, (...) int64: by the intervals of its probabilities."""
-    return (choice.probs.cumsum(dim=-1)[..., :-1] <= chance[..., None]).sum(dim=-1)
 
 
 def to_points(strokes: Sequence[np.ndarray], most: int) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from scipy.stats import multivariate_normal
 from tools.batches import batch_of, images
 from tools.trainers import trainer_of
-from torch.distributions import Categorical, MultivariateNormal
 from torch.nn import functional as F
 
 from sbirlib.config.methods import SemiSupConfig
 from sbirlib.data import LoadedSplit, Recording, Split, render_strokes
 from sbirlib.data.strokes import Stroke
+from sbirlib.layers.chance import drawing
 from sbirlib.methods import BSiamese, SemiSup
 from sbirlib.methods.sketch_generator import (
     DRAWING_ENDS,
@@ -19,8 +19,6 @@ from sbirlib.methods.sketch_generator import (
     LATENT,
     STROKE_ENDS,
     UNIT,
-    chosen,
-    log_likelihood,
     to_points,
     to_strokes,
 )  # fmt: skip
@@ -49,20 +47,22 @@ def batch():
     return batch._replace(unlabelled=images(COUNT, 3, 48, 48, seed=1), unlabelled_ids=torch.arange(COUNT))
 
 
-def test_the_likelihood_of_a_point_is_that_of_scipys_normals():
-    weights, pens = torch.tensor([[[0.2, 0.8]]]), torch.tensor([[[0.5, 0.3, 0.2]]])
-    mean = torch.tensor([[[[0.5, -1.0], [2.0, 0.3]]]])
-    root = torch.tensor([[[[[0.7, 0.0], [0.3, 0.4]], [[1.5, 0.0], [-0.9, 0.2]]]]])
-    normals = MultivariateNormal(mean, scale_tril=root)
-    following = Categorical(probs=weights), normals, Categorical(probs=pens)
-    place = torch.tensor([[[0.9, -0.4]]])
-    found = log_likelihood(following, place, torch.tensor([[STROKE_ENDS]]))
-    densities = [
-        weights[0, 0, i].item()
-        * multivariate_normal(mean[0, 0, i], root[0, 0, i] @ root[0, 0, i].T).pdf(place[0, 0])
-        for i in range(2)
+@torch.no_grad()
+def test_the_likelihood_of_a_point_is_that_of_scipys_normals(model):
+    photos, noise = model.data.photos[:1] / 255, torch.randn(1, LATENT)
+    points = torch.tensor([[[0.9, 0.1, DRAWING_ENDS]]])
+    found, _ = model.generator(photos, points, noise)
+    tokens, _, state = model.generator.look(photos, noise)
+    start = torch.tensor([[[0.5, 0.5, STROKE_ENDS]]])
+    (mixture, pen), _ = model.generator.step(tokens, start, torch.zeros(1, 1, 2), state, 1.0)
+    weights, normals = mixture.mixture_distribution.probs[0, 0].double(), mixture.component_distribution
+    offset = (points - start)[0, 0, :2] / UNIT
+    covariances = normals.covariance_matrix[0, 0].double()
+    each = [
+        multivariate_normal(m, c).pdf(offset) for m, c in zip(normals.loc[0, 0], covariances, strict=True)
     ]
-    assert found.item() == pytest.approx(np.log(sum(densities)) + np.log(0.3), rel=1e-5)
+    expected = np.log(weights.numpy() @ np.array(each)) + pen.logits[0, 0, DRAWING_ENDS].item()
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_drawing_is_as_likely_as_its_points_one_after_another(model):
@@ -75,40 +75,34 @@ def test_a_drawing_is_as_likely_as_its_points_one_after_another(model):
     last = torch.tensor([0.5, 0.5, STROKE_ENDS]).expand(COUNT, 1, 3)
     offset, sums = torch.zeros(COUNT, 1, 2), torch.zeros(COUNT)
     for place in range(len(STROKES[0]) + len(STROKES[1])):
-        following, state = generator.step(tokens, last, offset, state, 1.0)
+        (mixture, pen), state = generator.step(tokens, last, offset, state, 1.0)
         now = points[:, place, None]
         offset = (now - last)[..., :2] / UNIT
-        sums += log_likelihood(following, offset, now[..., 2].long())[:, 0]
+        sums += (mixture.log_prob(offset) + pen.log_prob(now[..., 2]))[:, 0]
         last = now
     torch.testing.assert_close(found, sums / 4)
     expected = (latent.mean**2 + latent.stddev**2 - 1) / 2 - latent.stddev.log()
     torch.testing.assert_close(kl, expected.mean(dim=1))
 
 
-def test_what_is_drawn_follows_the_probabilities():
-    """Of three, by their intervals."""
-    choice, chance = Categorical(probs=torch.tensor([0.2, 0.5, 0.3])), torch.linspace(0.0005, 0.9995, 1000)
-    assert chosen(Categorical(probs=choice.probs.expand(1000, 3)), chance).bincount().tolist() == [
-        200,
-        500,
-        300,
-    ]
+def test_a_drawing_depends_on_its_photo_and_its_latent(model):
+    noise, photos = torch.randn(COUNT, LATENT), model.data.photos / 255
 
+    def drawn(photos, noise):
+        with drawing(1):
+            return model.generator.sample(photos, noise, POINTS, 0.3)
 
-def test_a_drawing_depends_on_its_photo_and_its_own_numbers(model):
-    noise, photos = torch.randn(COUNT, LATENT + 4 * POINTS), model.data.photos / 255
-    together = model.generator.sample(photos, noise, 0.3)
-    alone = model.generator.sample(photos[1:2], noise[1:2], 0.3)
-    assert together.shape == (COUNT, POINTS, 3)
-    torch.testing.assert_close(together[1:2], alone)
-    assert not torch.allclose(model.generator.sample(photos, -noise, 0.3), together)
-    assert set(together[..., 2].unique().tolist()) <= {GOES_ON, STROKE_ENDS, DRAWING_ENDS}
+    first = drawn(photos, noise)
+    assert first.shape == (COUNT, POINTS, 3)
+    assert torch.equal(drawn(photos, noise), first)
+    assert not torch.allclose(drawn(photos.flip(0), noise), first)
+    assert not torch.allclose(drawn(photos, -noise), first)
+    assert set(first[..., 2].unique().tolist()) <= {GOES_ON, STROKE_ENDS, DRAWING_ENDS}
 
 
 def test_drawings_spread_less_at_a_lower_temperature(model):
-    noise, photos = torch.randn(64, LATENT + 4), (model.data.photos[:1] / 255).expand(64, -1, -1, -1)
-    noise[:, :LATENT] = 0
-    warm, cold = (model.generator.sample(photos, noise, t)[:, 0, :2].std(dim=0) for t in (1.0, 0.05))
+    noise, photos = torch.zeros(64, LATENT), (model.data.photos[:1] / 255).expand(64, -1, -1, -1)
+    warm, cold = (model.generator.sample(photos, noise, 1, t)[:, 0, :2].std(dim=0) for t in (1.0, 0.05))
     assert (cold < warm).all()
 
 
@@ -171,8 +165,8 @@ def test_a_student_like_its_teacher_has_nothing_to_learn_from_it(model, batch):
 
 
 def test_the_discriminator_learns_to_tell_drawings_from_pairs(model, batch):
-    terms = model.compare(model.encode(batch), batch)
     rows = model.encode(batch)
+    terms = model.compare(rows, batch)
     expected = -(rows["true"].sigmoid().log().sum() + (1 - rows["trusted"].sigmoid()).log().sum()) / 6
     torch.testing.assert_close(terms["discriminator"], expected)
     assert moved_by(model, terms["discriminator"]) == {"discriminator"}
@@ -246,9 +240,11 @@ def gradients(model, loss):
 
 
 def test_flipped_pairs_are_flipped_together_with_what_is_drawn(model, batch):
-    rows = model.encode(batch)
+    with drawing(0):
+        rows = model.encode(batch)
     model.options = SemiSupConfig(points=POINTS, hidden=16, flip=1.0)
-    mirrored = model.encode(batch._replace(sketch=batch.sketch.flip(-1), photo=batch.photo.flip(-1)))
+    with drawing(0):
+        mirrored = model.encode(batch._replace(sketch=batch.sketch.flip(-1), photo=batch.photo.flip(-1)))
     for name in ("sketch", "photo", "taught_sketch", "taught_photo", "likelihood"):
         torch.testing.assert_close(mirrored[name], rows[name])
     torch.testing.assert_close(
