@@ -66,7 +66,7 @@ class SketchGenerator(nn.Module):
 
     @torch.no_grad()
     def sample(self, photos: Tensor, noise: Tensor, count: int, temperature: float) -> Tensor:
-        """Drawings (b, count, 3) of photos; normal `noise` (b, LATENT) chooses the latent, chance the points."""
+        """Drawings (b, count, 3) of photos; normal `noise` (b, LATENT) chooses latents, chance the points."""
         tokens, _, state = self.look(photos, noise)
         last = photos.new_tensor([0.5, 0.5, STROKE_ENDS]).expand(len(photos), 1, 3)
         offset, points = torch.zeros_like(last[..., :2]), []

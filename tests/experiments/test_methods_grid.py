@@ -146,7 +146,7 @@ def test_a_method_that_needs_what_the_folder_lacks_is_left_out(base, clothes, tm
 def test_a_method_that_needs_whole_batches_is_left_out_of_chunks(base):
     with pytest.warns(UserWarning, match="is left out: it needs whole batches") as warned:
         names = [variant.name for variant in grid("methods", base.updated({"optim.chunk": 2}))]
-    whole = ["cmhm", "style_me_up", "adpt_sbir"]
+    whole = ["cmhm", "style_me_up", "adpt_sbir", "semi_sup"]
     assert [str(one.message).split()[0] for one in warned] == whole
     assert set(names).isdisjoint(whole)
     assert "eups" in names
