@@ -13,7 +13,7 @@ from .data import (
     redraw,
 )
 from .experiments import published
-from .figures import image_grid
+from .figures import image_grid, token_overlay
 from .layers import MSTR
 from .methods import ARNet, recording
 from .miniclothes import near_twins, wardrobe
@@ -25,6 +25,6 @@ from .training import train
 __all__ = [
     "MSTR", "ARNet", "Config", "Epoch", "Gallery", "PairFolder", "accuracy_of", "demo_pairs", "edge_map",
     "evaluate", "fit_square", "image_grid", "load_run", "load_split", "make_view", "near_twins",
-    "paired_bootstrap", "pseudo_sketches", "published", "read_image", "recording", "redraw", "score", "train",
-    "wardrobe",
+    "paired_bootstrap", "pseudo_sketches", "published", "read_image", "recording", "redraw", "score",
+    "token_overlay", "train", "wardrobe",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from sbirlib.analysis.attention import (
     attention_distance,
     attention_maps,
     global_attention,
+    patch_attention,
     recycled_tokens,
     recycling_shares,
     recycling_variance,
@@ -14,6 +15,6 @@ from sbirlib.analysis.discard import discard_curve, embed_kept, kept_places, tok
 
 __all__ = [
     "attention_distance", "attention_maps", "discard_curve", "embed_kept", "global_attention", "kept_places",
-    "recycled_tokens", "recycling_shares", "recycling_variance", "rollout", "token_scores",
+    "patch_attention", "recycled_tokens", "recycling_shares", "recycling_variance", "rollout", "token_scores",
     "token_similarity",
 ]  # fmt: skip

@@ -34,6 +34,7 @@ from sbirlib import (
     recording,
     redraw,
     score,
+    token_overlay,
     train,
     wardrobe,
 )
@@ -103,6 +104,7 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(wardrobe(), Wardrobe)
     assert_type(demo_pairs(), PairFolder)
     assert_type(image_grid([np.zeros((8, 8, 3))], ["black"]), Figure)
+    assert_type(token_overlay(np.zeros((8, 8, 3)), [np.zeros((2, 2))], ["map"]), Figure)
     assert_type(published.results("ChairV2"), Any)
     drawn = pseudo_sketches(data.photos / 255, torch.rand(len(data.photos), 4))
     assert_type(make_view(data.photos / 255, "A1", torch.rand(len(data.photos), 9), config.data), Tensor)
