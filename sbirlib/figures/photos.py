@@ -61,27 +61,6 @@ def image_grid(
     return figure
 
 
-def retrieval_strip(
-    sketches: Sequence[ArrayLike], results: Sequence[Sequence[ArrayLike]],
-    true_place: Sequence[int | None] = (), *, captions: Sequence[str], titles: Sequence[Sequence[str]],
-) -> Figure:  # fmt: skip
-    """A row for each query: the sketch, then its results from best to worst, the true photo framed.
-
-    `true_place[i]` is the 0-based place of query i's photo among `results[i]`, None if it is not
-    there or not known; `titles[i]` stand over its results. Source: the paper's figure 3.1 in kind.
-    """
-    gap, head, side, columns = 0.1, 0.27, 1.15, 1 + max(len(row) for row in results)
-    figure, axes = new_page(columns * (side + gap) + gap, len(sketches) * (side + head) + gap)
-    for i, (sketch, row) in enumerate(zip(sketches, results, strict=True)):
-        above, frames = list(titles[i]), {0: QUERY_FRAME}
-        if len(true_place) and true_place[i] in range(len(row)):
-            above[true_place[i]] += " true"
-            frames[true_place[i] + 1] = TRUE_FRAME
-        y = head + i * (side + head)
-        place_pictures(axes, [sketch, *row], [captions[i], *above], gap, y, side, gap=gap, frames=frames)
-    return figure
-
-
 def retrieval_card(
     sketch: ArrayLike, results: Sequence[ArrayLike], titles: Sequence[str], *,
     true_place: int | None = None, heading: str = "", columns: int = 5,

@@ -1,13 +1,12 @@
-"""A panel that looks at what a trained model finds, and its worst failures."""
+"""A panel that looks at what a trained model finds."""
 
 import math
 
-import numpy as np
 from ipywidgets import Checkbox, HBox
 from matplotlib.figure import Figure
 
-from sbirlib.data import LoadedSplit, as_picture, read_image
-from sbirlib.figures import message, retrieval_card, retrieval_strip
+from sbirlib.data import LoadedSplit, read_image
+from sbirlib.figures import message, retrieval_card
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, Panel, dropdown, slider
 from sbirlib.retrieval import Scores, embed_split, score_all
@@ -48,20 +47,3 @@ class RetrievalBrowser(Panel):
         query, *photos = map(read_image, (sketch.path, *(self.split.photos[photo].path for photo in shown)))
         place, width = shown.index(true), math.ceil(len(shown) / 2)
         return retrieval_card(query, photos, titles, true_place=place, heading=heading, columns=width)
-
-
-def failures(data: LoadedSplit, scores: Scores, *, rows: int = 4, shown: int = 4) -> Figure:
-    """The sketches with the worst ranks, each with its photo and what was found before it."""
-    truth, ranks = data.photo_index.numpy(), scores.ranks
-    worst = [row for row in np.argsort(-ranks, kind="stable")[:rows] if ranks[row] > 1]
-    if not worst:
-        return message("every sketch found its photo first")
-    found, titles = [], []
-    for row in worst:
-        order = scores.order[row]
-        before = order[order != truth[row]][: min(shown, ranks[row] - 1)]
-        found.append(list(map(as_picture, data.photos[[truth[row], *before]])))
-        titles.append([f"rank {ranks[row]}", *(str(k + 1) for k in range(len(before)))])
-    captions = [data.split.sketches[row].path.stem for row in worst]
-    sketches, places = list(map(as_picture, data.sketches[worst])), [0] * len(worst)
-    return retrieval_strip(sketches, found, places, captions=captions, titles=titles)
