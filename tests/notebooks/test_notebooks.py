@@ -9,9 +9,10 @@ from nbclient import NotebookClient
 from tools.browser import find_chromium
 from tools.pages import FIGURES, FOLDER, NAMES
 
-# Where there is a browser, its tests run every cell, too; then two of them are run headless as well.
-ONCE_MORE = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name[:2] not in ("02", "07")]
-HEADLESS = [name for name in NAMES if name[:2] in ("02", "07")] + ONCE_MORE if find_chromium() else NAMES
+# Where there is a browser, its tests run every cell of those with panels; then few are run headless as well.
+ALWAYS = ("02", "07", "08")
+ONCE_MORE = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name[:2] not in ALWAYS]
+HEADLESS = [name for name in NAMES if name[:2] in ALWAYS] + ONCE_MORE if find_chromium() else NAMES
 
 
 def read(name):

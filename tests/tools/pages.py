@@ -11,5 +11,6 @@ FIGURES = {
     "05_paper_and_code": 9,
     "06_draw_and_search": 7,
     "07_real_drawings": 5,
+    "08_methods_compared": 13,
 }
 NAMES = sorted(FIGURES)
