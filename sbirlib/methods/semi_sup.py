@@ -103,7 +103,7 @@ class SemiSup(BSiamese):
         `taught` are those of the teacher; `likelihood` is that of true strokes, `policy` that of what was
         drawn; `true` and `trusted` are what the discriminator says of pairs and of drawings, logits.
         """
-        if self.stage == "supervised":
+        if self.stage not in ("generator", "together"):
             return super().encode(batch)
         own, device, places = self.options, batch.rows.device, batch.rows.cpu()
         photos, points = self.data.photos[self.data.photo_index[places]], self.points[places].to(device)

@@ -42,7 +42,7 @@ def test_every_method_says_what_it_does(name):
     assert all(term.ndim == 0 for term in terms.values())
     sketches, photos = model.embed_sketches(batch.sketch), model.embed_photos(batch.photo)
     assert model.score(sketches, photos).shape == (3, 3)
-    assert sum(stage.share for stage in model.stages()) == 1
+    assert sum(stage.share for stage in model.stages()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", METHODS)
