@@ -9,6 +9,7 @@ from einops import repeat
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from tqdm.auto import tqdm
 
 from sbirlib.config.methods import NTSBIRConfig
@@ -85,19 +86,24 @@ class NTSBIR(BSiamese):
     @torch.inference_mode()
     def clean(self, drawing: Recording) -> np.ndarray:
         """Strokes kept with more than 1/2, (strokes,) bool, or all if these are none."""
-        points = seen(drawing.strokes).to(self.photos.device)
-        keep = (self.selector(points)[:, 1].exp() > 0.5).cpu().numpy()
+        points = seen(drawing.strokes).to(next(self.parameters()).device)
+        [found] = self.selector([points])
+        keep = (found[:, 1].exp() > 0.5).cpu().numpy()
         return keep | ~keep.any()
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo; in the selector's stage what `_tried` finds, (b,) each."""
         if self.stage != "selector":
             return super().encode(batch)
+        device, rows = batch.rows.device, batch.rows.tolist()
         # Ratios of probabilities are no matter for bf16.
-        with torch.autocast(batch.rows.device.type, enabled=False):
-            rows = zip(batch.rows.tolist(), batch.numbers[:, 2].tolist(), strict=True)
-            found = [self._tried(row, np.random.default_rng(int(number * 2**32))) for row, number in rows]
-        return dict(zip(self.terms, map(torch.stack, zip(*found, strict=True)), strict=True))
+        with torch.autocast(device.type, enabled=False):
+            chances = [np.random.default_rng(int(n * 2**32)) for n in batch.numbers[:, 2].tolist()]
+            drawings, ink = zip(*map(self._disturbed, rows, chances), strict=True)
+            points = [seen(drawing.strokes).to(device) for drawing in drawings]
+            truth = self.photo_index[batch.rows]
+            found = map(self._tried, self.selector(points), self.old(points), ink, truth, chances)
+            return dict(zip(self.terms, map(torch.stack, zip(*found, strict=True)), strict=True))
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """B-Siamese's triplet loss; then the means over sketches."""
@@ -105,28 +111,32 @@ class NTSBIR(BSiamese):
             return {name: rows[name].mean() for name in self.terms}
         return dict.fromkeys(self.terms, batch.numbers.new_zeros(())) | super().compare(rows, batch)
 
-    def _tried(self, row: int, chance: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """For a sketch with foreign strokes -min(r A, clip(r) A) + steady * change, change, and 1 / rank.
-
-        They are means over strokes and sets. A is what the decision on a stroke gains over the mean one, to
-        first order, normalised over a sketch; change the Kullback-Leibler divergence of the first selector.
-        """
-        photo, device = self.photo_index, self.photo_index.device
-        other = chance.choice((photo != photo[row]).nonzero()[:, 0].cpu().numpy())
-        count = chance.integers(self.options.noise + 1)
+    def _disturbed(self, row: int, chance: np.random.Generator) -> tuple[Recording, Tensor]:
+        """A sketch with up to `noise` foreign strokes, and the ink of each stroke (n, s * s) uint8."""
+        others = (self.photo_index != self.photo_index[row]).nonzero()[:, 0]
+        other, count = chance.choice(others.cpu().numpy()), chance.integers(self.options.noise + 1)
         drawing, strokes = disturbed(self.drawings[row], self.drawings[other], count, chance)
-        ink = torch.from_numpy(vstack([self.layers[row], self.layers[other]])[strokes].toarray())
-        new, old = (policy(seen(drawing.strokes).to(device)) for policy in (self.selector, self.old))
-        numbers = torch.from_numpy(chance.random((self.options.sets, len(strokes)), np.float32))
+        ink = vstack([self.layers[row], self.layers[other]])[strokes]
+        return drawing, torch.from_numpy(ink.toarray())
+
+    def _tried(
+        self, new: Tensor, old: Tensor, ink: Tensor, truth: Tensor, chance: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """For a sketch -min(r A, clip(r) A) + steady * change, change, and 1 / rank, means over sets.
+
+        A is what a decision on a stroke gains over the mean one, to first order, the gains normalised over
+        a sketch. Of both decisions it is known, so both count, as often as the old selector (n, 2) takes
+        them. `change` is the Kullback-Leibler divergence of the first selector.
+        """
         likely = old[:, 1].exp()
-        kept = numbers.to(device) < likely
-        gains, found = self._gains(to_float(ink, device), kept, photo[row])
+        numbers = torch.from_numpy(chance.random((self.options.sets, len(likely)), np.float32))
+        gains, found = self._gains(to_float(ink, old.device), numbers.to(old.device) < likely, truth)
         # Less the mean stroke: nearly all do some good, and soon none would be dropped any more.
-        advantages = (kept.float() - likely) * (gains - gains.mean()) / (gains.std() + SMALL)
-        new_log, old_log = (torch.where(kept, policy[:, 1], policy[:, 0]) for policy in (new, old))
+        gains = (gains - gains.mean()) / (gains.std() + SMALL)
+        advantages = torch.stack([-likely * gains, (1 - likely) * gains], dim=2)
+        gain = (old.exp() * clipped_surrogate(new, old, advantages)).sum(dim=2).mean()
         # This way round it also pulls back where nothing is dropped any more, and so nothing is tried.
-        change = F.kl_div(new, FIRST.to(device).expand_as(new), reduction="batchmean", log_target=True)
-        gain = clipped_surrogate(new_log, old_log, advantages).mean()
+        change = F.kl_div(new, FIRST.to(new.device).expand_as(new), reduction="batchmean", log_target=True)
         return self.options.steady * change - gain, change, found.mean()
 
     @torch.enable_grad()
@@ -146,26 +156,30 @@ class NTSBIR(BSiamese):
 
 
 class Selector(nn.Module):
-    """Log-probabilities (n, 2) of dropping and of keeping each of the n strokes of a drawing.
+    """Log-probabilities (n, 2) of dropping and of keeping each of the n strokes of several drawings.
 
-    Their points (n, POINTS, 2) go through a GRU by stroke, then the strokes look at each other, in place of
-    the authors' second LSTM, which is slow.
+    Their points (n, POINTS, 2) go through a GRU by stroke, then the strokes, with the way from the end of the
+    one before, through another, forwards and backwards in drawing order, whose output is added.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.points = nn.GRU(6, WIDTH, batch_first=True)
-        self.strokes = nn.TransformerEncoderLayer(WIDTH, 4, 2 * WIDTH, dropout=0.0, batch_first=True)
-        self.head = nn.Linear(WIDTH, 2)
+        self.strokes = nn.GRU(WIDTH + 3, WIDTH // 2, bidirectional=True)
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2)
         nn.init.zeros_(self.head.weight)
         self.head.bias.data = FIRST.clone()
 
-    def forward(self, points: Tensor) -> Tensor:
+    def forward(self, drawings: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        points, sizes = torch.cat(list(drawings)), [len(strokes) for strokes in drawings]
         # Where a point is, how far from the stroke's middle, and from the point before.
         step = F.pad(points.diff(dim=1), (0, 0, 1, 0))
         around = points - points.mean(dim=1, keepdim=True)
         strokes = self.points(torch.cat([2 * points - 1, 4 * around, 20 * step], dim=2))[1][0]
-        return self.head(self.strokes(strokes[None])[0]).log_softmax(dim=1)
+        ways = torch.cat([F.pad(lines[1:, 0] - lines[:-1, -1], (0, 0, 1, 0)) for lines in drawings])
+        among = torch.cat([strokes, 4 * ways, 4 * ways.norm(dim=1, keepdim=True)], dim=1).split(sizes)
+        among = unpack_sequence(self.strokes(pack_sequence(among, enforce_sorted=False))[0])
+        return self.head(self.norm(strokes + torch.cat(among))).log_softmax(dim=1).split(sizes)
 
 
 def seen(strokes: Sequence[np.ndarray]) -> Tensor:

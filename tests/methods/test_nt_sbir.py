@@ -62,13 +62,13 @@ def batch_with(rows, seed=0):
 
 def test_each_stroke_is_kept_or_dropped_with_a_look_at_the_others():
     points, selector = torch.rand(7, POINTS, 2), Selector()
-    torch.testing.assert_close(selector(points).exp(), torch.tensor([[0.1, 0.9]]).expand(7, 2))
+    torch.testing.assert_close(selector([points])[0].exp(), torch.tensor([[0.1, 0.9]]).expand(7, 2))
     torch.manual_seed(1)
     torch.nn.init.normal_(selector.head.weight)
-    found = selector(points)
+    found = selector([points])[0]
     torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(7))
     assert found[:, 0].std() > 0.01
-    assert not torch.allclose(selector(points[:3]), found[:3], atol=1e-3)
+    assert not torch.allclose(selector([points[:3]])[0], found[:3], atol=1e-3)
 
 
 def test_points_are_chosen_evenly_along_a_stroke():
