@@ -43,7 +43,7 @@ class NTSBIR(BSiamese):
     name = "nt_sbir"
     paper = PAPERS[name]
     settings = NTSBIRConfig
-    terms = ("total", "change", "reciprocal_rank")
+    terms = ("total", "reciprocal_rank")
     needs = Needs(strokes=True)
     cleans = True
 
@@ -64,8 +64,8 @@ class NTSBIR(BSiamese):
 
     @property
     def passes(self) -> float:
-        """2 in the first stage, and one for each set of strokes in the second."""
-        return 2 * self.options.retrieval + self.options.sets * (1 - self.options.retrieval)
+        """2 in the first stage, one in the second."""
+        return 1 + self.options.retrieval
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:
@@ -73,7 +73,7 @@ class NTSBIR(BSiamese):
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
         photos = [self.embed_photos(to_float(part, device)) for part in data.photos.split(128)]
-        self.photos, self.photo_index = torch.cat(photos).float(), data.photo_index.to(device)
+        self.photos, self.photo_index = torch.cat(photos).float(), data.photo_index
         self.drawings = [recording(sketch) for sketch in data.split.sketches]
         drawings = tqdm(self.drawings, desc="drawing", disable=None, leave=False)
         self.layers = [layers(drawing, self.image_size) for drawing in drawings]
@@ -87,8 +87,7 @@ class NTSBIR(BSiamese):
     def clean(self, drawing: Recording) -> np.ndarray:
         """Strokes kept with more than 1/2, (strokes,) bool, or all if these are none."""
         points = seen(drawing.strokes).to(next(self.parameters()).device)
-        [found] = self.selector([points])
-        keep = (found[:, 1].exp() > 0.5).cpu().numpy()
+        keep = (self.selector([points])[0][:, 1].exp() > 0.5).cpu().numpy()
         return keep | ~keep.any()
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -99,9 +98,8 @@ class NTSBIR(BSiamese):
         # Ratios of probabilities are no matter for bf16.
         with torch.autocast(device.type, enabled=False):
             chances = [np.random.default_rng(int(n * 2**32)) for n in batch.numbers[:, 2].tolist()]
-            drawings, ink = zip(*map(self._disturbed, rows, chances), strict=True)
-            points = [seen(drawing.strokes).to(device) for drawing in drawings]
-            truth = self.photo_index[batch.rows]
+            strokes, ink = zip(*map(self._disturbed, rows, chances), strict=True)
+            points, truth = [lines.to(device) for lines in strokes], self.photo_index[rows]
             found = map(self._tried, self.selector(points), self.old(points), ink, truth, chances)
             return dict(zip(self.terms, map(torch.stack, zip(*found, strict=True)), strict=True))
 
@@ -111,33 +109,32 @@ class NTSBIR(BSiamese):
             return {name: rows[name].mean() for name in self.terms}
         return dict.fromkeys(self.terms, batch.numbers.new_zeros(())) | super().compare(rows, batch)
 
-    def _disturbed(self, row: int, chance: np.random.Generator) -> tuple[Recording, Tensor]:
-        """A sketch with up to `noise` foreign strokes, and the ink of each stroke (n, s * s) uint8."""
-        others = (self.photo_index != self.photo_index[row]).nonzero()[:, 0]
-        other, count = chance.choice(others.cpu().numpy()), chance.integers(self.options.noise + 1)
+    def _disturbed(self, row: int, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """What is `seen` of a sketch with foreign strokes, and the ink of each stroke (n, s * s) uint8."""
+        other = chance.choice(np.flatnonzero(self.photo_index != self.photo_index[row]))
+        count = chance.integers(self.options.noise + 1)
         drawing, strokes = disturbed(self.drawings[row], self.drawings[other], count, chance)
-        ink = vstack([self.layers[row], self.layers[other]])[strokes]
-        return drawing, torch.from_numpy(ink.toarray())
+        ink = vstack([self.layers[row], self.layers[other]])[strokes].toarray()
+        return seen(drawing.strokes), torch.from_numpy(ink)
 
     def _tried(
         self, new: Tensor, old: Tensor, ink: Tensor, truth: Tensor, chance: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """For a sketch -min(r A, clip(r) A) + steady * change, change, and 1 / rank, means over sets.
+    ) -> tuple[Tensor, Tensor]:
+        """For a sketch -min(r A, clip(r) A) + steady * change, the mean over its strokes, and 1 / rank.
 
-        A is what a decision on a stroke gains over the mean one, to first order, the gains normalised over
-        a sketch. Of both decisions it is known, so both count, as often as the old selector (n, 2) takes
-        them. `change` is the Kullback-Leibler divergence of the first selector.
+        A is what a decision gains over the mean one, to first order. It is known of both, so that both count,
+        as often as the old selector (n, 2) takes them. change: Kullback-Leibler divergence from the first.
         """
         likely = old[:, 1].exp()
-        numbers = torch.from_numpy(chance.random((self.options.sets, len(likely)), np.float32))
-        gains, found = self._gains(to_float(ink, old.device), numbers.to(old.device) < likely, truth)
+        numbers = torch.from_numpy(chance.random((1, len(likely)), np.float32)).to(old.device)
+        [gains], [found] = self._gains(to_float(ink, old.device), numbers < likely, truth)
         # Less the mean stroke: nearly all do some good, and soon none would be dropped any more.
         gains = (gains - gains.mean()) / (gains.std() + SMALL)
-        advantages = torch.stack([-likely * gains, (1 - likely) * gains], dim=2)
-        gain = (old.exp() * clipped_surrogate(new, old, advantages)).sum(dim=2).mean()
+        advantages = torch.stack([-likely * gains, (1 - likely) * gains], dim=1)
+        gain = (old.exp() * clipped_surrogate(new, old, advantages)).sum(dim=1).mean()
         # This way round it also pulls back where nothing is dropped any more, and so nothing is tried.
         change = F.kl_div(new, FIRST.to(new.device).expand_as(new), reduction="batchmean", log_target=True)
-        return self.options.steady * change - gain, change, found.mean()
+        return self.options.steady * change - gain, found
 
     @torch.enable_grad()
     def _gains(self, ink: Tensor, kept: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
