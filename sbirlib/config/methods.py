@@ -214,7 +214,7 @@ class NTSBIRConfig:
     """Strokes of another sketch, at most, that are added while the selector learns; our own default."""
     rate: float = knob(3.0, gt=0, le=1000)
     """Learning rate of the selector, as a multiple of optim.lr; our own default."""
-    steady: float = knob(0.1, ge=0, le=100)
+    steady: float = knob(0.05, ge=0, le=100)
     """Weight of what holds the selector near its beginning, 1 stroke of 10 being dropped; our own default."""
 
 

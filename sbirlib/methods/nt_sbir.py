@@ -97,10 +97,9 @@ class NTSBIR(BSiamese):
         device, rows = batch.rows.device, batch.rows.tolist()
         # Ratios of probabilities are no matter for bf16.
         with torch.autocast(device.type, enabled=False):
-            chances = [np.random.default_rng(int(n * 2**32)) for n in batch.numbers[:, 2].tolist()]
-            strokes, ink = zip(*map(self._disturbed, rows, chances), strict=True)
-            points, truth = [lines.to(device) for lines in strokes], self.photo_index[rows]
-            found = map(self._tried, self.selector(points), self.old(points), ink, truth, chances)
+            tried = zip(*map(self._disturbed, rows, batch.numbers[:, 2].tolist()), strict=True)
+            points, *rest = ([part.to(device) for part in parts] for parts in tried)
+            found = map(self._tried, self.selector(points), self.old(points), *rest, self.photo_index[rows])
             return dict(zip(self.terms, map(torch.stack, zip(*found, strict=True)), strict=True))
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -109,25 +108,26 @@ class NTSBIR(BSiamese):
             return {name: rows[name].mean() for name in self.terms}
         return dict.fromkeys(self.terms, batch.numbers.new_zeros(())) | super().compare(rows, batch)
 
-    def _disturbed(self, row: int, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """What is `seen` of a sketch with foreign strokes, and the ink of each stroke (n, s * s) uint8."""
+    def _disturbed(self, row: int, number: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What is `seen` of a sketch with foreign strokes; the ink of each (n, s * s); a number for each."""
+        chance = np.random.default_rng(int(number * 2**32))
         other = chance.choice(np.flatnonzero(self.photo_index != self.photo_index[row]))
         count = chance.integers(self.options.noise + 1)
         drawing, strokes = disturbed(self.drawings[row], self.drawings[other], count, chance)
         ink = vstack([self.layers[row], self.layers[other]])[strokes].toarray()
-        return seen(drawing.strokes), torch.from_numpy(ink)
+        numbers = chance.random(len(strokes), np.float32)
+        return seen(drawing.strokes), torch.from_numpy(ink), torch.from_numpy(numbers)
 
     def _tried(
-        self, new: Tensor, old: Tensor, ink: Tensor, truth: Tensor, chance: np.random.Generator
+        self, new: Tensor, old: Tensor, ink: Tensor, numbers: Tensor, truth: Tensor
     ) -> tuple[Tensor, Tensor]:
         """For a sketch -min(r A, clip(r) A) + steady * change, the mean over its strokes, and 1 / rank.
 
         A is what a decision gains over the mean one, to first order. It is known of both, so that both count,
-        as often as the old selector (n, 2) takes them. change: Kullback-Leibler divergence from the first.
+        as often as the old selector (n, 2) takes them. change: Kullback-Leibler divergence of the first one.
         """
         likely = old[:, 1].exp()
-        numbers = torch.from_numpy(chance.random((1, len(likely)), np.float32)).to(old.device)
-        [gains], [found] = self._gains(to_float(ink, old.device), numbers < likely, truth)
+        [gains], [found] = self._gains(ink / 255, (numbers < likely)[None], truth)
         # Less the mean stroke: nearly all do some good, and soon none would be dropped any more.
         gains = (gains - gains.mean()) / (gains.std() + SMALL)
         advantages = torch.stack([-likely * gains, (1 - likely) * gains], dim=1)

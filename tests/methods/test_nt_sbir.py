@@ -79,7 +79,7 @@ def test_each_stroke_is_kept_or_dropped_with_a_look_at_the_others():
 
 def test_both_decisions_on_a_stroke_count_with_what_they_gain_over_the_mean_one(model):
     model.options = NTSBIRConfig(steady=0.0)
-    gains, draws = torch.tensor([[1.0, -2.0, 4.0]]), np.random.default_rng(3)
+    gains = torch.tensor([[1.0, -2.0, 4.0]])
     model._gains = lambda ink, kept, truth: (gains, torch.ones(1))
     old = torch.tensor([0.3, -0.4, 1.0])
     keep = old.clone().requires_grad_()
@@ -87,7 +87,7 @@ def test_both_decisions_on_a_stroke_count_with_what_they_gain_over_the_mean_one(
     def policy(logits):
         return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=1)
 
-    loss, _ = model._tried(policy(keep), policy(old), torch.zeros(3, SIDE**2), torch.tensor(0), draws)
+    loss, _ = model._tried(policy(keep), policy(old), torch.zeros(3, SIDE**2), torch.rand(3), torch.tensor(0))
     # Where the selectors agree that is the gradient of the gains that are expected, sum_i p_i g_i.
     fair = (gains[0] - gains.mean()) / (gains.std() + 1e-3)
     expected = -fair * old.sigmoid() * (1 - old.sigmoid()) / 3
