@@ -47,8 +47,7 @@ def evaluate_command(
     """
     _check_output(json)
     model, pairs = load_model(run), PairFolder(root, pattern=pattern)
-    measures = {"drawn": drawn, "adapted": adapted, "noise": noise}
-    scores = evaluate(model, pairs, split, on_fault=on_fault, **measures)
+    scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn, adapted=adapted, noise=noise)
     print(scores)
     _write_json(json, scores.as_dict())
     return 0

@@ -212,8 +212,6 @@ class NTSBIRConfig:
     """How long the encoders learn from complete sketches before the selector begins; our own default."""
     noise: int = knob(8, ge=0, le=1000)
     """Strokes of another sketch, at most, that are added while the selector learns; our own default."""
-    sets: int = knob(2, ge=1, le=1000)
-    """Sets of strokes drawn of each sketch in a step; our own default."""
     rate: float = knob(3.0, gt=0, le=1000)
     """Learning rate of the selector, as a multiple of optim.lr; our own default."""
     steady: float = knob(0.1, ge=0, le=100)

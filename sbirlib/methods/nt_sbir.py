@@ -9,6 +9,7 @@ from einops import repeat
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from tqdm.auto import tqdm
 
 from sbirlib.config.methods import NTSBIRConfig
@@ -42,7 +43,7 @@ class NTSBIR(BSiamese):
     name = "nt_sbir"
     paper = PAPERS[name]
     settings = NTSBIRConfig
-    terms = ("total", "change", "reciprocal_rank")
+    terms = ("total", "reciprocal_rank")
     needs = Needs(strokes=True)
     cleans = True
 
@@ -63,8 +64,8 @@ class NTSBIR(BSiamese):
 
     @property
     def passes(self) -> float:
-        """2 in the first stage, and one for each set of strokes in the second."""
-        return 2 * self.options.retrieval + self.options.sets * (1 - self.options.retrieval)
+        """2 in the first stage, one in the second."""
+        return 1 + self.options.retrieval
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:
@@ -72,7 +73,7 @@ class NTSBIR(BSiamese):
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
         photos = [self.embed_photos(to_float(part, device)) for part in data.photos.split(128)]
-        self.photos, self.photo_index = torch.cat(photos).float(), data.photo_index.to(device)
+        self.photos, self.photo_index = torch.cat(photos).float(), data.photo_index
         self.drawings = [recording(sketch) for sketch in data.split.sketches]
         drawings = tqdm(self.drawings, desc="drawing", disable=None, leave=False)
         self.layers = [layers(drawing, self.image_size) for drawing in drawings]
@@ -85,19 +86,21 @@ class NTSBIR(BSiamese):
     @torch.inference_mode()
     def clean(self, drawing: Recording) -> np.ndarray:
         """Strokes kept with more than 1/2, (strokes,) bool, or all if these are none."""
-        points = seen(drawing.strokes).to(self.photos.device)
-        keep = (self.selector(points)[:, 1].exp() > 0.5).cpu().numpy()
+        points = seen(drawing.strokes).to(next(self.parameters()).device)
+        keep = (self.selector([points])[0][:, 1].exp() > 0.5).cpu().numpy()
         return keep | ~keep.any()
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Unit embeddings of sketch and photo; in the selector's stage what `_tried` finds, (b,) each."""
         if self.stage != "selector":
             return super().encode(batch)
+        device, rows = batch.rows.device, batch.rows.tolist()
         # Ratios of probabilities are no matter for bf16.
-        with torch.autocast(batch.rows.device.type, enabled=False):
-            rows = zip(batch.rows.tolist(), batch.numbers[:, 2].tolist(), strict=True)
-            found = [self._tried(row, np.random.default_rng(int(number * 2**32))) for row, number in rows]
-        return dict(zip(self.terms, map(torch.stack, zip(*found, strict=True)), strict=True))
+        with torch.autocast(device.type, enabled=False):
+            tried = zip(*map(self._disturbed, rows, batch.numbers[:, 2].tolist()), strict=True)
+            points, *rest = ([part.to(device) for part in parts] for parts in tried)
+            found = map(self._tried, self.selector(points), self.old(points), *rest, self.photo_index[rows])
+            return dict(zip(self.terms, map(torch.stack, zip(*found, strict=True)), strict=True))
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """B-Siamese's triplet loss; then the means over sketches."""
@@ -105,29 +108,33 @@ class NTSBIR(BSiamese):
             return {name: rows[name].mean() for name in self.terms}
         return dict.fromkeys(self.terms, batch.numbers.new_zeros(())) | super().compare(rows, batch)
 
-    def _tried(self, row: int, chance: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """For a sketch with foreign strokes -min(r A, clip(r) A) + steady * change, change, and 1 / rank.
-
-        They are means over strokes and sets. A is what the decision on a stroke gains over the mean one, to
-        first order, normalised over a sketch; change the Kullback-Leibler divergence of the first selector.
-        """
-        photo, device = self.photo_index, self.photo_index.device
-        other = chance.choice((photo != photo[row]).nonzero()[:, 0].cpu().numpy())
+    def _disturbed(self, row: int, number: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What is `seen` of a sketch with foreign strokes; the ink of each (n, s * s); a number for each."""
+        chance = np.random.default_rng(int(number * 2**32))
+        other = chance.choice(np.flatnonzero(self.photo_index != self.photo_index[row]))
         count = chance.integers(self.options.noise + 1)
         drawing, strokes = disturbed(self.drawings[row], self.drawings[other], count, chance)
-        ink = torch.from_numpy(vstack([self.layers[row], self.layers[other]])[strokes].toarray())
-        new, old = (policy(seen(drawing.strokes).to(device)) for policy in (self.selector, self.old))
-        numbers = torch.from_numpy(chance.random((self.options.sets, len(strokes)), np.float32))
+        ink = vstack([self.layers[row], self.layers[other]])[strokes].toarray()
+        numbers = chance.random(len(strokes), np.float32)
+        return seen(drawing.strokes), torch.from_numpy(ink), torch.from_numpy(numbers)
+
+    def _tried(
+        self, new: Tensor, old: Tensor, ink: Tensor, numbers: Tensor, truth: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """For a sketch -min(r A, clip(r) A) + steady * change, the mean over its strokes, and 1 / rank.
+
+        A is what a decision gains over the mean one, to first order. It is known of both, so that both count,
+        as often as the old selector (n, 2) takes them. change: Kullback-Leibler divergence of the first one.
+        """
         likely = old[:, 1].exp()
-        kept = numbers.to(device) < likely
-        gains, found = self._gains(to_float(ink, device), kept, photo[row])
+        [gains], [found] = self._gains(ink / 255, (numbers < likely)[None], truth)
         # Less the mean stroke: nearly all do some good, and soon none would be dropped any more.
-        advantages = (kept.float() - likely) * (gains - gains.mean()) / (gains.std() + SMALL)
-        new_log, old_log = (torch.where(kept, policy[:, 1], policy[:, 0]) for policy in (new, old))
+        gains = (gains - gains.mean()) / (gains.std() + SMALL)
+        advantages = torch.stack([-likely * gains, (1 - likely) * gains], dim=1)
+        gain = (old.exp() * clipped_surrogate(new, old, advantages)).sum(dim=1).mean()
         # This way round it also pulls back where nothing is dropped any more, and so nothing is tried.
-        change = F.kl_div(new, FIRST.to(device).expand_as(new), reduction="batchmean", log_target=True)
-        gain = clipped_surrogate(new_log, old_log, advantages).mean()
-        return self.options.steady * change - gain, change, found.mean()
+        change = F.kl_div(new, FIRST.to(new.device).expand_as(new), reduction="batchmean", log_target=True)
+        return self.options.steady * change - gain, found
 
     @torch.enable_grad()
     def _gains(self, ink: Tensor, kept: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,26 +153,30 @@ class NTSBIR(BSiamese):
 
 
 class Selector(nn.Module):
-    """Log-probabilities (n, 2) of dropping and of keeping each of the n strokes of a drawing.
+    """Log-probabilities (n, 2) of dropping and of keeping each of the n strokes of several drawings.
 
-    Their points (n, POINTS, 2) go through a GRU by stroke, then the strokes look at each other, in place of
-    the authors' second LSTM, which is slow.
+    Their points (n, POINTS, 2) go through a GRU by stroke, then the strokes, with the way from the end of the
+    one before, through another, forwards and backwards in drawing order, whose output is added.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.points = nn.GRU(6, WIDTH, batch_first=True)
-        self.strokes = nn.TransformerEncoderLayer(WIDTH, 4, 2 * WIDTH, dropout=0.0, batch_first=True)
-        self.head = nn.Linear(WIDTH, 2)
+        self.strokes = nn.GRU(WIDTH + 3, WIDTH // 2, bidirectional=True)
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2)
         nn.init.zeros_(self.head.weight)
         self.head.bias.data = FIRST.clone()
 
-    def forward(self, points: Tensor) -> Tensor:
+    def forward(self, drawings: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        points, sizes = torch.cat(list(drawings)), [len(strokes) for strokes in drawings]
         # Where a point is, how far from the stroke's middle, and from the point before.
         step = F.pad(points.diff(dim=1), (0, 0, 1, 0))
         around = points - points.mean(dim=1, keepdim=True)
         strokes = self.points(torch.cat([2 * points - 1, 4 * around, 20 * step], dim=2))[1][0]
-        return self.head(self.strokes(strokes[None])[0]).log_softmax(dim=1)
+        ways = torch.cat([F.pad(lines[1:, 0] - lines[:-1, -1], (0, 0, 1, 0)) for lines in drawings])
+        among = torch.cat([strokes, 4 * ways, 4 * ways.norm(dim=1, keepdim=True)], dim=1).split(sizes)
+        among = unpack_sequence(self.strokes(pack_sequence(among, enforce_sorted=False))[0])
+        return self.head(self.norm(strokes + torch.cat(among))).log_softmax(dim=1).split(sizes)
 
 
 def seen(strokes: Sequence[np.ndarray]) -> Tensor:

@@ -14,12 +14,12 @@ from sbirlib.layers.chance import drawing
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import PAPERS, Needs, Stage
+from sbirlib.methods.on_the_fly import SMALL
 from sbirlib.methods.ppo import clipped_surrogate
 from sbirlib.methods.recordings import recording
 from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, to_points, to_strokes
 
 KL, FREE = 0.01, 0.2  # weight of a latent's divergence, and how much of it costs nothing; authors' code
-SMALL = 1e-3  # spreads of rewards far below this do not count as such
 
 
 class SemiSup(BSiamese):
@@ -182,8 +182,7 @@ class SemiSup(BSiamese):
     @torch.no_grad()
     def _taught(self, domain: int, images: Tensor) -> Tensor:
         """Embeddings of sketches (domain 0) or photos (1) by the teacher, which does not learn any more."""
-        teacher = (self.sketch_teacher, self.photo_teacher)[domain].eval()
-        return self._rows(teacher, images)
+        return self._rows((self.sketch_teacher, self.photo_teacher)[domain].eval(), images)
 
     def _seen(self, points: Tensor) -> Tensor:
         """What a model sees of drawings (b, t, 3): (b, 3, s, s) in [0, 1]."""

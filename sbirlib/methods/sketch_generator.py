@@ -17,7 +17,6 @@ LATENT, MIXTURES = 128, 20  # dimensions of the latent, and normals in the mixtu
 UNIT = 0.1  # of the picture's side, in which offsets are about 1
 WAVES = 5  # octaves of sines and cosines that tell the network a place
 
-
 Two = tuple[Tensor, Tensor]
 # Of the next point, (b, t): its offset in UNIT, and what the pen does there.
 Next = tuple[MixtureSameFamily, Categorical]
@@ -61,8 +60,7 @@ class SketchGenerator(nn.Module):
         counts = ended.cumsum(dim=1) - ended == 0
         each = mixture.log_prob(offsets) + lifted.log_prob(pen)
         likelihood = (each * counts).sum(dim=1) / counts.sum(dim=1)
-        standard = Normal(torch.zeros_like(latent.mean), torch.ones_like(latent.mean))
-        return likelihood, kl_divergence(latent, standard).mean(dim=1)
+        return likelihood, kl_divergence(latent, Normal(0.0, 1.0)).mean(dim=1)
 
     @torch.no_grad()
     def sample(self, photos: Tensor, noise: Tensor, count: int, temperature: float) -> Tensor:

@@ -37,7 +37,6 @@ def adapted_ranks(model: Method, data: LoadedSplit, shown: int) -> np.ndarray:
 def adapted_measures(plain: np.ndarray, adapted: np.ndarray) -> dict[str, Any]:
     """Percent before and after, of the ranks (q,) of the sketches that were not shown; and their number."""
     left = adapted > 0
-    percent = {
-        f"acc@{k}": [100 * float((ranks[left] <= k).mean()) for ranks in (plain, adapted)] for k in (1, 5)
-    }
+    both = plain[left], adapted[left]
+    percent = {f"acc@{k}": [100 * float((ranks <= k).mean()) for ranks in both] for k in (1, 5)}
     return {"shown": int((~left).sum()), "queries": int(left.sum()), **percent}
