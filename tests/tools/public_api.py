@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
@@ -19,6 +20,7 @@ from sbirlib import (
     PairFolder,
     accuracy_of,
     demo_pairs,
+    draw_miniclothes,
     edge_map,
     evaluate,
     fit_square,
@@ -100,6 +102,7 @@ def look_closer(model: ARNet) -> Tensor:
     assert_type(accuracy_of(6, 10), Accuracy)
     assert_type(paired_bootstrap([[1, 2]], [[1, 1]], ["a", "b"]), Difference)
     assert_type(near_twins("data/MiniClothes"), dict[str, Twin])
+    assert_type(draw_miniclothes("data/MiniClothes"), Path)
     assert_type(recording(data.split.sketches[0]), Recording)
     assert_type(wardrobe(), Wardrobe)
     assert_type(demo_pairs(), PairFolder)
