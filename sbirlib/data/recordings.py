@@ -80,7 +80,7 @@ class Recording:
         extents = [np.hypot(*np.ptp(piece, axis=0)) for piece in pieces]
         order = np.argsort(extents, kind="stable")[::-1]
         count = np.cumsum([len(pieces[i]) for i in order])
-        return tuple(pieces[i] for i in sorted(order[count <= max(most, *count[:1])]))
+        return tuple(pieces[i] for i in sorted(order[count <= max(most, *count[:1], 0)])) or self.strokes[:1]
 
 
 class _Drawing(BaseModel):

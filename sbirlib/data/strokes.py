@@ -74,9 +74,9 @@ def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
 
 
 def closely(points: np.ndarray) -> np.ndarray:
-    """A stroke's points (n, 2), with others between them at most 1 px apart."""
+    """A stroke's points (n, 2), with others between them at most 1 px apart; or a dot."""
     points = np.asarray(points, dtype=float)
-    return points if len(points) == 1 else np.array(LineString(points).segmentize(1).coords)
+    return np.array(LineString(points).segmentize(1).coords) if np.ptp(points, axis=0).any() else points[:1]
 
 
 class Sheet(NamedTuple):

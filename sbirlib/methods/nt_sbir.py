@@ -129,7 +129,7 @@ class NTSBIR(BSiamese):
         likely = old[:, 1].exp()
         [gains], [found] = self._gains(ink / 255, (numbers < likely)[None], truth)
         # Less the mean stroke: nearly all do some good, and soon none would be dropped any more.
-        gains = (gains - gains.mean()) / (gains.std() + SMALL)
+        gains = (gains - gains.mean()) / (gains.std(correction=min(1, len(gains) - 1)) + SMALL)
         advantages = torch.stack([-likely * gains, (1 - likely) * gains], dim=1)
         gain = (old.exp() * clipped_surrogate(new, old, advantages)).sum(dim=1).mean()
         # This way round it also pulls back where nothing is dropped any more, and so nothing is tried.

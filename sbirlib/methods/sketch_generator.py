@@ -80,7 +80,7 @@ class SketchGenerator(nn.Module):
         """Keys and values of the patches (b, n, d), the latent, and the decoder's first state."""
         patches = self.backbone(photos).patches
         mean, spread = self.posterior(reduce(patches, "b n d -> b d", "mean")).chunk(2, dim=-1)
-        latent = Normal(mean, spread.exp())
+        latent = Normal(mean, spread.exp(), validate_args=False)
         begin = self.begin(latent.mean + latent.stddev * noise).tanh()
         hidden, cell = rearrange(begin, "b (two d) -> two 1 b d", two=2).contiguous()
         where = torch.cat([patches, self.places.expand(len(patches), -1, -1)], dim=-1)
@@ -107,8 +107,8 @@ class SketchGenerator(nn.Module):
         root = torch.stack([wide, torch.zeros_like(wide), turn * high, (1 - turn**2).sqrt() * high], dim=-1)
         root = rearrange(root, "... (row column) -> ... row column", row=2)
         normals = MultivariateNormal(mean, scale_tril=root, validate_args=False)
-        mixture = MixtureSameFamily(Categorical(logits=weight / temperature), normals, validate_args=False)
-        return (mixture, Categorical(logits=pen)), state
+        which, lifted = (Categorical(logits=x, validate_args=False) for x in (weight / temperature, pen))
+        return (MixtureSameFamily(which, normals, validate_args=False), lifted), state
 
 
 def waves(places: Tensor) -> Tensor:

@@ -267,3 +267,10 @@ def test_of_many_lines_the_largest_are_kept_in_drawing_order():
     np.testing.assert_allclose(np.stack(found), [strokes[1], strokes[3]], atol=0.005)
     assert len(Recording(tuple(strokes)).lines(8)) == 4
     assert len(Recording(tuple(strokes)).lines(1)) == 1  # or there would be nothing to learn
+
+
+def test_of_a_drawing_on_which_nothing_is_seen_the_first_stroke_is_left():
+    outside = Recording((np.array([[2.0, 2.0], [3.0, 2.0]]), np.array([[2.0, 5.0], [3.0, 5.0]])))
+    assert outside.lines(10) == outside.strokes[:1]
+    click = Recording((np.array([[0.5, 0.5], [0.5, 0.5]]),))
+    assert [len(line) for line in click.lines(10)] == [2]

@@ -189,3 +189,9 @@ def test_a_trace_repeats_with_its_seed_and_leaves_out_what_is_not_there():
     assert not {"pocket", "flap", "sleeve"} & set(first)
     assert np.array_equal(first["body"][0].points, again["body"][0].points)
     assert not np.array_equal(first["body"][0].points, other["body"][0].points)
+
+
+def test_a_click_without_a_move_is_a_dot_that_can_be_erased():
+    dot = Stroke(np.array([(100.0, 100.0), (100.0, 100.0)]))
+    assert erase_strokes([dot], Stroke(np.array([(100.0, 100.0)] * 2), 20)) == []
+    assert erase_strokes([dot], Stroke(np.array([(200.0, 100.0)] * 2), 20)) == [dot]
