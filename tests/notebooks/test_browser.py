@@ -243,5 +243,6 @@ class TestReal(Notebook):
             assert drag(drawings, "redrawn", 0.0) == 0
 
 
-def test_every_notebook_is_opened():
-    assert sorted(kind.name for kind in Notebook.__subclasses__()) == NAMES
+def test_every_notebook_with_panels_is_opened():
+    without = {"08_methods_compared"}
+    assert sorted({*(kind.name for kind in Notebook.__subclasses__()), *without}) == NAMES
