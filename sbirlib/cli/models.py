@@ -27,8 +27,7 @@ def load_model(run: Path) -> Method:
 
 def evaluate_command(
     run: Path, root: Annotated[Path, arg(name="data.root")], split: Literal["train", "test"] = "test",
-    json: Path | None = None, drawn: int = 0, adapted: int = 0,
-    noise: int = 0,
+    json: Path | None = None, drawn: int = 0, adapted: int = 0, noise: int = 0,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
     pattern: Annotated[Literal["digits", "one_character"], arg(name="data.pattern")] = "digits",
 ) -> int:  # fmt: skip
