@@ -44,16 +44,13 @@ def test_code_cells_are_short(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebooks_import_from_the_top_level_and_two_rooms(name):
+def test_notebooks_import_in_one_statement_from_the_top_level(name):
     code = ast.parse("\n".join(cell.source for cell in code_cells(read(name))))
     whole = [alias.name for node in ast.walk(code) if isinstance(node, ast.Import) for alias in node.names]
     origins = [node.module for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
-    assert not any(module.startswith("sbirlib") for module in whole)
-    assert "sbirlib" in origins
-    rooms = {module for module in origins if module.startswith("sbirlib.")}
-    # A room hands out what others may use: nobody need know its modules.
-    assert all(room.count(".") == 1 for room in rooms), rooms
-    assert len(rooms) <= 2, rooms
+    # First of all: it sets how torch's threads wait, before torch is there.
+    assert code.body[0].module == "sbirlib"
+    assert [module for module in [*whole, *origins] if module.startswith("sbirlib")] == ["sbirlib"]
 
 
 @pytest.mark.parametrize("name", NAMES)
