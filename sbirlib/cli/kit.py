@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, subcommand
 
+from sbirlib.cli.models import check_output
 from sbirlib.config.config import Config, knobs
 from sbirlib.config.methods import GROUPS
 from sbirlib.data.pairs import PairFolder
-from sbirlib.errors import InputError
 from sbirlib.layers.weights import LICENCE, PACKAGES, find_package, pretrained_config
 from sbirlib.methods.catalogue import METHODS
 from sbirlib.miniclothes.dataset import draw_miniclothes
@@ -126,9 +126,8 @@ def bench_command(
         json: Also write machine and rows to this file, after each row.
         device: Where to train.
     """
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        raise InputError(f"--json {json}: name a file, in a folder that exists")
     from sbirlib.bench import measure
 
+    check_output(json)
     measure(root, json, device)
     return 0

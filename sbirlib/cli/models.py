@@ -44,7 +44,7 @@ def evaluate_command(
         on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
         pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
-    _check_output(json)
+    check_output(json)
     model, pairs = load_model(run), PairFolder(root, pattern=pattern)
     scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn, adapted=adapted, noise=noise)
     print(scores)
@@ -70,7 +70,7 @@ def search_command(
     """
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
-    _check_output(json, sketch, photos)
+    check_output(json, sketch, photos)
     model, drawing = load_model(run), read_image(sketch)
     gallery = Gallery.from_folder(model, photos, on_fault=on_fault)
     framed = frame_picture(drawing) if frame else None
@@ -93,7 +93,7 @@ def _write_json(path: Path | None, values: dict[str, Any]) -> None:
         write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
-def _check_output(json: Path | None, *inputs: Path) -> None:
+def check_output(json: Path | None, *inputs: Path) -> None:
     """Before any work is done: raises InputError for an output that cannot be written, or is an input."""
     if json is None:
         return

@@ -47,7 +47,6 @@ def start_of(argv: Sequence[str]) -> Start:
     command = argv[0] if argv else ""
     if command not in FIRST_PRESETS:
         return Start("mini", Config.preset("mini"))
-
     first = FIRST_PRESETS[command]
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:

@@ -27,9 +27,9 @@ class Batch(NamedTuple):
     Row i is a sketch and its photo. `photo_ids` (b,) int64 tells which rows show the same photo; `numbers`
     (b, DRAWS) uniform in [0, 1) are a row's own, for whatever a method draws by chance. `unlabelled` are
     photos without a sketch, one for each row, and `unlabelled_ids` (b,) int64 tell them apart. `rows` (b,)
-    int64 says which sketches of the split these are, `designers` (b,) int64 whose. Further views and these
-    photos are empty unless the method needs them (and there are any), and so is every view of a batch
-    that was put together from parts, and its `designers`.
+    int64 says which sketches of the split these are, `designers` (b,) int64 whose (below 0: nobody knows).
+    Further views and these photos are empty unless the method needs them (and there are any), and so is
+    every view of a batch that was put together from parts, and its `designers`.
     """
 
     sketch: Tensor
@@ -100,7 +100,9 @@ class Epoch:
         self._sisters = find_sisters(data.photo_index, numbers(_SISTER, 1)[:, 0]) if sisters else None
         self._thirds = self._sisters[self._sisters] if self._sisters is not None and sisters > 1 else None
         split, names = data.split, data.split.designers
-        self._designers = torch.tensor([names.index(sketch.designer) for sketch in split.sketches])
+        # A sketch without a designer may be by anybody: no two of them are by the same.
+        own = (names.index(s.designer) if s.designer else ~row for row, s in enumerate(split.sketches))
+        self._designers = torch.tensor(list(own))
         # In the order of the steps: a photo is seen again only after all others.
         spare = len(data.unlabelled.photos) if data.unlabelled else 0
         turns = np.resize(np.random.default_rng([seed, epoch, _UNLABELLED]).permutation(spare), count)

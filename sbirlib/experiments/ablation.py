@@ -63,14 +63,13 @@ def ablate(
     variant with another configuration, and what `train` does. A training that diverges is passed over, and
     named in a TrainingError at the end.
     """
-    jobs = []
+    jobs, diverged = [], []
     for place, (name, changes, trained) in enumerate(variants):
         for seed in seeds if trained else [UNTRAINED]:
             config = base.updated({**changes, "run.seed": seed} if trained else changes)
             jobs.append(_Job(name, place if trained else LAST, seed, config, Path(out)))
     jobs.sort(key=lambda job: job.seed)  # a table of all variants comes early
     _check(jobs, {variant.name: variant.changes for variant in variants})
-    diverged = []
     for job in jobs:
         try:
             row = read_row(job.result) if job.result.is_file() else _run(job)

@@ -101,12 +101,12 @@ def summary(out: str | Path) -> str:
     import pandas as pd  # slow to import
 
     rows = read_rows(out)
-    variants = _by_variant(rows)
-    first, lines = rows[0].variant, []
+    variants, first = _by_variant(rows), rows[0].variant
     names = [f"{printable(name)}{warning(runs)}" for name, runs in variants.items()]
     table = pd.DataFrame(map(_line, variants.values()), index=names).dropna(axis=1, how="all")
-    lines += table.to_string(na_rep="-").splitlines()
-    lines.append("in percent, with 95 % intervals over runs and photos; minutes of training of a run")
+    lines = table.to_string(na_rep="-").splitlines()
+    takes = "; minutes of training of a run" if "minutes" in table else ""
+    lines.append(f"in percent, with 95 % intervals over runs and photos{takes}")
     for name in dict.fromkeys(row.config.get("method", "") for row in rows):
         if name in METHODS and "reconstruction" in METHODS[name].paper.source:
             lines.append(f"{name}: {METHODS[name].paper.source}")

@@ -164,8 +164,7 @@ class DrawPanel(Panel):
         photos = [thumbnail(hit.path, 270) for hit in self.hits]  # px: twice what is shown
         titles = [f"{hit.rank}: {hit.similarity:.2f}" for hit in self.hits]
         of = f"the {len(photos)} most similar of {len(self.gallery.paths)} photos"
-        kind = "cosine similarity" if self.gallery.model.vectors else "score"
-        heading = f"{of}: rank and {kind}"
+        heading = f"{of}: rank and {'cosine similarity' if self.gallery.model.vectors else 'score'}"
         return retrieval_card(self.query, photos, titles, heading=heading, columns=(len(photos) + 1) // 2)
 
     def refresh(self, _change: object = None) -> None:

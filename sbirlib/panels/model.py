@@ -10,6 +10,7 @@ from sbirlib.figures import message, retrieval_card
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import ALL, Panel, dropdown, slider
 from sbirlib.retrieval import Scores, embed_split, score_all
+from sbirlib.retrieval.noise import cleaned
 
 
 class RetrievalBrowser(Panel):
@@ -18,7 +19,7 @@ class RetrievalBrowser(Panel):
     def __init__(self, model: Method, data: LoadedSplit, scores: Scores, *, k: int = 10) -> None:
         self.split, self.scores, self.k = data.split, scores, k
         self.photo_index = data.photo_index.numpy()
-        self.similarity = score_all(model.score, *embed_split(model, data)).numpy()
+        self.similarity = score_all(model.score, *embed_split(model, cleaned(model, data))).numpy()
         self.query = slider("query", max=0)
         self.designer = dropdown("designer", [ALL, *filter(None, data.split.designers)])
         self.failures = Checkbox(description="failures only", indent=False)

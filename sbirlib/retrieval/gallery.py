@@ -147,9 +147,8 @@ class Gallery:
             with replacing_file(path) as fresh:
                 save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
         except (OSError, SafetensorError) as error:
-            advice = "choose a folder that exists and has room"
             why = f"the gallery cannot be written ({first_line(error)})"
-            raise InputError(f"{path}: {why}; {advice}") from None
+            raise InputError(f"{path}: {why}; choose a folder that exists and has room") from None
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:

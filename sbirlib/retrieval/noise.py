@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sbirlib.data.loading import LoadedSplit
+from sbirlib.data import LoadedSplit, PairError
 from sbirlib.methods.base import Method
 from sbirlib.methods.recordings import disturbed, drawn, recorder, recording
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
@@ -12,7 +12,7 @@ from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 def cleaned(model: Method, data: LoadedSplit) -> LoadedSplit:
     """The split with sketches of those strokes alone that `model` keeps; without strokes, they stay."""
     sketches = data.sketches.clone()
-    for row, sketch in enumerate(data.split.sketches):
+    for row, sketch in enumerate(data.split.sketches if model.cleans else ()):
         if record := recorder(sketch):
             drawing = record()
             keep = model.clean(drawing)
@@ -26,15 +26,17 @@ def noise_measures(model: Method, data: LoadedSplit, strokes: int) -> dict[str, 
 
     Acc@1 with all strokes, and with those that the model keeps; how many of the foreign strokes, of the
     sketches' own, and of all it drops, the last being what chance would reach. Raises PairError where a
-    sketch has no strokes. Source: the noise of Bhunia et al., "Sketching without Worrying" (CVPR 2022).
+    sketch has no strokes, or all show one photo. Source: the noise of Bhunia et al. (CVPR 2022).
     """
     drawings, truth = [recording(sketch) for sketch in data.split.sketches], data.photo_index.numpy()
     added, kept, pages = [], [], []
-    for row, own in enumerate(truth):
+    if len(set(truth)) < 2:
+        raise PairError("strokes of another photo's sketch are needed, but all sketches show one photo")
+    for row, own in enumerate(drawings):
         chance = np.random.default_rng([strokes, row])
-        other = drawings[chance.choice(np.flatnonzero(truth != own))]
-        drawing, numbers = disturbed(drawings[row], other, strokes, chance)
-        added.append(numbers >= len(drawings[row].strokes))
+        other = drawings[chance.choice(np.flatnonzero(truth != truth[row]))]
+        drawing, numbers = disturbed(own, other, strokes, chance)
+        added.append(numbers >= len(own.strokes))
         kept.append(model.clean(drawing))
         pages.append(torch.cat([drawn(drawing, k, model.image_size, model.fit) for k in (None, kept[-1])]))
     found = []

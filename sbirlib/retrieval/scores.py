@@ -127,7 +127,8 @@ def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol:
     `model` is in eval mode meanwhile.
     """
     if model.cleans:
-        data, protocol = cleaned(model, data), f"{protocol}; without the strokes that the model drops"
+        protocol += "; without the strokes that the model drops"
+    data = cleaned(model, data)
     similarity = score_all(model.score, *embed_split(model, data, batch=batch)).numpy()
     queries, skipped = data.split.sketches, len(data.split.left_out)
     scores = score(similarity, data.photo_index.numpy(), [query.designer for query in queries])

@@ -103,8 +103,8 @@ def test_measurements_take_turns(small, pairs, tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["--root", "nowhere"], "nowhere: no such folder"),
-        (["--json", "nowhere/rows.json"], "--json nowhere/rows.json: name a file, in a folder that exists"),
-        (["--json", "."], "--json .: name a file, in a folder that exists"),
+        (["--json", "nowhere/rows.json"], "nowhere/rows.json: name a file, in a folder that exists"),
+        (["--json", "."], ".: name a file, in a folder that exists"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_measured(words, message, pairs, capsys, monkeypatch):

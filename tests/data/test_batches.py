@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,17 @@ def test_a_sketch_has_the_same_view_whatever_its_batch(loaded):
 def test_draws_of_a_row_do_not_depend_on_the_size_of_the_set():
     np.testing.assert_array_equal(draws(5, 2, 1, 10), draws(5, 2, 1, 1000)[:10])
     assert not np.array_equal(draws(5, 2, 1, 10), draws(5, 2, 2, 10))
+
+
+def test_sketches_without_a_designer_are_by_nobody_else(loaded):
+    named = [sketch.designer for sketch in loaded.split.sketches]
+    nameless = [sketch._replace(designer="") for sketch in loaded.split.sketches[:3]]
+    split = replace(loaded.split, sketches=(*nameless, *loaded.split.sketches[3:]))
+    [batch] = batches(loaded._replace(split=split), batch_size=len(named))
+    designers = dict(zip(batch.rows.tolist(), batch.designers.tolist(), strict=True))
+    assert len({designers[row] for row in range(3)} - {designers[row] for row in range(3, len(named))}) == 3
+    known = [(named[row], designers[row]) for row in range(3, len(named))]
+    assert len(set(known)) == len({name for name, _ in known}) == len({number for _, number in known})
 
 
 def test_a_batch_larger_than_the_set_is_the_set(loaded):

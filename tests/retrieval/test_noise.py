@@ -12,7 +12,10 @@ from sbirlib.cli.app import main
 from sbirlib.data import PairError, Recording
 from sbirlib.methods import recording
 from sbirlib.methods.recordings import disturbed, drawn
+from sbirlib.panels.model import RetrievalBrowser
+from sbirlib.retrieval import true_ranks
 from sbirlib.retrieval.noise import cleaned, noise_measures
+from sbirlib.retrieval.scores import score_split
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_sketches_with_strokes_are_drawn_without_those_that_are_dropped(model, p
     sketch = PairFolder(root).split("test").sketches[0]
     shutil.copy(sketch.path, sketch.path.with_name(f"{sketch.photo_id}_0009.png"))
     data = load_split(PairFolder(root).split("test"), tiny.data, model.image_size)
-    model.clean = every_second
+    model.clean, model.cleans = every_second, True
     fewer = cleaned(model, data)
     changed = (fewer.sketches != data.sketches).flatten(1).any(dim=1)
     assert changed.sum() == 16
@@ -76,6 +79,23 @@ def test_noise_that_is_dropped_alone_does_no_harm(model, test_split):
     assert (found["dropped_foreign"], found["dropped_own"]) == (100, 0)
     strokes = sum(len(recording(sketch).strokes) for sketch in test_split.split.sketches)
     assert found["dropped"] == pytest.approx(100 * 64 / (strokes + 64))
+
+
+def test_noise_needs_another_photo(model, test_split):
+    one = test_split._replace(photo_index=torch.zeros_like(test_split.photo_index))
+    with pytest.raises(
+        PairError, match=r"another photo's sketch are needed, but all sketches show one photo"
+    ):
+        noise_measures(model, one, 4)
+
+
+def test_the_browser_shows_the_similarities_that_were_scored(model, test_split, monkeypatch):
+    monkeypatch.setattr(type(model), "cleans", True)
+    model.clean = every_second
+    scores = score_split(model, test_split)
+    similarity = RetrievalBrowser(model, test_split, scores).similarity
+    assert true_ranks(similarity, test_split.photo_index.numpy()).tolist() == scores.ranks.tolist()
+    assert (np.argsort(-similarity, axis=1, kind="stable") == scores.order).all()
 
 
 def test_what_is_dropped_without_looking_is_dropped_by_chance(model, test_split):
