@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted(ROOT.glob("notebooks/*/*.md")),
     ROOT / "data/README.md",
+    ROOT / "data/models/README.md",
     ROOT / "outputs/README.md",
 ]
 

@@ -147,7 +147,7 @@ class TestEvaluate(Notebook):
 
     def test_leafing_through_the_queries_and_the_failures(self, page):
         browser = panel(page, "RetrievalBrowser")
-        counted = re.search(r"Acc@1 [\d.]+ % \((\d+)/(\d+)", cell(page, "scores = evaluate(").inner_text())
+        counted = re.search(r"Acc@1 [\d.]+ % \((\d+)/(\d+)", cell(page, "print(scores)").inner_text())
         hits, queries = int(counted[1]), int(counted[2])
         failures, last = (
             browser.get_by_role("checkbox", name="failures only"),

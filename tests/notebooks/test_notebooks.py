@@ -66,6 +66,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course") / "notebooks"
     folder.mkdir()
     (folder / "results").symlink_to(FOLDER / "results")
+    (folder.parent / "data").mkdir()
+    (folder.parent / "data" / "models").symlink_to(FOLDER.parent / "data" / "models")
     return folder
 
 
