@@ -182,8 +182,12 @@ class TestAttention(Notebook):
                 discarded.locator("select").filter(has_text=choice).select_option(choice)
 
 
-class TestPaper(Notebook):
-    name = "05_paper_and_code"
+class TestPaperAndCode(Notebook):
+    name = "05a_paper_and_code"
+
+
+class TestPaperAndScores(Notebook):
+    name = "05b_paper_and_scores"
 
 
 class TestDraw(Notebook):
