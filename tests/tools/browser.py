@@ -105,6 +105,7 @@ def running_lab(folder: Path) -> Iterator[Lab]:
     shutil.copytree(
         ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
+    shutil.copytree(ROOT / "data" / "models", root / "data" / "models")
     for name, settings in SETTINGS.items():
         path = config / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)

@@ -4,12 +4,13 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 FIGURES = {
+    "00_start": 2,
     "01_explore_data": 6,
     "02_train": 5,
     "03_evaluate": 8,
     "04_attention_and_tokens": 8,
     "05_paper_and_code": 9,
-    "06_draw_and_search": 7,
+    "06_draw_and_search": 8,
     "07_real_drawings": 5,
     "08_methods_compared": 13,
 }
