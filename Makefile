@@ -42,7 +42,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --durations=0 -q
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_explore_data.ipynb
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start.ipynb
 
 # Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:

@@ -87,6 +87,28 @@ class Notebook:
             assert picture.cut_off == 0
 
 
+def found(page):
+    """The photos that the draw panel has found, once they have settled after a step."""
+    wait_until_idle(page)
+    page.wait_for_timeout(500)
+    return panel(page, "DrawPanel").locator(".sbir-hit button").all_inner_texts()
+
+
+def press(page, name):
+    panel(page, "DrawPanel").get_by_role("button", name=name).click()
+    return found(page)
+
+
+class TestStart(Notebook):
+    name = "00_start"
+
+    def test_photos_are_found_for_a_stroke_of_the_mouse(self, page):
+        assert len(found(page)) == 10  # those of the sample
+        assert press(page, "Clear") == []
+        draw_stroke(page.locator(".sbir-canvas canvas").first, ((0.2, 0.3), (0.5, 0.8), (0.8, 0.3)))
+        assert len(found(page)) == 10
+
+
 class TestExplore(Notebook):
     name = "01_explore_data"
 
@@ -201,39 +223,28 @@ class TestDraw(Notebook):
         ((0.36, 0.4), (0.64, 0.45), (0.36, 0.5), (0.64, 0.55), (0.36, 0.6), (0.64, 0.65), (0.36, 0.7)),
     )
 
-    @staticmethod
-    def found(page):
-        """The photos found, once they have settled after a step."""
-        wait_until_idle(page)
-        page.wait_for_timeout(500)
-        return panel(page, "DrawPanel").locator(".sbir-hit button").all_inner_texts()
-
-    def press(self, page, name):
-        panel(page, "DrawPanel").get_by_role("button", name=name).click()
-        return self.found(page)
-
     def test_a_shirt_is_drawn_with_the_mouse(self, page):
         canvas = page.locator(".sbir-canvas canvas").first
-        found, ink = [self.press(page, "Clear")], [wait_for_ink(canvas, "===", 0)]
+        photos, ink = [press(page, "Clear")], [wait_for_ink(canvas, "===", 0)]
         for points in self.STROKES:
             draw_stroke(canvas, points)
-            found.append(self.found(page))
+            photos.append(found(page))
             ink.append(wait_for_ink(canvas, ">", ink[-1]))
         panel(page, "DrawPanel").screenshot(path=SCREENS / "06_drawn.png")
-        assert len(set(map(tuple, found))) == len(self.STROKES) + 1
-        assert self.press(page, "Undo") == found[-2]
+        assert len(set(map(tuple, photos))) == len(self.STROKES) + 1
+        assert press(page, "Undo") == photos[-2]
         less = wait_for_ink(canvas, "<", ink[-1])
-        assert self.press(page, "Clear") == found[0] == []
+        assert press(page, "Clear") == photos[0] == []
         assert wait_for_ink(canvas, "===", 0) < less
-        assert self.press(page, "Undo") == found[-2]
+        assert press(page, "Undo") == photos[-2]
 
     def test_a_picture_is_uploaded(self, page, lab):
-        self.press(page, "Clear")
+        press(page, "Clear")
         sketch = next(lab.root.glob("data/*/testA/*.png"))
         with page.expect_file_chooser() as chooser:
             panel(page, "DrawPanel").get_by_role("button", name="Upload").click()
         chooser.value.set_files(sketch)
-        assert len(self.found(page)) == 10
+        assert len(found(page)) == 10
 
 
 class TestReal(Notebook):

@@ -4,13 +4,14 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 FIGURES = {
+    "00_start": 2,
     "01_explore_data": 6,
     "02_train": 5,
     "03_evaluate": 8,
     "04_attention_and_tokens": 8,
     "05a_paper_and_code": 5,
     "05b_paper_and_scores": 4,
-    "06_draw_and_search": 7,
+    "06_draw_and_search": 8,
     "07_real_drawings": 5,
     "08_methods_compared": 13,
 }
