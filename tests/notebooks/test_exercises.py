@@ -118,7 +118,7 @@ def test_every_exercise_has_a_mistake_that_is_told(solved):
 
 
 def test_there_are_enough_exercises(solved):
-    assert sum(len(solved(name)[1]) for name in NAMES) >= 5
+    assert sum(len(solved(name)[1]) for name in NAMES) >= 18
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,6 +129,7 @@ def test_copies_are_short_clean_and_hold_hints(name, built):
     for cell in code(student) + code(solution):
         assert len(cell.source.splitlines()) <= 10, cell.source
         assert "SOLUTION" not in cell.source
+        assert "plt." not in cell.source or cell.metadata["mystnb"]["image"]["alt"]
         assert cell.outputs == []
         assert cell.execution_count is None
     for phrase in ("What you will learn", "Time on a CPU", "You need"):
@@ -148,6 +149,20 @@ def test_the_kits_names_come_from_the_top_level_in_one_statement(name, built):
     tree = ast.parse("\n".join(cell.source for cell in code(built[name].student)))
     origins = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert [module for module in origins if module.startswith("sbirlib")] in ([], ["sbirlib"])
+
+
+def test_what_the_texts_say_of_the_shipped_model(solved):
+    losses, tokens, runs = (solved(name)[0] for name in ("losses", "tokens", "runs"))
+    first = losses["history"].loc[0]
+    assert 0.8 * losses["first_loss"] < min(first["loss_inter"], first["loss_multi"])
+    assert max(first["loss_inter"], first["loss_multi"]) < losses["first_loss"]
+    # Rollout and ink agree on fewer tokens than chance would have it.
+    assert tokens["both"] < 0.7 * tokens["count"] ** 2 / len(tokens["kept"])
+    history = runs["history"]
+    assert (history["loss_total"].diff() < 0).mean() > 0.7
+    assert (history["val_acc@1"].diff() < 0).sum() > 4
+    assert history["val_queries"].max() < 100  # so that one sketch is more than a point
+    assert 0 < runs["fell_in_vain"](history) < len(history)
 
 
 def test_the_checks_work_in_a_kernel(built, tmp_path):
