@@ -165,22 +165,16 @@ def test_what_the_texts_say_of_the_shipped_model(solved):
     assert 0 < runs["fell_in_vain"](history) < len(history)
 
 
-def test_the_checks_work_in_a_kernel(built, tmp_path):
+def test_the_checks_work_in_a_kernel(built, place):
     notebook = built[NAMES[0]].solution
-    exercises_of = [
-        CHECK.fullmatch(cell.source)[1] for cell in code(notebook) if CHECK.fullmatch(cell.source)
-    ]
-    (tmp_path / f"{NAMES[0]}.ipynb").write_text(exercises.text(notebook), encoding="utf-8")
-    run = NotebookClient(
-        notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    (place / f"{NAMES[0]}.ipynb").write_text(exercises.text(notebook), encoding="utf-8")
+    client = NotebookClient(
+        notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(place)}}
     )
-    said = [
-        output["data"]["text/plain"]
-        for cell in code(run.execute())
-        for output in cell.outputs
-        if CHECK.fullmatch(cell.source)
-    ]
-    assert said == [f"{exercise} results: All test cases passed!" for exercise in exercises_of]
+    checks = [cell for cell in code(client.execute()) if CHECK.fullmatch(cell.source)]
+    for cell in checks:
+        said = cell.outputs[0]["data"]["text/plain"]
+        assert said == f"{CHECK.fullmatch(cell.source)[1]} results: All test cases passed!"
 
 
 def test_a_copy_with_answers_is_not_overwritten(built, tmp_path, monkeypatch, capsys):
