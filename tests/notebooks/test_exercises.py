@@ -30,13 +30,13 @@ def built():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Where student copies and solutions lie, as deep as in the repository, with the models beside them."""
+def place(built, tmp_path_factory):
+    """Where solutions and tests lie, as deep as in the repository, with the models beside them."""
     root = tmp_path_factory.mktemp("course")
     (root / "data").mkdir()
     (root / "data" / "models").symlink_to(FOLDER.parent / "data" / "models")
-    (root / "notebooks" / "results").mkdir(parents=True)
-    (root / "notebooks" / "solutions").mkdir()
+    for name, (_, solution, tests) in built.items():
+        exercises.write(solution, tests, root / "notebooks" / "solutions" / f"{name}.ipynb")
     return root / "notebooks" / "solutions"
 
 
@@ -46,7 +46,6 @@ def code(notebook):
 
 def run(notebook, name, where, *, errors=False):
     """Runs the cells in one namespace; gives it, and what each check found."""
-    (where / f"{name}.ipynb").write_text(exercises.text(notebook), encoding="utf-8")
     names, found = {"__name__": "__main__"}, {}
     with working_in(where):
         for cell in code(notebook):
@@ -76,12 +75,19 @@ def solved(built, place):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_student_copy_is_what_the_master_gives(name, built):
-    committed = (exercises.FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
-    assert committed == exercises.text(built[name].student), "run `make exercises` and commit what it writes"
+    student, _, tests = built[name]
+    here = exercises.FOLDER
+    again = "run `make exercises` and commit what it writes"
+    assert (here / f"{name}.ipynb").read_text(encoding="utf-8") == exercises.text(student), again
+    for exercise, source in tests.items():
+        assert (here / "tests" / f"{exercise}.py").read_text(encoding="utf-8") == source, again
+        assert source.isascii(), "otter reads it in the encoding of the system"
 
 
-def test_no_copy_is_without_a_master():
+def test_nothing_is_without_a_master(built):
     assert sorted(path.stem for path in exercises.FOLDER.glob("*.ipynb")) == NAMES
+    tests = [exercise for name in NAMES for exercise in built[name].tests]
+    assert sorted(path.stem for path in exercises.FOLDER.glob("tests/*.py")) == sorted(tests)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +129,7 @@ def test_there_are_enough_exercises(solved):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_are_short_clean_and_hold_hints(name, built):
-    student, solution = built[name]
+    student, solution, _ = built[name]
     nbformat.validate(student)
     assert student.metadata.kernelspec.name == "python3"
     for cell in code(student) + code(solution):
@@ -167,7 +173,6 @@ def test_what_the_texts_say_of_the_shipped_model(solved):
 
 def test_the_checks_work_in_a_kernel(built, place):
     notebook = built[NAMES[0]].solution
-    (place / f"{NAMES[0]}.ipynb").write_text(exercises.text(notebook), encoding="utf-8")
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(place)}}
     )

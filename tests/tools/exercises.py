@@ -1,7 +1,7 @@
-"""Student copies and solutions of the exercises, from one source: `python tests/tools/exercises.py`.
+"""Student copies, solutions and tests of the exercises, from one source: `python tests/tools/exercises.py`.
 
-A master in `notebooks/exercises/masters/` holds text, solutions and tests. otter makes two notebooks of it:
-the student copy in `notebooks/exercises/`, which is committed so that a clone has it, and the solution in
+A master in `notebooks/exercises/masters/` holds text, solutions and tests. otter makes of it a student copy
+with its tests, in `notebooks/exercises/`, committed so that a clone has them, and the solution, in
 `notebooks/solutions/`, which is not.
 """
 
@@ -25,18 +25,21 @@ MASTERS = sorted((FOLDER / "masters").glob("*.ipynb"))
 SOLUTIONS = FOLDER.parent / "solutions"
 
 
-class Pair(NamedTuple):
-    """What a master makes: the notebook with three dots, and the one with answers."""
+class Built(NamedTuple):
+    """What a master makes: a notebook with three dots, one with answers, and the test file of each exercise."""
 
     student: NotebookNode
     solution: NotebookNode
+    tests: dict[str, str]
 
 
-def build(master: Path) -> Pair:
-    """Both notebooks, the same at every call."""
+def build(master: Path) -> Built:
+    """All of it, the same at every call."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         assign(str(master), folder, no_pdfs=True, no_run_tests=True)
-        return Pair(*(_tidy(Path(folder) / which / master.name) for which in ("student", "autograder")))
+        student, solution = (Path(folder) / name for name in ("student", "autograder"))
+        tests = {path.stem: path.read_text() for path in sorted(student.glob("tests/*.py"))}
+        return Built(_tidy(student / master.name), _tidy(solution / master.name), tests)
 
 
 def _tidy(path: Path) -> NotebookNode:
@@ -45,9 +48,8 @@ def _tidy(path: Path) -> NotebookNode:
         if check := re.fullmatch(r'grader\.check\("(\w+)"\)', cell.source):
             cell.id = f"check-{check[1]}"  # otter names it by chance
         # Marks for otter, of no use to a reader.
-        cell.source = re.sub(
-            r"^ *# (BEGIN|END) SOLUTION\n?|  # SOLUTION$", "", cell.source, flags=re.M
-        ).rstrip()
+        marks = r"^ *# (BEGIN|END) SOLUTION\n?|  # SOLUTION$"
+        cell.source = re.sub(marks, "", cell.source, flags=re.MULTILINE).rstrip()
     notebook.metadata["sources"] = sources(notebook)
     return notebook
 
@@ -70,18 +72,24 @@ def text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, indent=1) + "\n"
 
 
+def write(notebook: NotebookNode, tests: dict[str, str], path: Path) -> None:
+    """Writes a notebook, and its tests beside it where checks look for them."""
+    path.with_name("tests").mkdir(parents=True, exist_ok=True)
+    path.write_text(text(notebook), encoding="utf-8")
+    for exercise, source in tests.items():
+        (path.with_name("tests") / f"{exercise}.py").write_text(source, encoding="utf-8")
+
+
 def main() -> int:
     """Writes all copies and solutions; copies with answers in them stay as they are."""
-    SOLUTIONS.mkdir(exist_ok=True)
     kept = []
     for master in MASTERS:
-        student, solution = build(master)
-        (SOLUTIONS / master.name).write_text(text(solution), encoding="utf-8")
-        path = FOLDER / master.name
-        if worked_in(path):
-            kept.append(path.name)
+        student, solution, tests = build(master)
+        write(solution, tests, SOLUTIONS / master.name)
+        if worked_in(FOLDER / master.name):
+            kept.append(master.name)
         else:
-            path.write_text(text(student), encoding="utf-8")
+            write(student, tests, FOLDER / master.name)
     if kept:
         print(
             f"Not written anew, because there are answers in them: {', '.join(kept)}. Rename or delete these."
