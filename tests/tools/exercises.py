@@ -26,7 +26,7 @@ SOLUTIONS = FOLDER.parent / "solutions"
 
 
 class Built(NamedTuple):
-    """What a master makes: a notebook with three dots, one with answers, and the test file of each exercise."""
+    """What a master makes: a notebook with three dots, one with answers, and a test file by exercise."""
 
     student: NotebookNode
     solution: NotebookNode
