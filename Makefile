@@ -10,7 +10,7 @@ STATIC := --ExecutePreprocessor.store_widget_state=False \
   --ExecutePreprocessor.extra_arguments="['--IPKernelApp.log_level=40']" \
   --NbConvertBase.display_data_priority='["image/png", "text/html"]'
 
-.PHONY: demo test test-slow lab clean
+.PHONY: demo exercises test test-slow lab clean
 
 # The environment is built once, and again only when the list of dependencies changes.
 $(READY): pyproject.toml constraints.txt
@@ -32,6 +32,10 @@ demo: $(READY)
 	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."
 	@echo "For the commands in the README: source $(BIN)/activate"
 
+# Writes student copies and solutions anew from their masters; copies with answers in them stay as they are.
+exercises: $(READY)
+	$(BIN)/python tests/tools/exercises.py
+
 # Two processes, each with the tests of a file at a time: they share what a file sets up.
 test: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
@@ -47,4 +51,4 @@ lab: $(READY)
 # Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:
 	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes data/MiniClothes-small outputs/demo outputs/notebook outputs/screens \
-	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	  notebooks/solutions $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache

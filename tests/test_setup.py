@@ -41,17 +41,18 @@ def test_constraints_pin_every_dependency_and_name_no_address(project):
 def test_makefile_has_the_promised_targets():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    assert targets == {"demo", "test", "test-slow", "lab", "clean"}
+    assert targets == {"demo", "exercises", "test", "test-slow", "lab", "clean"}
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_clean_removes_what_the_targets_made_and_nothing_else(tmp_path):
     made = (
         ".venv/x sbirlib.egg-info/x data/MiniClothes/x outputs/demo/x outputs/notebook/x outputs/screens/x "
-        "outputs/01_one.html .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x"
+        "outputs/01_one.html notebooks/solutions/x .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x"
     )
     kept = (
-        "notebooks/01_one.ipynb outputs/mine.html outputs/mine/x outputs/README.md data/Mine/x dist/x build/x"
+        "notebooks/01_one.ipynb notebooks/exercises/x outputs/mine.html outputs/mine/x outputs/README.md "
+        "data/Mine/x dist/x build/x"
     )
     for name in f"{made} {kept}".split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
