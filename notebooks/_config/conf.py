@@ -10,6 +10,7 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+from nbclient import NotebookClient
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,8 @@ mathjax_path = "tex-svg.js"
 
 def setup(app: Sphinx) -> None:
     """What no setting does."""
+    # A kernel that nobody else can reach need not warn of listeners.
+    NotebookClient.extra_arguments.default_args = (["--IPKernelApp.log_level=40"],)
     app.connect("source-read", add_contents)
     app.connect("doctree-read", forget_widgets)
     app.connect("build-finished", add_front_door)
