@@ -4,13 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-# A page without a kernel shows a panel's picture instead of the panel, and leaves progress bars out
-# (about each of which nbconvert would warn). A kernel that nobody else can reach need not warn of listeners.
-STATIC := --ExecutePreprocessor.store_widget_state=False \
-  --ExecutePreprocessor.extra_arguments="['--IPKernelApp.log_level=40']" \
-  --NbConvertBase.display_data_priority='["image/png", "text/html"]'
-
-.PHONY: demo exercises test test-slow lab clean
+.PHONY: demo exercises test test-slow lab book clean
 
 # The environment is built once, and again only when the list of dependencies changes.
 $(READY): pyproject.toml constraints.txt
@@ -28,7 +22,7 @@ demo: $(READY)
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
 	@for notebook in $(NOTEBOOKS); do echo "Running $$notebook"; \
 	  PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html \
-	    --execute --output-dir outputs $(STATIC) $$notebook || exit 1; done
+	    --execute --output-dir outputs --config notebooks/_config/static_page.py $$notebook || exit 1; done
 	@echo "Done. Open outputs/*.html, or 'make lab' to step through the notebooks yourself."
 	@echo "For the commands in the README: source $(BIN)/activate"
 
@@ -48,7 +42,21 @@ test-slow: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start.ipynb
 
+# What only the site needs is installed when it is first built; a second build runs no notebook again that would
+# show the same.
+$(VENV)/.book: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,book]'
+	touch $@
+
+book: $(VENV)/.book
+	@echo "Running the notebooks and making their pages: ten minutes, or one where they were run before."
+	rm -rf outputs/book outputs/.book/html
+	$(BIN)/python -m sphinx -q -E -b html -c notebooks/_config -d outputs/.book/pages . outputs/.book/html
+	mv outputs/.book/html outputs/book
+	@echo "Done. Open outputs/book/index.html."
+
 # Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:
 	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes data/MiniClothes-small outputs/demo outputs/notebook outputs/screens \
-	  notebooks/solutions $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	  outputs/book outputs/.book notebooks/solutions \
+	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache

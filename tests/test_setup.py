@@ -34,21 +34,23 @@ def test_constraints_pin_every_dependency_and_name_no_address(project):
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line) for line in lines)
     pinned = {line.split("==")[0].lower() for line in lines}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"], *extras["book"]]
     assert {re.split(r"[<>=]", name)[0].lower() for name in wanted} <= pinned
 
 
 def test_makefile_has_the_promised_targets():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    assert targets == {"demo", "exercises", "test", "test-slow", "lab", "clean"}
+    assert targets == {"demo", "exercises", "test", "test-slow", "lab", "book", "clean"}
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_clean_removes_what_the_targets_made_and_nothing_else(tmp_path):
     made = (
         ".venv/x sbirlib.egg-info/x data/MiniClothes/x outputs/demo/x outputs/notebook/x outputs/screens/x "
-        "outputs/01_one.html notebooks/solutions/x .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x"
+        "outputs/book/x outputs/.book/x notebooks/solutions/x "
+        "outputs/01_one.html .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x"
     )
     kept = (
         "notebooks/01_one.ipynb notebooks/exercises/x outputs/mine.html outputs/mine/x outputs/README.md "

@@ -5,6 +5,7 @@ nothing rests on colour alone. Figures are made without pyplot, so they can be d
 """
 
 import io
+import textwrap
 
 import seaborn as sns
 from matplotlib.backend_bases import RendererBase
@@ -36,10 +37,12 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     return figure
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
+def png_bytes(figure: Figure, caption: str = "") -> bytes:
+    """A figure as the bytes of a PNG file, with a caption below it if there is one."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    if caption:
+        figure.text(0.01, -0.01, textwrap.fill(caption, 110), va="top", color="0.35")
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight" if caption else None)
     return buffer.getvalue()
 
 

@@ -36,16 +36,18 @@ class Panel(VBox):
     """
 
     def __init__(self, *rows: Widget, controls: Iterable[Widget] = ()) -> None:
+        self._controls = list(controls)
         self.picture = Image(format="png", layout=Layout(max_width="100%", object_fit="contain"))
         super().__init__([*rows, self.picture], layout=Layout(align_items="flex-start"))
         self.refresh()
-        for control in controls:
+        for control in self._controls:
             control.observe(self.refresh, "value")
 
     @property
     def png(self) -> bytes:
-        """The picture as it stands in the panel."""
-        return bytes(self.picture.value)
+        """The picture for pages without a kernel, which says in words what the controls are set to."""
+        said = [f"{c.description}: {getattr(c, 'label', c.value)}" for c in self._controls]
+        return png_bytes(self.figure(), "    ".join(said))
 
     def refresh(self, _change: object = None) -> None:
         """Draws the picture again."""
@@ -163,7 +165,7 @@ def encoded(picture: PIL.Image.Image, form: str) -> bytes:
 
 
 def slider(description: str, **options: Any) -> IntSlider:
-    """A wide slider of whole numbers, which begins at 0."""
+    """A wide slider of whole numbers."""
     return IntSlider(description=description, style=STYLE, layout=WIDE, **options)
 
 

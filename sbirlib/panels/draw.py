@@ -28,7 +28,7 @@ from sbirlib.data.recordings import RECORDINGS, Recording
 from sbirlib.data.strokes import SIZE, Sheet, Stroke, frame_strokes, render_strokes
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures.photos import retrieval_card
-from sbirlib.figures.style import message, png_bytes
+from sbirlib.figures.style import message
 from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail
 from sbirlib.retrieval.gallery import Gallery, Hit
 
@@ -110,11 +110,6 @@ class DrawPanel(Panel):
     def strokes(self) -> list[Stroke]:
         """The strokes on the canvas, the oldest first."""
         return list(self._sheets[-1].strokes)
-
-    @property
-    def png(self) -> bytes:
-        """The query beside its photos, for pages without a kernel."""
-        return png_bytes(self.figure())
 
     def stroke(self, points: ArrayLike, width: float | None = None) -> None:
         """What one stroke of the mouse does: points (n, 2) in px of the canvas, the pen's width in px.

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from tools.browser import find_chromium
-from tools.pages import FIGURES, FOLDER, NAMES
+from tools.pages import FIGURES, FOLDER, NAMES, alt_text
 
 # Where there is a browser, its tests run every cell of those with panels; then few are run headless as well.
 ALWAYS = ("02", "07", "08")
@@ -55,6 +55,13 @@ def test_notebooks_import_in_one_statement_from_the_top_level(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_alt_texts_are_sentences_of_their_own(name):
+    texts = [text for cell in code_cells(read(name)) if (text := alt_text(cell))]
+    assert len(set(texts)) == len(texts)
+    assert all(len(text) > 30 and text.endswith(".") for text in texts), texts
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_notebooks_open_with_what_why_and_how_long(name):
     opening = read(name).cells[0].source
     for phrase in ("What you will learn", "Time on a CPU", "You need"):
@@ -96,6 +103,7 @@ def test_notebooks_run_headless_in_time(name, folder, monkeypatch):
             output.output_type == "stream" and output.name == "stderr" and "Error" in output.text
             for output in cell.get("outputs", [])
         )
+        assert not shown or alt_text(cell), f"no alt text: {cell.source}"
         if shown and "panel" not in cell.source:
             assert following.cell_type == "code" or "What to notice" in following.source, cell.source
     assert len(figures) >= FIGURES[name]

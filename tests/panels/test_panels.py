@@ -63,6 +63,15 @@ def test_dials_draw_with_the_values_of_their_controls():
     assert drawn[-1] == (7, "kept", "blue")
 
 
+def test_a_static_panel_says_below_its_picture_what_the_controls_are_set_to(monkeypatch):
+    panel = Dials(lambda **_: message("drawn"), percent=(0, 90), rule=[("the nearest", 1), ("none", 2)])
+    plain = panel.png
+    panel.arguments[1].value = 2
+    assert panel.png != plain, "the same figure, with another line below"
+    monkeypatch.setattr("sbirlib.panels.base.png_bytes", lambda _, caption: caption.encode())
+    assert panel.png == b"percent: 45    rule: none"
+
+
 def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel, tiny):
     assert list(train_panel.controls) == [knob.name for knob in knobs()]
     kinds = {int: IntText, float: FloatText, bool: Checkbox, str: Text}
@@ -172,8 +181,8 @@ def test_the_panel_works_again_after_an_error(train_panel):
 def test_retrieval_browser_names_the_rank_and_leafs_through_failures_and_designers(searched):
     model, data, scores = searched
     panel = RetrievalBrowser(model, data, scores)
-    assert panel.query.max == len(scores.ranks) - 1
-    assert picture_changes(panel, panel.query, 3)
+    assert panel.query.max == len(scores.ranks)
+    assert picture_changes(panel, panel.query, 4)
     texts = [text.get_text() for text in panel.figure().axes[0].texts]
     assert f"rank {scores.ranks[3]} of {scores.gallery}" in texts[0]
     assert sum(f"rank {scores.ranks[3]} true" in text for text in texts) == 1
@@ -188,7 +197,7 @@ def test_retrieval_browser_names_the_rank_and_leafs_through_failures_and_designe
 def test_retrieval_browser_adds_the_true_photo_where_it_is_not_among_the_first(searched):
     model, data, scores = searched
     panel = RetrievalBrowser(model, data, scores, k=2)
-    panel.query.value = int(np.flatnonzero(scores.ranks > 2)[0])
+    panel.query.value = 1 + int(np.flatnonzero(scores.ranks > 2)[0])
     titles = [text.get_text() for text in panel.figure().axes[0].texts][2:]
     assert len(titles) == 3
     assert "true" in titles[2]

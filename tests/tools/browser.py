@@ -55,6 +55,7 @@ IMAGES = """images => images.map(image => {
           shown_width: box.width, shown_height: box.height,
           cut_off: Math.max(0, Math.round(box.right - cell.right))};
 })"""
+HAVE_PICTURES = "cells => cells.map(cell => cell.querySelector('img, canvas') !== null)"
 INK = """canvas => {
   const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return data.filter((value, i) => i % 4 === 0 && value < 128 && data[i + 3] > 128).length;

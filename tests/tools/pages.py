@@ -1,6 +1,8 @@
-"""The notebooks, and how many figures each shows at least."""
+"""The notebooks, how many figures each shows at least, and what a cell says of its figure."""
 
 from pathlib import Path
+
+from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 FIGURES = {
@@ -16,3 +18,8 @@ FIGURES = {
     "08_methods_compared": 13,
 }
 NAMES = sorted(FIGURES)
+
+
+def alt_text(cell: NotebookNode) -> str:
+    """What a cell's figure shows, for those who cannot see it."""
+    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")

@@ -6,7 +6,8 @@ PNG = b"\x89PNG\r\n"
 
 
 def picture_changes(panel: Panel, control, value) -> bool:
-    before = panel.png
+    before = bytes(panel.picture.value)
     control.value = value
-    assert panel.png.startswith(PNG)
-    return panel.png != before
+    after = bytes(panel.picture.value)
+    assert after.startswith(PNG)
+    return after != before
