@@ -40,7 +40,7 @@ def test_notebooks_are_committed_without_outputs(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_code_cells_are_short(name):
     for cell in code_cells(read(name)):
-        assert len(cell.source.splitlines()) <= 12, cell.source
+        assert len(cell.source.splitlines()) <= 10, cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)
