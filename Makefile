@@ -57,6 +57,6 @@ book: $(VENV)/.book
 
 # Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:
-	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes data/MiniClothes-small outputs/demo outputs/notebook outputs/screens \
+	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes data/MiniClothes-* outputs/demo outputs/notebook outputs/screens \
 	  outputs/book outputs/.book notebooks/solutions \
 	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -48,7 +48,8 @@ def test_makefile_has_the_promised_targets():
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_clean_removes_what_the_targets_made_and_nothing_else(tmp_path):
     made = (
-        ".venv/x sbirlib.egg-info/x data/MiniClothes/x outputs/demo/x outputs/notebook/x outputs/screens/x "
+        ".venv/x sbirlib.egg-info/x data/MiniClothes/x data/MiniClothes-tiny/x "
+        "outputs/demo/x outputs/notebook/x outputs/screens/x "
         "outputs/book/x outputs/.book/x notebooks/solutions/x "
         "outputs/01_one.html .pytest_cache/x .hypothesis/x .ruff_cache/x .mypy_cache/x"
     )

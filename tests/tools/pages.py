@@ -14,8 +14,8 @@ FIGURES = {
     "05a_paper_and_code": 5,
     "05b_paper_and_scores": 4,
     "06_draw_and_search": 8,
-    "07_real_drawings": 5,
-    "08_methods_compared": 13,
+    "07_real_drawings": 6,
+    "08_methods_compared": 14,
 }
 NAMES = sorted(FIGURES)
 
