@@ -16,9 +16,9 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	@echo "The data set (one minute), a training (five), the notebooks (five), on 2 CPU cores that do nothing else."
+	@echo "The data set (one minute), a short training (four), the notebooks (seven), on 2 CPU cores of an old laptop."
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
-	$(BIN)/python -m sbirlib train --preset mini_full --data.root data/MiniClothes --out outputs/demo --overwrite
+	$(BIN)/python -m sbirlib train --preset mini_full --run.epochs 14 --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
 	@for notebook in $(NOTEBOOKS); do echo "Running $$notebook"; \
 	  PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html \
@@ -57,6 +57,7 @@ book: $(VENV)/.book
 
 # Removes what the targets above made; your own runs and pages under outputs/ stay.
 clean:
-	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes data/MiniClothes-* outputs/demo outputs/notebook outputs/screens \
+	rm -rf $(VENV) sbirlib.egg-info data/MiniClothes data/MiniClothes-fast data/MiniClothes-small \
+	  data/MiniClothes-tiny outputs/demo outputs/notebook outputs/screens \
 	  outputs/book outputs/.book notebooks/solutions \
 	  $(NOTEBOOKS:notebooks/%.ipynb=outputs/%.html) .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -55,7 +55,7 @@ def test_make_clean_removes_what_the_targets_made_and_nothing_else(tmp_path):
     )
     kept = (
         "notebooks/01_one.ipynb notebooks/exercises/x outputs/mine.html outputs/mine/x outputs/README.md "
-        "data/Mine/x dist/x build/x"
+        "data/MiniClothes-mine/x data/Mine/x dist/x build/x"
     )
     for name in f"{made} {kept}".split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

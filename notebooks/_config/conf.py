@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = ["notebooks/app", "notebooks/exercises/masters", "notebooks/solutions"]
-BESIDE = ["data/README.md", "outputs/README.md"]
+BESIDE = ["data/README.md", "data/models/README.md", "outputs/README.md"]
 
 
 def key() -> str:

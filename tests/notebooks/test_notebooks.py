@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from tools.browser import find_chromium
 from tools.pages import FIGURES, FOLDER, NAMES, alt_text
 
-# Where there is a browser, its tests run every cell of those with panels; only the one without is run headless.
+# Where there is a browser, its tests run every cell of those with panels; the one without is run headless.
 ALWAYS = ("08",)
 ONCE_MORE = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name[:2] not in ALWAYS]
 HEADLESS = [name for name in NAMES if name[:2] in ALWAYS] + ONCE_MORE if find_chromium() else NAMES

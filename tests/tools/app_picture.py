@@ -1,8 +1,7 @@
 """The README's first picture, a hoodie drawn with the mouse in the page of `python -m sbirlib app`.
 
-Run `PYTHONPATH=tests python tests/tools/app_picture.py`, with `outputs/demo` and `data/MiniClothes` of
-`make demo`; it
-writes `notebooks/figures/app.png`.
+Run `PYTHONPATH=tests python tests/tools/app_picture.py`, with `data/MiniClothes` of `make demo`;
+it writes `notebooks/figures/app.png`.
 """
 
 import io
@@ -41,7 +40,10 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as cache,
         chromium() as browser,
-        running_app(Path("outputs/demo"), Path("data/MiniClothes/trainB"), Path(cache)) as (url, _said),
+        running_app(Path("data/models/mini_full"), Path("data/MiniClothes/trainB"), Path(cache)) as (
+            url,
+            _said,
+        ),
         opened(browser, url, DESK) as page,
     ):
         page.get_by_text("You can draw already").wait_for(state="hidden", timeout=600_000)

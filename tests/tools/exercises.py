@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +79,7 @@ def write(notebook: NotebookNode, tests: dict[str, str], path: Path) -> None:
         (path.with_name("tests") / f"{exercise}.py").write_text(source, encoding="utf-8")
 
 
-def main() -> int:
+def main() -> None:
     """Writes all copies and solutions; copies with answers in them stay as they are."""
     kept = []
     for master in MASTERS:
@@ -95,8 +94,7 @@ def main() -> int:
             f"Not written anew, because there are answers in them: {', '.join(kept)}. Rename or delete these."
         )
     print(f"Exercises: {FOLDER}. Solutions: {SOLUTIONS}.")
-    return bool(kept)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
