@@ -29,6 +29,7 @@ def test_hard_triplet_equals_the_plain_loop(hard_triplet, torch):
         return sum((term > 0 for term in terms))
     mistakes = [(slow(own=True), 'the own photo is among your negatives: leave the diagonal out'), (slow(pick=max), 'your negative is the farthest photo, the easiest one: take the nearest'), (slow(pick=average), 'your negative is the average photo: take the nearest'), (slow(power=2), 'your distances are squared'), (slow(clamp=False), 'a triplet that is fulfilled counts as 0, not below'), (slow(over=lambda terms: 1), 'your loss is a sum, not a mean'), (slow(over=active), 'the mean is over all sketches, those with a loss of 0 too')]
     right, found = (slow(), found.item())
+    assert found < 1000000000.0, 'your loss is infinite: copy the diagonal (.clone()) before you fill it'
     for wrong, reason in mistakes:
         assert abs(found - wrong) > 0.0001, reason
     assert abs(found - right) < 0.0001, f'for six random pairs the loss is {right:.4f}, yours is {found:.4f}'

@@ -34,6 +34,8 @@ def test_paired_bootstrap_draws_photos(paired_bootstrap, np):
     first, second = (np.zeros(200), (photos % 2).astype(float))
     found = paired_bootstrap(first, second, photos, np.random.default_rng(0))
     assert found is not None, 'paired_bootstrap gives nothing back: write it in place of the three dots'
+    low, high = paired_bootstrap(np.zeros(30), np.ones(30), np.repeat([0, 1, 2], [1, 9, 20]), np.random.default_rng(0))
+    assert abs(low - 100) + abs(high - 100) < 1e-06, 'where each sketch is won every draw gains 100 points, and yours do not: divide by the sketches that were drawn, not by all, and count a photo twice that was drawn twice'
     width = found[1] - found[0]
     assert width > 25, f'for 20 photos with 10 sketches each, which succeed or fail together, it is over 40 points wide, and yours {width:.0f}. Do you draw sketches? Draw photos, each with all its sketches'
 

@@ -22,7 +22,7 @@ def test_ppo_loss_equals_the_plain_loop(ppo_loss, torch, math):
             terms.append(pick(ratio * a, clipped * a))
         return -sum(terms) / len(terms)
     right, found = (slow(), found.item())
-    mistakes = [(-right, 'the sign: an optimiser minimises, and the advantage should grow'), (6 * right, 'your loss is a sum, not a mean'), (slow(pick=max), 'the smaller of the two counts, not the larger: PPO is pessimistic'), (slow(turned=True), 'your ratio is upside down: new over old'), (slow(clip=9.0), 'nothing is clipped'), (slow(pick=lambda free, clipped: clipped), 'the clipped term alone: take the minimum of both')]
+    mistakes = [(-right, 'the sign: an optimiser minimises, and the advantage should grow'), (6 * right, 'your loss is a sum, not a mean'), (slow(pick=max), 'the smaller of the two counts, not the larger: PPO is pessimistic'), (slow(turned=True), 'your ratio is upside down: new over old'), (slow(clip=9.0), 'nothing is clipped'), (slow(pick=lambda free, clipped: max(free, clipped) if free < 0 else min(free, clipped)), 'multiply both by the advantage before you take the minimum: below 0 the order turns round'), (slow(pick=lambda free, clipped: clipped), 'the clipped term alone: take the minimum of both')]
     for wrong, reason in mistakes:
         assert abs(found - wrong) > 0.0001, reason
     assert abs(found - right) < 0.0001, f'for these six actions the loss is {right:.4f}, yours is {found:.4f}'
