@@ -22,10 +22,14 @@ def test_sides_are_apart_tells_right_from_wrong(sides_are_apart, verdict, split_
         train, test = split_photos(photos)
         return (train, test[:-1])
 
+    def split_and_repeat(photos):
+        train, test = split_photos(photos)
+        return (np.append(train, train[0]), test[:-1])
+
     def split_unevenly(photos):
         first = np.isin(photos, np.unique(photos)[1:])
         return (np.flatnonzero(first), np.flatnonzero(~first))
-    reasons = {split_sketches: 'draws sketches: compare the photos of both sides, in an example with several sketches of each', split_halves: 'cuts the list in the middle: in your example that falls between two photos. Mix their sketches', split_with_one_on_both: 'puts one sketch on the wrong side: not one photo may be on both', split_and_lose: 'loses a sketch: does your test look for each?'}
+    reasons = {split_sketches: 'draws sketches: compare the photos of both sides, in an example with several sketches of each', split_halves: 'cuts the list in the middle: in your example that falls between two photos. Mix their sketches', split_with_one_on_both: 'puts one sketch on the wrong side: not one photo may be on both', split_and_lose: 'loses a sketch: does your test look for each?', split_and_repeat: 'loses a sketch and has another twice: the number of rows does not tell'}
     ways = (split_photos, split_unevenly, *reasons)
     said = {way: {verdict(sides_are_apart, way) for _ in range(5)} for way in ways}
     words = set.union(*said.values())
