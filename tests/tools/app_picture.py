@@ -37,13 +37,11 @@ HOODIE = [
 
 def main() -> None:
     """Draws and takes the picture."""
+    run, photos = Path("data/models/mini_full"), Path("data/MiniClothes/trainB")
     with (
         tempfile.TemporaryDirectory() as cache,
         chromium() as browser,
-        running_app(Path("data/models/mini_full"), Path("data/MiniClothes/trainB"), Path(cache)) as (
-            url,
-            _said,
-        ),
+        running_app(run, photos, Path(cache)) as (url, _said),
         opened(browser, url, DESK) as page,
     ):
         page.get_by_text("You can draw already").wait_for(state="hidden", timeout=600_000)
