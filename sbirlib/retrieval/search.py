@@ -57,7 +57,7 @@ def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
     parts = {"sketches": (model.embed_sketches, data.sketches), "photos": (model.embed_photos, data.photos)}
     found = {}
     for what, (encode, pixels) in parts.items():
-        key = what, hashlib.sha256(pixels.numpy()).hexdigest()
+        key = what, hashlib.sha256(pixels.contiguous().numpy().data).hexdigest()
         if key not in kept:
             kept[key] = embed(encode, pixels, device=device, batch=batch, what=what)
         found[what] = kept[key].clone()
