@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from sbirlib.cli.models import load_model
 from sbirlib.errors import InputError
 
@@ -55,6 +53,8 @@ def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browse
 
 def draw_page() -> "DrawPage":
     """The page, in the notebook that `app` shows. Raises InputError where no `app` has started it."""
+    from filelock import FileLock
+
     from sbirlib.panels.draw import DrawPage
     from sbirlib.retrieval import Gallery
 

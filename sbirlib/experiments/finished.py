@@ -11,8 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.errors import InputError, printable
 from sbirlib.methods.cards import CARDS
-from sbirlib.retrieval.intervals import Difference, bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.scores import KS
+from sbirlib.retrieval.intervals import KS, Difference, bootstrap_accuracy, paired_bootstrap
 from sbirlib.runs.atomic import replacing_file, write_csv
 
 RESULT, TABLE = "result.json", "results.csv"

@@ -18,17 +18,18 @@ COMMANDS = (
     "bench",
 )  # fmt: skip
 HELP = ["--help", *(f"{command} --help" for command in COMMANDS)]
+DONE = [*HELP, "methods", "data check clothes", "report run"]
 
 
-@pytest.mark.parametrize("words", [*HELP, "methods", "data check clothes"])
-def test_what_computes_nothing_imports_nothing_slow(words, clothes, tmp_path):
+@pytest.mark.parametrize(("words", "code"), [*((words, 0) for words in DONE), ("compare nowhere a b", 2)])
+def test_what_computes_nothing_imports_nothing_slow(words, code, clothes, run, tmp_path):
     (tmp_path / "clothes").symlink_to(clothes)
+    (tmp_path / "run").symlink_to(run)
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "sbirlib", *words.split()],
         capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert done.returncode == code, done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "sbirlib.cli.app" in imported
     assert imported & SLOW == set()
