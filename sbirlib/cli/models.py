@@ -3,25 +3,22 @@
 import json as jsonlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from accelerate import PartialState
 from tyro.conf import Positional, arg
 
-from sbirlib.data.images import as_pixels, read_image
-from sbirlib.data.pairs import PairFolder
-from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError, printable
-from sbirlib.methods.base import Method
-from sbirlib.retrieval.gallery import Gallery
-from sbirlib.retrieval.scores import evaluate
-from sbirlib.runs.atomic import write_text
-from sbirlib.runs.folder import load_run
+
+if TYPE_CHECKING:
+    from sbirlib.methods.base import Method
 
 
-def load_model(run: Path) -> Method:
+def load_model(run: Path) -> "Method":
     """The model of a run, on a GPU if there is one. Raises RunError."""
+    from accelerate import PartialState
+
+    from sbirlib.runs.folder import load_run
+
     return load_run(run).to(PartialState().device)
 
 
@@ -44,6 +41,9 @@ def evaluate_command(
         on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
         pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
+    from sbirlib.data import PairFolder
+    from sbirlib.retrieval import evaluate
+
     check_output(json)
     model, pairs = load_model(run), PairFolder(root, pattern=pattern)
     scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn, adapted=adapted, noise=noise)
@@ -68,6 +68,11 @@ def search_command(
         frame: Cut the drawing out of its paper first, enlarge it to fill the picture, and whiten the paper.
         on_fault: What to do about photos that cannot be read.
     """
+    import numpy as np
+
+    from sbirlib.data import as_pixels, frame_picture, read_image
+    from sbirlib.retrieval import Gallery
+
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
     check_output(json, sketch, photos)
@@ -89,6 +94,8 @@ def search_command(
 
 
 def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    from sbirlib.runs.atomic import write_text
+
     if path is not None:
         write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
 from sbirlib.data.drawings import NUMBERS, pseudo_sketches
-from sbirlib.data.images import Fault, faults_message, list_images, list_unread, read_all, read_pixels
+from sbirlib.data.images import Fault, faults_message, list_images, list_unread, read_all
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError, Photo, Split
-from sbirlib.data.transforms import Fit, fit_square
+from sbirlib.data.transforms import Fit, fit_square, read_pixels
 
 
 class LoadedSplit(NamedTuple):

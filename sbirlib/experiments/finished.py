@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.errors import InputError, printable
-from sbirlib.methods import METHODS
-from sbirlib.retrieval.intervals import Difference, bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.scores import KS
+from sbirlib.methods.cards import CARDS
+from sbirlib.retrieval.intervals import KS, Difference, bootstrap_accuracy, paired_bootstrap
 from sbirlib.runs.atomic import replacing_file, write_csv
 
 RESULT, TABLE = "result.json", "results.csv"
@@ -108,8 +107,8 @@ def summary(out: str | Path) -> str:
     takes = "; minutes of training of a run" if "minutes" in table else ""
     lines.append(f"in percent, with 95 % intervals over runs and photos{takes}")
     for name in dict.fromkeys(row.config.get("method", "") for row in rows):
-        if name in METHODS and "reconstruction" in METHODS[name].paper.source:
-            lines.append(f"{name}: {METHODS[name].paper.source}")
+        if name in CARDS and "reconstruction" in CARDS[name].paper.source:
+            lines.append(f"{name}: {CARDS[name].paper.source}")
     lines, width = [*lines, "", f"Acc@1 less that of {first!r}, paired:"], max(map(len, names))
     for (name, runs), title in zip(variants.items(), names, strict=True):
         seeds = {run.seed for run in runs}

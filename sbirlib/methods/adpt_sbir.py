@@ -11,7 +11,8 @@ from sbirlib.config.methods import AdptSBIRConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
 from sbirlib.layers.backbone import Backbone
 from sbirlib.methods.b_siamese import Unit
-from sbirlib.methods.base import PAPERS, Method, Needs
+from sbirlib.methods.base import Method
+from sbirlib.methods.cards import CARDS
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 from sbirlib.methods.on_the_fly import PooledEncoder
 
@@ -31,10 +32,8 @@ class AdptSBIR(Method):
     """
 
     name = "adpt_sbir"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = AdptSBIRConfig
-    terms = ("total", "triplet", "domain", "designer")
-    needs = Needs(designers=True)
     sketch_encoder: PooledEncoder
     photo_encoder: PooledEncoder
 

@@ -12,7 +12,8 @@ from sbirlib.config import Config, LossConfig
 from sbirlib.data.batches import Batch
 from sbirlib.errors import ConfigError
 from sbirlib.layers import MSTR, Backbone, BackboneError, ReleasedMSTR, Tokens, info_nce
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
+from sbirlib.methods.cards import CARDS
 
 # The options with which `ReleasedMSTR` does what the paper says.
 PAPER_MSTR: dict[str, Any] = {
@@ -40,9 +41,7 @@ class ARNet(Method):
     """
 
     name = "arnet"
-    paper = PAPERS[name]
-    terms = ("total", "multi", "inter", "intra_sketch", "intra_photo", "recyc_sketch", "recyc_photo")
-    needs = Needs(second_views=True)
+    paper, needs, terms = CARDS[name]
     sketch_encoder: "RecyclingEncoder"
     photo_encoder: "RecyclingEncoder"
 

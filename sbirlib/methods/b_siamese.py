@@ -9,7 +9,8 @@ from sbirlib.config.methods import BSiameseConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method
+from sbirlib.methods.base import Encoder, Method
+from sbirlib.methods.cards import CARDS
 
 
 class BSiamese(Method):
@@ -19,7 +20,7 @@ class BSiamese(Method):
     """
 
     name = "b_siamese"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings: ClassVar[type[Any]] = BSiameseConfig
 
     def make_encoder(self, trunk: Backbone) -> Encoder:

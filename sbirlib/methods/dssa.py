@@ -11,7 +11,8 @@ from sbirlib.config.methods import DSSAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
+from sbirlib.methods.cards import CARDS
 from sbirlib.methods.triplet_sn import fully_connected, ten_views
 
 
@@ -24,10 +25,8 @@ class DSSA(Method):
     """
 
     name = "dssa"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = DSSAConfig
-    terms = ("total", "triplet", "regular")
-    needs = Needs(edges=True)
     vectors = False  # not of unit length
     sketch_encoder: "AttendingEncoder"
     photo_encoder: "AttendingEncoder"

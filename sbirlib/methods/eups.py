@@ -13,7 +13,8 @@ from sbirlib.config.methods import EUPSConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs, Stage
+from sbirlib.methods.base import Encoder, Method, Stage
+from sbirlib.methods.cards import CARDS
 
 
 class EUPS(Method):
@@ -31,12 +32,8 @@ class EUPS(Method):
     """
 
     name = "eups"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = EUPSConfig
-    terms = (
-        "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
-    )  # fmt: skip
-    needs = Needs(second_views=True, sisters=1, unlabelled=True)
     sketch_encoder: "TwoHeads"
     photo_encoder: "TwoHeads"
 

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from sbirlib.config.methods import NTSBIRConfig
 from sbirlib.data import Batch, LoadedSplit, Recording, fit_square, to_float
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, Needs, Stage
+from sbirlib.methods.base import Stage
+from sbirlib.methods.cards import CARDS
 from sbirlib.methods.on_the_fly import SMALL, ranks
 from sbirlib.methods.ppo import clipped_surrogate, old_policy
 from sbirlib.methods.recordings import disturbed, layers, recording
@@ -41,10 +42,8 @@ class NTSBIR(BSiamese):
     """
 
     name = "nt_sbir"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = NTSBIRConfig
-    terms = ("total", "reciprocal_rank")
-    needs = Needs(strokes=True)
     cleans = True
 
     def __init__(self, backbone: str, **options: Any) -> None:

@@ -14,7 +14,8 @@ from sbirlib.config.methods import OnTheFlyConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, Encoder, Needs, Stage
+from sbirlib.methods.base import Encoder, Stage
+from sbirlib.methods.cards import CARDS
 from sbirlib.methods.dssa import SpatialAttention
 from sbirlib.methods.ppo import clipped_surrogate, old_policy
 from sbirlib.methods.recordings import drawn_so_far
@@ -35,10 +36,8 @@ class OnTheFly(BSiamese):
     """
 
     name = "on_the_fly"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = OnTheFlyConfig
-    terms = ("total", "triplet", "policy", "reciprocal_rank")
-    needs = Needs(strokes=True)
     sketch_encoder: "PooledEncoder"
 
     def __init__(self, backbone: str, **options: Any) -> None:

@@ -11,7 +11,8 @@ from sbirlib.config.methods import PartSBIRConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Method, PatchEncoder
+from sbirlib.methods.base import Method, PatchEncoder
+from sbirlib.methods.cards import CARDS
 
 
 class Match(NamedTuple):
@@ -34,9 +35,8 @@ class PartSBIR(Method):
     """
 
     name = "part_sbir"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = PartSBIRConfig
-    terms = ("total", "transport", "adjacency")
     vectors = False
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:

@@ -13,7 +13,8 @@ from sbirlib.data import Batch, LoadedSplit, Recording, as_pixels, fit_square, t
 from sbirlib.layers.chance import drawing
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, Needs, Stage
+from sbirlib.methods.base import Stage
+from sbirlib.methods.cards import CARDS
 from sbirlib.methods.on_the_fly import SMALL
 from sbirlib.methods.ppo import clipped_surrogate
 from sbirlib.methods.recordings import recording
@@ -37,12 +38,8 @@ class SemiSup(BSiamese):
     """
 
     name = "semi_sup"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = SemiSupConfig
-    terms = (
-        "total", "triplet", "pseudo", "distil", "strokes", "kl", "discriminator", "policy", "certainty",
-    )  # fmt: skip
-    needs = Needs(strokes=True, unlabelled=True)
     data: LoadedSplit  # what is trained on, from the second stage
 
     def __init__(self, backbone: str, **options: Any) -> None:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from sbirlib.config.methods import SketchAAConfig
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, PatchEncoder
+from sbirlib.methods.base import PatchEncoder
+from sbirlib.methods.cards import CARDS
 
 
 class SketchAA(BSiamese):
@@ -18,7 +19,7 @@ class SketchAA(BSiamese):
     """
 
     name = "sketch_aa"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = SketchAAConfig
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:

@@ -13,7 +13,8 @@ from sbirlib.data.batches import Batch
 from sbirlib.data.transforms import fit_square
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
+from sbirlib.methods.cards import CARDS
 
 
 class TripletSN(Method):
@@ -29,9 +30,8 @@ class TripletSN(Method):
     """
 
     name = "triplet_sn"
-    paper = PAPERS[name]
+    paper, needs, terms = CARDS[name]
     settings = TripletSNConfig
-    needs = Needs(edges=True)
 
     def make_encoder(self, trunk: Backbone) -> Encoder:
         own = self.options

@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from sbirlib.data import strokes as pen
-from sbirlib.data.images import EXTENSIONS, as_pixels, read_image
+from sbirlib.data.images import EXTENSIONS, read_image
 from sbirlib.data.recordings import RECORDINGS, Recording
 from sbirlib.data.strokes import SIZE, Sheet, Stroke, frame_strokes, render_strokes
+from sbirlib.data.transforms import as_pixels
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures.photos import retrieval_card
 from sbirlib.figures.style import message

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import Fault, faults_message, list_images, list_unread, list_visible, read_pixels
+from sbirlib.data.images import Fault, faults_message, list_images, list_unread, list_visible
 from sbirlib.data.loading import load_images
 from sbirlib.data.splits import PairError
-from sbirlib.data.transforms import fit_square
+from sbirlib.data.transforms import fit_square, read_pixels
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method, fingerprint
 from sbirlib.retrieval.search import embed, score_all

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.scores import accuracy_at
+from sbirlib.retrieval.intervals import accuracy_at, bootstrap_accuracy, paired_bootstrap
 
 
 def ranks_of(hits):

@@ -86,8 +86,8 @@ from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.miniclothes.garments import Wardrobe
 from sbirlib.retrieval.gallery import Hit
-from sbirlib.retrieval.intervals import Difference
-from sbirlib.retrieval.scores import Accuracy, Scores
+from sbirlib.retrieval.intervals import Accuracy, Difference
+from sbirlib.retrieval.scores import Scores
 from sbirlib.runs.records import EpochRecord
 
 
