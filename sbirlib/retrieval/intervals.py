@@ -9,7 +9,6 @@ from scipy.special import ndtr
 from sbirlib.retrieval.scores import accuracy_of
 
 DRAWS = 10_000
-NONE = "no interval: one photo"
 
 
 class Estimate(NamedTuple):
@@ -18,10 +17,6 @@ class Estimate(NamedTuple):
     percent: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        interval = NONE if np.isnan(self.low) else f"95 % CI {self.low:.1f}-{self.high:.1f}"
-        return f"{self.percent:.1f} % ({interval})"
 
 
 class Difference(NamedTuple):
@@ -34,7 +29,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         interval = f"95 % CI {self.low:+.1f} to {self.high:+.1f}, p = {self.p:.2g}"
-        return f"{self.points:+.1f} points ({NONE if np.isnan(self.low) else interval})"
+        return f"{self.points:+.1f} points ({'no interval: one photo' if np.isnan(self.low) else interval})"
 
 
 def bootstrap_accuracy(ranks: ArrayLike, photos: ArrayLike, k: int = 1) -> Estimate:
