@@ -1,6 +1,7 @@
 """Every hyper-parameter of the kit, once: command line, panels, YAML files and tables come from here."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -10,6 +11,7 @@ import yaml
 from sbirlib.config import methods
 from sbirlib.config.fields import Knob, group, knob, limits_of
 from sbirlib.config.files import read_yaml
+from sbirlib.config.methods import GROUPS, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
 _FILE = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
@@ -142,12 +144,12 @@ class RunConfig:
 class Config:
     """All hyper-parameters of one run."""
 
-    method: methods.MethodName = knob("arnet")
+    method: MethodName = knob("arnet")
     """Which paper's method to train; `python -m sbirlib methods` describes them."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    mstr: methods.MSTRConfig = dataclasses.field(default_factory=methods.MSTRConfig)
-    loss: methods.LossConfig = dataclasses.field(default_factory=methods.LossConfig)
+    mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     b_siamese: methods.BSiameseConfig = dataclasses.field(default_factory=methods.BSiameseConfig)
     triplet_sn: methods.TripletSNConfig = dataclasses.field(default_factory=methods.TripletSNConfig)
     dssa: methods.DSSAConfig = dataclasses.field(default_factory=methods.DSSAConfig)
@@ -196,9 +198,7 @@ class Config:
     @property
     def groups(self) -> list[str]:
         """The groups of settings that count: those of every method, and those of this one."""
-        others = {name for names in methods.GROUPS.values() for name in names} - set(
-            methods.GROUPS[self.method]
-        )
+        others = {name for names in GROUPS.values() for name in names} - set(GROUPS[self.method])
         return [field.name for field in dataclasses.fields(self) if field.name not in {"method", *others}]
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,10 +246,7 @@ def released_options(config: Config) -> list[str]:
 def differing_settings(configs: Sequence[Config]) -> dict[str, list[Any]]:
     """The fields in which configurations differ, with the value in each; None where one does not count."""
     values = [config.flat() for config in configs]
-    rows = {
-        name: [one.get(name) for one in values]
-        for name in dict.fromkeys(name for one in values for name in one)
-    }
+    rows = {name: [one.get(name) for one in values] for name in dict.fromkeys(itertools.chain(*values))}
     return {name: row for name, row in rows.items() if len({repr(value) for value in row}) > 1}
 
 
