@@ -116,11 +116,9 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
         raise PairError(faults_message(config.root, usable.left_out))
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
-    index = torch.from_numpy(usable.photo_index)
-    real = torch.tensor([not sketch.made for sketch in split.readable(faults).sketches])
+    loaded = LoadedSplit(split.readable(faults), sketches, photos, torch.from_numpy(usable.photo_index))
     # Sketches that are to be made of photos will be grey.
-    grey = is_grey(sketches[real] if not real.all() else sketches)
-    loaded = LoadedSplit(split.readable(faults), sketches, photos, index, grey)
+    loaded = loaded._replace(grey=is_grey(sketches[~loaded.made] if loaded.made.any() else sketches))
     return loaded.part(usable) if faults else loaded
 
 

@@ -82,12 +82,11 @@ def write_tables(out: str | Path) -> None:
     out, rows = Path(out), read_rows(out)
     write_csv(out / TABLE, [{"variant": row.variant, "seed": row.seed} | row.score for row in rows])
     variants = _by_variant(rows)
-    figure = interval_plot(
-        [f"{printable(name)} ({len(runs)}){warning(runs)}" for name, runs in variants.items()],
-        *zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True),
-        points=[[run.score["acc@1"] for run in runs] for runs in variants.values()],
-        title="variant (runs); dots: single runs; bars: 95 % intervals over runs and photos",
-    )
+    names = [f"{printable(name)} ({len(runs)}){warning(runs)}" for name, runs in variants.items()]
+    intervals = zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True)
+    points = [[run.score["acc@1"] for run in runs] for runs in variants.values()]
+    title = "variant (runs); dots: single runs; bars: 95 % intervals over runs and photos"
+    figure = interval_plot(names, *intervals, points=points, title=title)
     with replacing_file(out / "ablation.png") as fresh:
         figure.savefig(fresh, dpi=150)
 

@@ -120,7 +120,6 @@ class RecyclingEncoder(Encoder):
     mstr: MSTR | None
 
     def embedding(self, tokens: Tokens) -> Tensor:
-        """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.recycle(tokens).embedding
 
     def recycle(self, tokens: Tokens) -> Encoded:

@@ -111,10 +111,8 @@ class PairNetwork(nn.Module):
         seen, shown = affinity.softmax(dim=-1) @ photos, affinity.mT.softmax(dim=-1) @ sketches
         gated = torch.sigmoid(sketches * seen) * (sketches + seen)
         gated_photos = torch.sigmoid(photos * shown) * (photos + shown)
-        return (
-            F.relu(self.sketch_update(gated)) + sketches,
-            F.relu(self.photo_update(gated_photos)) + photos,
-        )
+        sketches = F.relu(self.sketch_update(gated)) + sketches
+        return sketches, F.relu(self.photo_update(gated_photos)) + photos
 
     def merge(self, rows: Tensor, merges: list[Tensor]) -> Tensor:
         """Two rows a, b become W_c [a ; b], the last row; their places are added to `merges`."""

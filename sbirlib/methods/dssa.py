@@ -44,11 +44,8 @@ class DSSA(Method):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Rows of sketch and photo, which are flipped together, and what keeps D_W near Euclid's."""
         sketch, photo = batch.flipped(self.options.flip)
-        return {
-            "sketch": self._sketch_rows(sketch),
-            "photo": self._photo_rows(photo),
-            "regular": self.sketch_encoder.distance.departure_norms(),
-        }
+        regular = self.sketch_encoder.distance.departure_norms()
+        return {"sketch": self._sketch_rows(sketch), "photo": self._photo_rows(photo), "regular": regular}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean of [margin + D_W(s, p) - D_W(s, n)]+ over rows, n another photo, + lambda (|W-I|_1 + |W-I|_F).

@@ -93,8 +93,9 @@ class EUPS(Method):
             return {"photo": _in_one(self.teacher, *photos, *second)}
         with torch.no_grad():
             taught = _in_one(self.teacher, *photos)
+        sketch = _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second)
         return {
-            "sketch": _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second),
+            "sketch": sketch,
             "photo": _in_one(self.photo_learner.both, second[0], *photos),
             "taught": taught,
         }

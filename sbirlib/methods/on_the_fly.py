@@ -136,7 +136,6 @@ class PooledEncoder(Encoder):
         return self.backbone.pooled(self.attention(tokens.patches))
 
     def embedding(self, tokens: Tokens) -> Tensor:
-        """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.embed(self.pooled(tokens))
 
 

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import ten_crop
 
 from sbirlib.config.methods import TripletSNConfig
-from sbirlib.data.batches import Batch
-from sbirlib.data.transforms import fit_square
+from sbirlib.data import Batch, fit_square
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import Encoder, Method

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 
 KS = (1, 5, 10)  # of the Acc@K that are told
 DRAWS = 10_000
-NONE = "no interval: one photo"
 
 
 class Accuracy(NamedTuple):
@@ -33,10 +32,6 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        interval = NONE if np.isnan(self.low) else f"95 % CI {self.low:.1f}-{self.high:.1f}"
-        return f"{self.percent:.1f} % ({interval})"
-
 
 class Difference(NamedTuple):
     """Acc@k of the second less that of the first in points, 95 % interval, two-sided bootstrap p; or NaN."""
@@ -48,7 +43,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         interval = f"95 % CI {self.low:+.1f} to {self.high:+.1f}, p = {self.p:.2g}"
-        return f"{self.points:+.1f} points ({NONE if np.isnan(self.low) else interval})"
+        return f"{self.points:+.1f} points ({'no interval: one photo' if np.isnan(self.low) else interval})"
 
 
 def accuracy_at(ranks: np.ndarray, k: int) -> Accuracy:

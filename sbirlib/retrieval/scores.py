@@ -64,10 +64,8 @@ class Scores(NamedTuple):
 
     def __str__(self) -> str:
         lines = [str(accuracy) for accuracy in self.accuracy.values()]
-        lines.append(
-            f"median rank {self.median_rank:g}, mean reciprocal rank {self.mrr:.3f}, "
-            f"{len(self.ranks)} sketches in a gallery of {self.gallery} photos"
-        )
+        found = f"median rank {self.median_rank:g}, mean reciprocal rank {self.mrr:.3f}"
+        lines.append(f"{found}, {len(self.ranks)} sketches in a gallery of {self.gallery} photos")
         guesses = " / ".join(f"{100 * min(1, k / self.gallery):.1f}" for k in self.accuracy)
         lines.append(f"guessing would reach {guesses} %")
         if all(self.designers):  # sketches without a number have no designer
@@ -98,11 +96,10 @@ def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol:
         protocol += "; without the strokes that the model drops"
     data = cleaned(model, data)
     similarity = score_all(model.score, *embed_split(model, data, batch=batch)).numpy()
-    queries, skipped = data.split.sketches, len(data.split.left_out)
+    queries = data.split.sketches
     scores = score(similarity, data.photo_index.numpy(), [query.designer for query in queries])
-    names, photos = (query.path.name for query in queries), (query.photo_id for query in queries)
-    scores = scores._replace(sketches=tuple(names), photos=tuple(photos))
-    return scores._replace(skipped=skipped, protocol=protocol)
+    names, photos = zip(*((query.path.name, query.photo_id) for query in queries), strict=True)
+    return scores._replace(sketches=names, photos=photos, skipped=len(data.split.left_out), protocol=protocol)
 
 
 def evaluate(
@@ -121,11 +118,9 @@ def evaluate(
     pairs.check_edges(model.photo_encoder.backbone.edges)
     config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault)
     data = load_split(pairs.split(split), config, model.image_size)
-    overlooked = len(data.split.overlooked)
-    protocol = (
-        f"{split} split, every sketch {f'but {overlooked} overlooked ones ' if overlooked else ''}against "
-        f"every photo, ties counted against the model; {model.origin}"
-    )
+    but = f"but {len(data.split.overlooked)} overlooked ones " if data.split.overlooked else ""
+    searched = f"{split} split, every sketch {but}against every photo"
+    protocol = f"{searched}, ties counted against the model; {model.origin}"
     scores, own = score_split(model, data, protocol=protocol), {}
     if drawn > 0:
         own["drawn"] = drawn_measures(drawn_ranks(model, data, drawn), scores.gallery)
