@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import AdptSBIRConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
 from sbirlib.layers.backbone import Backbone
 from sbirlib.methods.b_siamese import Unit
 from sbirlib.methods.base import Method
-from sbirlib.methods.cards import CARDS
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 from sbirlib.methods.on_the_fly import PooledEncoder
 
@@ -32,8 +30,6 @@ class AdptSBIR(Method):
     """
 
     name = "adpt_sbir"
-    paper, needs, terms = CARDS[name]
-    settings = AdptSBIRConfig
     sketch_encoder: PooledEncoder
     photo_encoder: PooledEncoder
 

@@ -13,7 +13,6 @@ from sbirlib.data.batches import Batch
 from sbirlib.errors import ConfigError
 from sbirlib.layers import MSTR, Backbone, BackboneError, ReleasedMSTR, Tokens, info_nce
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.methods.cards import CARDS
 
 # The options with which `ReleasedMSTR` does what the paper says.
 PAPER_MSTR: dict[str, Any] = {
@@ -41,7 +40,6 @@ class ARNet(Method):
     """
 
     name = "arnet"
-    paper, needs, terms = CARDS[name]
     sketch_encoder: "RecyclingEncoder"
     photo_encoder: "RecyclingEncoder"
 

@@ -20,7 +20,7 @@ from sbirlib.config.config import Config
 from sbirlib.data import Batch, LoadedSplit, Recording
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens, block_means
-from sbirlib.methods.cards import Needs, Paper
+from sbirlib.methods.cards import CARDS, Needs, Paper
 
 
 class Stage(NamedTuple):
@@ -74,9 +74,9 @@ class Method(nn.Module):
     of `config.model` and `config.data.fit`. Two encoders begin with the same weights. With `photo_edges`,
     photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
-    A subclass sets `name`, its `paper`, what it `needs` and the names of its loss `terms`, as on its `Card`,
-    and the class of its `settings`; it defines `make_encoder` and `compare`, and overrides the rest where its
-    paper asks for it.
+    A subclass sets its `name`, under which it finds its `paper`, what it `needs` and the names of its loss
+    `terms` on its `Card`, and its `settings` in `Config`; it defines `make_encoder` and `compare`, and
+    overrides the rest where its paper asks for it.
     """
 
     name: ClassVar[str] = "frozen"  # what a backbone is that no method has trained
@@ -87,6 +87,12 @@ class Method(nn.Module):
     # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
     cleans: ClassVar[bool] = False  # whether strokes are left out of queries, where there are any
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.name in CARDS:
+            cls.paper, cls.needs, cls.terms = CARDS[cls.name]
+            cls.settings = type(getattr(Config(), cls.name, ()))  # ARNet has two groups, and none of its name
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,

@@ -8,12 +8,10 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import CMHMConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import Method, PatchEncoder
-from sbirlib.methods.cards import CARDS
 
 # Rows and columns of the grids that a picture is cut into, by the number of windows.
 GRIDS = {1: ((1, 1),), 7: ((1, 1), (2, 1), (2, 2)), 14: ((1, 1), (2, 2), (3, 3))}
@@ -41,8 +39,6 @@ class CMHM(Method):
     """
 
     name = "cmhm"
-    paper, needs, terms = CARDS[name]
-    settings = CMHMConfig
     vectors = False
 
     def __init__(self, backbone: str, **options: Any) -> None:

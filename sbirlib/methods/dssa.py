@@ -7,12 +7,10 @@ from einops import einsum, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import DSSAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.methods.cards import CARDS
 from sbirlib.methods.triplet_sn import fully_connected, ten_views
 
 
@@ -25,8 +23,6 @@ class DSSA(Method):
     """
 
     name = "dssa"
-    paper, needs, terms = CARDS[name]
-    settings = DSSAConfig
     vectors = False  # not of unit length
     sketch_encoder: "AttendingEncoder"
     photo_encoder: "AttendingEncoder"

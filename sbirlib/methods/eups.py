@@ -9,12 +9,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import EUPSConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
 from sbirlib.methods.base import Encoder, Method, Stage
-from sbirlib.methods.cards import CARDS
 
 
 class EUPS(Method):
@@ -32,8 +30,6 @@ class EUPS(Method):
     """
 
     name = "eups"
-    paper, needs, terms = CARDS[name]
-    settings = EUPSConfig
     sketch_encoder: "TwoHeads"
     photo_encoder: "TwoHeads"
 

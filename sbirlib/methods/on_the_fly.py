@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from sbirlib.config.methods import OnTheFlyConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Encoder, Stage
-from sbirlib.methods.cards import CARDS
 from sbirlib.methods.dssa import SpatialAttention
 from sbirlib.methods.ppo import clipped_surrogate, old_policy
 from sbirlib.methods.recordings import drawn_so_far
@@ -36,8 +34,6 @@ class OnTheFly(BSiamese):
     """
 
     name = "on_the_fly"
-    paper, needs, terms = CARDS[name]
-    settings = OnTheFlyConfig
     sketch_encoder: "PooledEncoder"
 
     def __init__(self, backbone: str, **options: Any) -> None:

@@ -7,12 +7,10 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import PartSBIRConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import Method, PatchEncoder
-from sbirlib.methods.cards import CARDS
 
 
 class Match(NamedTuple):
@@ -35,8 +33,6 @@ class PartSBIR(Method):
     """
 
     name = "part_sbir"
-    paper, needs, terms = CARDS[name]
-    settings = PartSBIRConfig
     vectors = False
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:

@@ -8,13 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from sbirlib.config.methods import SemiSupConfig
 from sbirlib.data import Batch, LoadedSplit, Recording, to_float
 from sbirlib.layers.chance import drawing
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Stage
-from sbirlib.methods.cards import CARDS
 from sbirlib.methods.on_the_fly import SMALL
 from sbirlib.methods.ppo import clipped_surrogate
 from sbirlib.methods.recordings import drawn, recording
@@ -38,8 +36,6 @@ class SemiSup(BSiamese):
     """
 
     name = "semi_sup"
-    paper, needs, terms = CARDS[name]
-    settings = SemiSupConfig
     data: LoadedSplit  # what is trained on, from the second stage
 
     def __init__(self, backbone: str, **options: Any) -> None:

@@ -7,7 +7,6 @@ from sbirlib.config.methods import SketchAAConfig
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import PatchEncoder
-from sbirlib.methods.cards import CARDS
 
 
 class SketchAA(BSiamese):
@@ -19,8 +18,6 @@ class SketchAA(BSiamese):
     """
 
     name = "sketch_aa"
-    paper, needs, terms = CARDS[name]
-    settings = SketchAAConfig
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:
         trunk.check_blocks("sketch_aa.levels", max(self.options.levels))

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from sbirlib.config.methods import StyleMeUpConfig
 from sbirlib.data import Batch, edge_map
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.methods.cards import CARDS
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 
 SIDE = 48  # px, of what is decoded
@@ -35,8 +33,6 @@ class StyleMeUp(Method):
     """
 
     name = "style_me_up"
-    paper, needs, terms = CARDS[name]
-    settings = StyleMeUpConfig
 
     def __init__(self, backbone: str, **options: Any) -> None:
         super().__init__(backbone, **options)
