@@ -90,7 +90,7 @@ class Method(nn.Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if cls.name in CARDS:
+        if vars(cls).get("name") in CARDS:
             cls.paper, cls.needs, cls.terms = CARDS[cls.name]
             cls.settings = type(getattr(Config(), cls.name, ()))  # ARNet has two groups, and none of its name
 
