@@ -93,7 +93,6 @@ class Distances(Method):
     """Rows are grids (b, n, d), compared pair by pair, and trained in two stages."""
 
     name = "arnet"  # stands in its place
-    paper = METHODS["arnet"].paper
     vectors = False
 
     def __init__(self, backbone="sbir_mini", **options):
@@ -137,6 +136,9 @@ class Distances(Method):
         scores = self.score(rows["sketch"], rows["photo"])
         loss = nn.functional.cross_entropy(scores, torch.arange(len(batch.photo_ids)))
         return {"total": loss if self.stage == "backbone" else loss * self.seen}
+
+
+Distances.needs, Distances.terms = Needs(), ("total",)  # not those of ARNet's card
 
 
 @pytest.fixture
