@@ -8,8 +8,8 @@
 # the packages below. Those that are missing where there is no network can be brought along in a folder; the script
 # prints the commands that fill it, such as
 #
-#   pip install --target gpu-site --only-binary :all: --python-version 3.12 pydantic
-#   pip install --target gpu-site --only-binary :all: --python-version 3.12 --no-deps joblib lazy-loader scipy shapely
+#   pip install --target gpu-site --only-binary :all: --python-version 3.12 joblib lazy-loader pydantic
+#   pip install --target gpu-site --only-binary :all: --python-version 3.12 --no-deps scipy shapely
 #   GPU_SITE=gpu-site tests/gpu.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,9 +34,10 @@ names = [name.partition("=") for name in needed.split()]
 missing = [package or name.replace("_", "-") for name, _, package in names if find_spec(name) is None]
 if missing:
     pip = f"  pip install --target gpu-site --only-binary :all: --python-version {OWN.split()[1]}"
-    # pydantic needs a core of one version; what the others need is in this list.
-    alone = " ".join(name for name in missing if name != "pydantic")
-    ways = [f"{pip} pydantic"] * ("pydantic" in missing) + [f"{pip} --no-deps {alone}"] * bool(alone)
+    # Small ones come with what they need; the others need NumPy and torch, which are better not brought along.
+    small = [name for name in missing if name in "einops filelock joblib lazy-loader pydantic pyyaml tqdm".split()]
+    large = [name for name in missing if name not in small]
+    ways = [" ".join([pip, *small])] * bool(small) + [" ".join([pip, "--no-deps", *large])] * bool(large)
     print(f"error: missing here: {', '.join(missing)}. Where there is a network:", *ways,
           "then bring that folder along: GPU_SITE=gpu-site tests/gpu.sh", sep="\n", file=sys.stderr)
     sys.exit(2)

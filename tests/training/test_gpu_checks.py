@@ -46,8 +46,11 @@ def test_what_is_missing_is_said_with_the_commands_that_fetch_it(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(r"^error: missing here: accelerate, .*pydantic, .*torch", done.stderr)
     commands = [line for line in done.stderr.splitlines() if "pip install --target gpu-site" in line]
-    assert commands[0].endswith(f" --python-version {sys.version_info[0]}.{sys.version_info[1]} pydantic")
-    assert "--no-deps accelerate einops filelock joblib lazy-loader numpy pillow safetensors" in commands[1]
+    version = f"--python-version {sys.version_info[0]}.{sys.version_info[1]}"
+    assert commands[0].endswith(f"{version} einops filelock joblib lazy-loader pydantic tqdm pyyaml")
+    assert commands[1].endswith(
+        f"{version} --no-deps accelerate numpy pillow safetensors scipy shapely timm torch torchvision"
+    )
 
 
 def test_what_a_folder_brings_is_not_missing(tmp_path):
