@@ -2,12 +2,16 @@
 
 import itertools
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tools.batches import batch_of
+from tools.speed_page import COMMANDS, FOLDER, markdown
 
 from sbirlib.bench import run as bench
 from sbirlib.bench.run import (
@@ -240,3 +244,29 @@ def test_each_view_has_a_pass_of_its_own(pairs):
     rows = four_passes(model, batch)
     assert sizes == [3, 3, 3, 3]
     assert rows.keys() == model.encode(batch).keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_shown_was_measured_of_a_commit_in_its_number_format(name):
+    measured = json.loads((FOLDER / f"{name}.json").read_text())
+    presets = [row["preset"] for row in measured["rows"]]
+    assert presets
+    assert presets == [preset for preset in PRESETS if preset in presets]
+    precision, instructions = {"bf16": ("bf16", "AVX512"), "avx2": ("fp32", "AVX2")}[name]
+    assert {row["precision"] for row in measured["rows"] if row["preset"] != "lite"} == {precision}
+    assert measured["machine"]["instructions"] == instructions
+    assert len(measured["machine"]["commit"]) == 40  # and without changes since
+
+
+def test_the_page_holds_what_the_script_makes_of_the_files():
+    page = Path(__file__).parents[2] / "notebooks/reference/speed.md"
+    assert markdown() in page.read_text(encoding="utf-8")
+
+
+def test_a_processor_is_held_to_avx2():
+    root = Path(__file__).parents[2]
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability(), torch.cpu.get_capabilities())"
+    words = {"capture_output": True, "text": True, "check": True, "cwd": root}
+    own = os.environ | {"PYTHONPATH": str(root / "tests/tools/avx2")}
+    found = subprocess.run([sys.executable, "-c", code], env=own, **words).stdout
+    assert re.fullmatch(r"(AVX2|DEFAULT|NO AVX) {}\n", found)

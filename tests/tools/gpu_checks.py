@@ -94,7 +94,7 @@ FORMS = {
         compared=8,
         batches=(2, 4),
         seconds=1,
-        least_ratio=0.2,
+        least_ratio=0.01,
     ),
 }  # fmt: skip
 
