@@ -105,7 +105,8 @@ class Method(nn.Module):
         self.config: Config | None = None  # of the run that trained the weights
         self.origin = "untrained"  # where the weights come from, in words
         self.stage = ""  # the one being trained
-        self.second_views = self.needs.second_views  # whether a batch has them, with these settings
+        self.second_views = self.needs.second_views  # whether batches have them, with these settings
+        self.second_every = 1  # in how many steps one has them
         self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so
         self.sketch_encoder = self.make_encoder(Backbone(backbone, image_size=image_size, **of_backbone))
         # Alike at first: then a line of a sketch starts out near the edge that it stands for.
@@ -126,7 +127,7 @@ class Method(nn.Module):
     @property
     def passes(self) -> float:
         """Pictures that go through an encoder for each pair of a step, on average over the stages."""
-        return 4 if self.second_views else 2
+        return 2 + 2 * self.second_views / self.second_every
 
     def stages(self) -> list[Stage]:
         """The parts of the training in order; their shares of the epochs add up to 1."""

@@ -210,6 +210,7 @@ class Trainer:
         config, progress, started = self.config, self.progress, time.perf_counter()
         rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
         own = rows[self.accelerator.process_index]
+        plan.second_views = self.method.second_views and step % self.method.second_every == 0
         # Weights are the same in every process, dropout is not.
         key = (config.run.seed, progress.epoch, step, self.accelerator.process_index)
         terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)
