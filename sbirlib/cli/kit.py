@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, subcommand
 
 from sbirlib.cli.models import check_output
-from sbirlib.config.config import Config, knobs
-from sbirlib.config.methods import GROUPS
+from sbirlib.config import GROUPS, Config, knobs
 from sbirlib.data.pairs import PairFolder
 from sbirlib.methods.cards import CARDS
 from sbirlib.sources.qmulv1 import Category, import_qmulv1

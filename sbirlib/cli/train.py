@@ -10,8 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 from tyro.conf import Positional, arg
 
-from sbirlib.config.config import Config
-from sbirlib.config.methods import MethodName
+from sbirlib.config import Config, MethodName
 from sbirlib.errors import InputError, printable
 from sbirlib.experiments.grids import GridName
 

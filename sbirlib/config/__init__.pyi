@@ -2,9 +2,10 @@
 
 from .config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, knobs
 from .fields import Knob
-from .methods import LossConfig, MSTRConfig
+from .files import read_yaml
+from .methods import GROUPS, LossConfig, MethodName, MSTRConfig
 
 __all__ = [
-    "Config", "DataConfig", "Knob", "LossConfig", "MSTRConfig", "ModelConfig", "OptimConfig", "RunConfig",
-    "knobs",
+    "GROUPS", "Config", "DataConfig", "Knob", "LossConfig", "MSTRConfig", "MethodName", "ModelConfig",
+    "OptimConfig", "RunConfig", "knobs", "read_yaml",
 ]  # fmt: skip

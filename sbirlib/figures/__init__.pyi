@@ -6,6 +6,6 @@ from .style import message, png_bytes
 from .tokens import token_overlay
 
 __all__ = [
-    "image_grid", "interval_plot", "message", "png_bytes", "retrieval_card",
-    "token_overlay", "training_curves",
+    "image_grid", "interval_plot", "message", "png_bytes", "retrieval_card", "token_overlay",
+    "training_curves",
 ]  # fmt: skip

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.data import Batch, LoadedSplit, Recording
-from sbirlib.data.transforms import Fit, fit_square
+from sbirlib.data import Batch, Fit, LoadedSplit, Recording, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens, block_means
 from sbirlib.methods.cards import CARDS, Needs, Paper
 

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sbirlib.data import Batch, LoadedSplit, Recording, to_float
-from sbirlib.layers.chance import drawing
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers import drawing, other_photos
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Stage
 from sbirlib.methods.on_the_fly import SMALL

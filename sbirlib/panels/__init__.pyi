@@ -7,6 +7,6 @@ from .model import RetrievalBrowser
 from .training import TrainPanel, load_or_train
 
 __all__ = [
-    "Dials", "DrawPanel", "Panel", "RetrievalBrowser", "Sheet", "TrainPanel",
-    "demo_config", "demo_pairs", "fast", "load_or_train", "search_picture",
+    "Dials", "DrawPanel", "Panel", "RetrievalBrowser", "Sheet", "TrainPanel", "demo_config", "demo_pairs",
+    "fast", "load_or_train", "search_picture",
 ]  # fmt: skip

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from sbirlib.config.config import Config
-from sbirlib.config.files import read_yaml
+from sbirlib.config import Config, read_yaml
 from sbirlib.errors import ConfigError, printable
 from sbirlib.runs import records
 from sbirlib.runs.atomic import RunError, settled
