@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, subcommand
 
+from sbirlib import miniclothes
 from sbirlib.cli.models import check_output
 from sbirlib.config import GROUPS, Config, knobs
 from sbirlib.data.pairs import PairFolder
@@ -64,10 +65,8 @@ def data_command(
         print(report)
         return 1 if report.left_out or report.empty else 0
     if isinstance(command, Demo):
-        from sbirlib.miniclothes import draw_miniclothes
-
-        photos, sketches = command.photos, command.sketches
-        folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
+        seed, photos, sketches = command.seed, command.photos, command.sketches
+        folder = miniclothes.draw_miniclothes(command.out, seed=seed, photos=photos, sketches=sketches)
         print(f"MiniClothes is in {folder}")
     else:
         print(import_qmulv1(command.folder, command.out, command.category))

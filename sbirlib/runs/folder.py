@@ -4,18 +4,16 @@ import math
 import shlex
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
+from sbirlib import methods  # whose names are loaded late: a report needs no torch
 from sbirlib.config import Config, read_yaml
 from sbirlib.errors import ConfigError, printable
 from sbirlib.runs import records
 from sbirlib.runs.atomic import RunError, settled
 from sbirlib.runs.records import CHECKSUMS, CONFIG, WEIGHTS
-
-if TYPE_CHECKING:
-    from sbirlib.methods.base import Method
 
 
 class Run:
@@ -71,7 +69,7 @@ class Run:
         """The checkpoints to go on from, oldest first."""
         return records.checkpoints(self.states)
 
-    def model(self, which: Literal["best", "last"] | None = None) -> "Method":
+    def model(self, which: Literal["best", "last"] | None = None) -> "methods.Method":
         """The trained model, in eval mode on the CPU; `model.config` is its Config.
 
         `which` is "best" (highest validation score) or "last", by default what `chosen` says. The folder may
@@ -120,7 +118,7 @@ class Run:
         return Config.from_dict(content["config"]), content["progress"]["epoch"]
 
 
-def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> "Method":
+def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> "methods.Method":
     """The trained model of a run folder, as `Run.model` gives it."""
     return Run(run).model(which)
 
