@@ -22,36 +22,27 @@ USUAL = "vgg16", "inception_v3", "resnet50", "vit_base_patch16_224", "swin_base_
 class Demo:
     """Draw MiniClothes, the embedded data set."""
 
-    out: Path = Path("data/MiniClothes")
-    """Folder to draw into; the same drawing already there is kept."""
-    seed: int = 0
-    """Another seed draws other garments."""
-    photos: tuple[int, int] = (380, 120)
-    """Photos of the training and of the test split."""
-    sketches: tuple[int, int] = (925, 275)
-    """Sketches of both; each photo has one to seven."""
+    out: Path = Path("data/MiniClothes")  # Folder to draw into; the same drawing already there is kept.
+    seed: int = 0  # Another seed draws other garments.
+    photos: tuple[int, int] = (380, 120)  # Photos of the training and of the test split.
+    sketches: tuple[int, int] = (925, 275)  # Sketches of both; each photo has one to seven.
 
 
 @dataclass(frozen=True)
 class Check:
     """Report what a data folder holds; exit code 1 if any file would be left out or a split is empty."""
 
-    folder: Positional[Path]
-    """Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos)."""
+    folder: Positional[Path]  # Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos).
 
 
 @dataclass(frozen=True)
 class Import:
     """Import QMUL-V1 from its MAT-files. A set of folders trainA, trainB, testA, testB needs no import."""
 
-    source: Positional[Literal["qmulv1"]]
-    """Which data set."""
-    folder: Positional[Path]
-    """Folder that holds the MAT-files, at any depth; unpack archives first."""
-    category: Category
-    """Which part of it."""
-    out: Path
-    """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ChairV1."""
+    source: Positional[Literal["qmulv1"]]  # Which data set.
+    folder: Positional[Path]  # Folder that holds the MAT-files, at any depth; unpack archives first.
+    category: Category  # Which part of it.
+    out: Path  # Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ChairV1.
 
 
 def data_command(
