@@ -3,9 +3,9 @@
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional
 
 from sbirlib import miniclothes
 from sbirlib.cli.models import check_output
@@ -45,11 +45,7 @@ class Import:
     out: Path  # Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ChairV1.
 
 
-def data_command(
-    command: Annotated[Demo, subcommand("demo")]
-    | Annotated[Check, subcommand("check")]
-    | Annotated[Import, subcommand("import")],
-) -> int:
+def data_command(command: Demo | Check | Import) -> int:
     """Draw the embedded data set, check a folder of your own, or bring in QMUL-V1."""
     if isinstance(command, Check):
         report = PairFolder(command.folder).report()
