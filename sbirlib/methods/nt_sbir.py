@@ -15,8 +15,7 @@ from tqdm.auto import tqdm
 from sbirlib.data import Batch, LoadedSplit, Recording, fit_square, to_float
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Stage
-from sbirlib.methods.on_the_fly import SMALL, ranks
-from sbirlib.methods.ppo import clipped_surrogate, old_policy
+from sbirlib.methods.ppo import SMALL, clipped_surrogate, old_policy, ranks
 from sbirlib.methods.recordings import disturbed, layers, recording
 
 POINTS, WIDTH = 16, 64  # that the selector sees of a stroke; features of a stroke

@@ -12,8 +12,7 @@ from sbirlib.data import Batch, LoadedSplit, Recording, to_float
 from sbirlib.layers import drawing, other_photos
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Stage
-from sbirlib.methods.on_the_fly import SMALL
-from sbirlib.methods.ppo import clipped_surrogate
+from sbirlib.methods.ppo import SMALL, clipped_surrogate
 from sbirlib.methods.recordings import drawn, recording
 from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, to_points, to_strokes
 
