@@ -6,15 +6,15 @@ from .folders import RECORD, filling, record_of
 from .images import EXTENSIONS, Fault, ImageError, read_image
 from .loading import LoadedSplit, load_data, load_images, load_split
 from .pairs import EDGE_MAPS, SPLITS, PairFolder
-from .recordings import Recording, read_recording
+from .recordings import RECORDINGS, Recording, read_recording
 from .splits import PairError, Photo, Sketch, Split
 from .strokes import Stroke, frame_picture, frame_strokes, render_strokes
 from .transforms import Fit, as_pixels, edge_map, fit_square, make_view, read_pixels, to_float
 
 __all__ = [
-    "EDGE_MAPS", "EXTENSIONS", "RECORD", "SPLITS", "Batch", "Epoch", "Fault", "Fit", "ImageError",
-    "LoadedSplit", "PairError", "PairFolder", "Photo", "Recording", "Sketch", "Split", "Stroke", "as_pixels",
-    "edge_map", "epoch_order", "filling", "fit_square", "frame_picture", "frame_strokes", "load_data",
-    "load_images", "load_split", "make_view", "pseudo_sketches", "read_image", "read_pixels",
+    "EDGE_MAPS", "EXTENSIONS", "RECORD", "RECORDINGS", "SPLITS", "Batch", "Epoch", "Fault", "Fit",
+    "ImageError", "LoadedSplit", "PairError", "PairFolder", "Photo", "Recording", "Sketch", "Split", "Stroke",
+    "as_pixels", "edge_map", "epoch_order", "filling", "fit_square", "frame_picture", "frame_strokes",
+    "load_data", "load_images", "load_split", "make_view", "pseudo_sketches", "read_image", "read_pixels",
     "read_recording", "record_of", "redraw", "render_strokes", "to_float", "training_folder",
 ]  # fmt: skip

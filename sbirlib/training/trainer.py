@@ -21,9 +21,8 @@ from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.chance import drawing
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
-from sbirlib.runs.atomic import RunError
+from sbirlib.runs import Progress, RunError, load_state
 from sbirlib.runs.records import HELD_OUT, NOTHING, PSEUDO, TEST_SET, EpochRecord, beginning
-from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends
 from sbirlib.training.signals import Stop, held, noted
