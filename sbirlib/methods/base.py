@@ -29,6 +29,7 @@ class Stage(NamedTuple):
     share: float
     parts: Sequence[nn.Module]
     rate: float = 1.0  # of learning, as a multiple of `optim.lr`
+    passes: float = 2  # pictures that go through an encoder for each pair of a step
 
 
 class Encoder(nn.Module):
@@ -125,11 +126,11 @@ class Method(nn.Module):
     @property
     def passes(self) -> float:
         """Pictures that go through an encoder for each pair of a step, on average over the stages."""
-        return 4 if self.second_views else 2
+        return sum(stage.share * stage.passes for stage in self.stages())
 
     def stages(self) -> list[Stage]:
         """The parts of the training in order; their shares of the epochs add up to 1."""
-        return [Stage("all", 1.0, [self])]
+        return [Stage("all", 1.0, [self], passes=4 if self.second_views else 2)]
 
     def enter(self, stage: str, data: LoadedSplit) -> None:
         """Called when a later stage begins, and when a run goes on inside one, with what is trained on.

@@ -53,13 +53,8 @@ class NTSBIR(BSiamese):
     def stages(self) -> list[Stage]:
         """First the encoders, then the selector."""
         own, encoders = self.options, [self.sketch_encoder, self.photo_encoder]
-        second = Stage("selector", 1 - own.retrieval, [self.selector], own.rate)
+        second = Stage("selector", 1 - own.retrieval, [self.selector], own.rate, passes=1)
         return [Stage("retrieval", own.retrieval, encoders), second]
-
-    @property
-    def passes(self) -> float:
-        """2 in the first stage, one in the second."""
-        return 1 + self.options.retrieval
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:

@@ -50,12 +50,9 @@ class OnTheFly(BSiamese):
     def stages(self) -> list[Stage]:
         """First the encoders, then the policy."""
         share, encoders = self.options.retrieval, [self.sketch_encoder, self.photo_encoder]
-        return [Stage("retrieval", share, encoders), Stage("policy", 1 - share, [self.policy])]
-
-    @property
-    def passes(self) -> float:
-        """2 in the first stage; what the second one needs is embedded only once, and without a gradient."""
-        return 2 * self.options.retrieval
+        # What the second one needs is embedded only once, and without a gradient.
+        second = Stage("policy", 1 - share, [self.policy], passes=0)
+        return [Stage("retrieval", share, encoders), second]
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:
