@@ -11,9 +11,8 @@ import yaml
 from sbirlib import methods  # whose names are loaded late: a report needs no torch
 from sbirlib.config import Config, read_yaml
 from sbirlib.errors import ConfigError, printable
-from sbirlib.runs import records
 from sbirlib.runs.atomic import RunError, settled
-from sbirlib.runs.records import CHECKSUMS, CONFIG, WEIGHTS
+from sbirlib.runs.records import CHECKSUMS, CONFIG, WEIGHTS, checkpoints, read_history
 
 
 class Run:
@@ -67,7 +66,7 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints to go on from, oldest first."""
-        return records.checkpoints(self.states)
+        return checkpoints(self.states)
 
     def model(self, which: Literal["best", "last"] | None = None) -> "methods.Method":
         """The trained model, in eval mode on the CPU; `model.config` is its Config.
@@ -95,7 +94,7 @@ class Run:
 
     def history(self) -> dict[str, list[Any]]:
         """The columns of history.csv, one entry per epoch: floats, NaN where nothing was measured."""
-        return records.read_history(self.history_file)
+        return read_history(self.history_file)
 
     def start(self) -> dict[str, Any]:
         """What the run began from. Raises RunError if start.yaml is missing or not a mapping."""
