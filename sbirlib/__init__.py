@@ -8,5 +8,6 @@ import lazy_loader
 # uses, spinning makes training several times slower. Read by OpenMP when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Names are loaded when first asked for, from where `__init__.pyi` says: torch takes seconds to import.
+# Names, here and in most rooms, are loaded when first asked for, from where `__init__.pyi` says: torch takes
+# seconds to import, and what is on disk, a list of methods, a report or the names of grids needs none.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,20 +1,5 @@
 """What a trained model looks at, and which tokens it can do without."""
 
-from sbirlib.analysis.attention import (
-    attention_distance,
-    attention_maps,
-    global_attention,
-    patch_attention,
-    recycled_tokens,
-    recycling_shares,
-    recycling_variance,
-    rollout,
-    token_similarity,
-)  # fmt: skip
-from sbirlib.analysis.discard import discard_curve, embed_kept, kept_places, token_scores
+import lazy_loader
 
-__all__ = [
-    "attention_distance", "attention_maps", "discard_curve", "embed_kept", "global_attention", "kept_places",
-    "patch_attention", "recycled_tokens", "recycling_shares", "recycling_variance", "rollout", "token_scores",
-    "token_similarity",
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,13 +7,13 @@ import os
 import socket
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from filelock import FileLock
+
+from sbirlib import data, panels, retrieval
 from sbirlib.cli.models import load_model
 from sbirlib.errors import InputError
-
-if TYPE_CHECKING:
-    from sbirlib.panels.draw import DrawPage
 
 SETTINGS = "SBIRLIB_APP"  # the variable by which the page's kernels know what to show
 # The notebook, and how it is served: it loads nothing from elsewhere, no other site may ask for it by a name
@@ -31,13 +31,12 @@ def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browse
         port: Where on this machine the page is: http://localhost:PORT; 0 takes any free one.
         browser: Open the page in the browser.
     """
-    from sbirlib.data import PairError
     from sbirlib.retrieval.gallery import photos_in
 
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
     if not photos_in(photos)[0]:
-        raise PairError(f"{photos}: no photos to search in")
+        raise data.PairError(f"{photos}: no photos to search in")
     port = _free_port(port)
     load_model(run)  # the page loads it again, but here it is told what is wrong with it
     with tempfile.TemporaryDirectory(prefix="sbirlib-app-", ignore_cleanup_errors=True) as temporary:
@@ -51,31 +50,27 @@ def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browse
     return 0
 
 
-def draw_page() -> "DrawPage":
+def draw_page() -> "panels.DrawPage":
     """The page, in the notebook that `app` shows. Raises InputError where no `app` has started it."""
-    from filelock import FileLock
-
-    from sbirlib.panels.draw import DrawPage
-    from sbirlib.retrieval import Gallery
-
     if SETTINGS not in os.environ:
         raise InputError("this notebook knows no photos: `python -m sbirlib app` shows it with yours")
     settings = json.loads(os.environ[SETTINGS])
     kept = Path(settings["kept"])
 
-    def load(page: "DrawPage") -> None:
+    def load(page: "panels.DrawPage") -> None:
         def count(done: int, total: int) -> None:
             page.tell(f"Looking at the photos: {done:,} of {total:,}.", done / total)
 
         page.tell("Reading the model.", 0.0)
         model = load_model(settings["run"])
         with FileLock(settings["lock"]):  # a second page waits for the first, and reads what that has kept
-            gallery = Gallery.from_folder(model, settings["photos"], on_fault="skip", kept=kept, tell=count)
+            folder = settings["photos"]
+            gallery = retrieval.Gallery.from_folder(model, folder, on_fault="skip", kept=kept, tell=count)
             page.search_in(gallery)
             if os.access(kept.parent, os.W_OK) and (gallery.fresh or not kept.is_file()):
                 gallery.save(kept)
 
-    return DrawPage(load, k=settings["top"])
+    return panels.DrawPage(load, k=settings["top"])
 
 
 def _json(values: Any) -> str:

@@ -3,13 +3,13 @@
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional
 
+from sbirlib import miniclothes
 from sbirlib.cli.models import check_output
-from sbirlib.config.config import Config, knobs
-from sbirlib.config.methods import GROUPS
+from sbirlib.config import GROUPS, Config, knobs
 from sbirlib.data.pairs import PairFolder
 from sbirlib.methods.cards import CARDS
 from sbirlib.sources.qmulv1 import Category, import_qmulv1
@@ -22,53 +22,38 @@ USUAL = "vgg16", "inception_v3", "resnet50", "vit_base_patch16_224", "swin_base_
 class Demo:
     """Draw MiniClothes, the embedded data set."""
 
-    out: Path = Path("data/MiniClothes")
-    """Folder to draw into; the same drawing already there is kept."""
-    seed: int = 0
-    """Another seed draws other garments."""
-    photos: tuple[int, int] = (380, 120)
-    """Photos of the training and of the test split."""
-    sketches: tuple[int, int] = (925, 275)
-    """Sketches of both; each photo has one to seven."""
+    out: Path = Path("data/MiniClothes")  # Folder to draw into; the same drawing already there is kept.
+    seed: int = 0  # Another seed draws other garments.
+    photos: tuple[int, int] = (380, 120)  # Photos of the training and of the test split.
+    sketches: tuple[int, int] = (925, 275)  # Sketches of both; each photo has one to seven.
 
 
 @dataclass(frozen=True)
 class Check:
     """Report what a data folder holds; exit code 1 if any file would be left out or a split is empty."""
 
-    folder: Positional[Path]
-    """Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos)."""
+    folder: Positional[Path]  # Folder with trainA/ trainB/ testA/ testB/ (A sketches, B photos).
 
 
 @dataclass(frozen=True)
 class Import:
     """Import QMUL-V1 from its MAT-files. A set of folders trainA, trainB, testA, testB needs no import."""
 
-    source: Positional[Literal["qmulv1"]]
-    """Which data set."""
-    folder: Positional[Path]
-    """Folder that holds the MAT-files, at any depth; unpack archives first."""
-    category: Category
-    """Which part of it."""
-    out: Path
-    """Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ChairV1."""
+    source: Positional[Literal["qmulv1"]]  # Which data set.
+    folder: Positional[Path]  # Folder that holds the MAT-files, at any depth; unpack archives first.
+    category: Category  # Which part of it.
+    out: Path  # Folder to write trainA/ trainB/ testA/ testB/ into, such as data/ChairV1.
 
 
-def data_command(
-    command: Annotated[Demo, subcommand("demo")]
-    | Annotated[Check, subcommand("check")]
-    | Annotated[Import, subcommand("import")],
-) -> int:
+def data_command(command: Demo | Check | Import) -> int:
     """Draw the embedded data set, check a folder of your own, or bring in QMUL-V1."""
     if isinstance(command, Check):
         report = PairFolder(command.folder).report()
         print(report)
         return 1 if report.left_out or report.empty else 0
     if isinstance(command, Demo):
-        from sbirlib.miniclothes import draw_miniclothes
-
-        photos, sketches = command.photos, command.sketches
-        folder = draw_miniclothes(command.out, seed=command.seed, photos=photos, sketches=sketches)
+        seed, photos, sketches = command.seed, command.photos, command.sketches
+        folder = miniclothes.draw_miniclothes(command.out, seed=seed, photos=photos, sketches=sketches)
         print(f"MiniClothes is in {folder}")
     else:
         print(import_qmulv1(command.folder, command.out, command.category))

@@ -10,10 +10,9 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 from tyro.conf import Positional, arg
 
-from sbirlib.config.config import Config
-from sbirlib.config.methods import MethodName
+from sbirlib import experiments, runs, training
+from sbirlib.config import Config, MethodName
 from sbirlib.errors import InputError, printable
-from sbirlib.experiments.grids import GridName
 
 # Commands whose flags take their defaults from a preset, and which one unless told otherwise.
 FIRST_PRESETS = {"train": "mini", "ablate": "mini_full"}
@@ -47,9 +46,7 @@ def start_of(argv: Sequence[str]) -> Start:
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
-            from sbirlib.runs.folder import Run
-
-            config, _ = Run(out).saved()
+            config, _ = runs.Run(out).saved()
             roots = {name: config.flat()[name] for name in ("data.root", "data.unlabelled")}
             return Start(preset, config.updated({k: _found(v, out) for k, v in roots.items() if v}))
         config = Config.preset(preset)
@@ -92,19 +89,15 @@ def train_from(start: Start) -> Callable[..., int]:
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had never stopped.
         """
-        from sbirlib.runs.folder import Run
-        from sbirlib.training.signals import Stop, handled
-        from sbirlib.training.trainer import train
-
-        interrupted, stop, settings = False, Stop(), Config(**vars(config))
+        run, settings, interrupted, stop = runs.Run(out), Config(**vars(config)), False, training.Stop()
         # A scheduler ends the job with SIGTERM: save a checkpoint.
-        with handled(signal.SIGTERM, lambda *_: stop.ask(now=True)):
+        with training.handled(signal.SIGTERM, lambda *_: stop.ask(now=True)):
             root = settings.data.root
             if resume and not Path(root).is_dir():
                 lost = f"{out} learns from {root}, which is not found from here"
                 raise InputError(f"{lost}; name the folder by --data.root, wherever it is now")
-            records = train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
-            epochs, first = settings.run.epochs, Run(out).saved()[1] if resume else 1
+            records = training.train(root, settings, out=out, overwrite=overwrite, resume=resume, stop=stop)
+            epochs, first = settings.run.epochs, run.saved()[1] if resume else 1
             if first <= epochs:
                 what = f"{settings.method} on {settings.model.backbone}"
                 how = "going on with" if resume else "training"
@@ -114,11 +107,11 @@ def train_from(start: Start) -> Callable[..., int]:
                     _tell(record)
             except KeyboardInterrupt:
                 interrupted = True
-        if Run(out).epochs >= epochs:
+        if run.epochs >= epochs:
             _tell(f"The run is in {out}")
         else:
             again = f"`python -m sbirlib train --out {shlex.quote(str(out))} --resume` goes on from here"
-            _tell(f"stopped; {again if Run(out).checkpoints else 'there is no checkpoint to go on from'}")
+            _tell(f"stopped; {again if run.checkpoints else 'there is no checkpoint to go on from'}")
         return 130 if interrupted else 0
 
     return train_command
@@ -137,9 +130,7 @@ def report_command(run: Positional[Path]) -> int:
     Args:
         run: Folder that `train --out` wrote.
     """
-    from sbirlib.runs.folder import describe
-
-    print(describe(run))
+    print(runs.describe(run))
     return 0
 
 
@@ -151,7 +142,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         out: Path,
         config: Annotated[type(base), arg(name="")] = base,  # type: ignore[valid-type]  # known at run time
         preset: str = start.preset,
-        grid: GridName | None = None,
+        grid: experiments.GridName | None = None,
         vary: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (0, 1, 2),
     ) -> int:
@@ -165,23 +156,20 @@ def ablate_from(start: Start) -> Callable[..., int]:
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
         """
-        from sbirlib.experiments import ablation, finished, grids
-        from sbirlib.training.signals import handled
-
         settings = Config(**vars(config))
-        variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
+        variants = experiments.grid(grid, settings) if grid else experiments.vary(vary) if vary else []
         if (grid and vary) or not variants:
             raise InputError("name either --grid or --vary")
         # A scheduler ends the job with SIGTERM: as Ctrl-C does, it leaves a checkpoint.
-        with handled(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)):
-            for row in ablation.ablate(settings, variants, seeds, out=out):
-                seed = "not trained" if row.seed == finished.UNTRAINED else f"seed {row.seed}"
+        with training.handled(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)):
+            for row in experiments.ablate(settings, variants, seeds, out=out):
+                seed = "not trained" if row.seed == experiments.UNTRAINED else f"seed {row.seed}"
                 print(
                     f"{printable(row.variant)}, {seed}: Acc@1 {row.score['acc@1']:.1f} % "
-                    f"({row.score['hits@1']}/{row.score['queries']}){finished.warning([row])}",
+                    f"({row.score['hits@1']}/{row.score['queries']}){experiments.warning([row])}",
                     flush=True,
                 )
-        print(finished.summary(out))
+        print(experiments.summary(out))
         return 0
 
     return ablate_command
@@ -198,11 +186,9 @@ def compare_command(
         second: What is compared.
         k: Acc@k is compared.
     """
-    from sbirlib.experiments import finished
-
-    print(f"Acc@{k} of {second!r} less that of {first!r}: {finished.compare(out, first, second, k)}")
-    rows = finished.read_rows(out)
-    chosen = finished.pick(rows, first) + finished.pick(rows, second)
+    print(f"Acc@{k} of {second!r} less that of {first!r}: {experiments.compare(out, first, second, k)}")
+    rows = experiments.read_rows(out)
+    chosen = experiments.pick(rows, first) + experiments.pick(rows, second)
     for protocol in dict.fromkeys(row.score["protocol"] for row in chosen):
         print(printable(protocol))
     return 0

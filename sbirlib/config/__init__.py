@@ -1,10 +1,5 @@
 """Every hyper-parameter of the kit, once."""
 
-from sbirlib.config.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig, knobs
-from sbirlib.config.fields import Knob
-from sbirlib.config.methods import LossConfig, MSTRConfig
+import lazy_loader
 
-__all__ = [
-    "Config", "DataConfig", "Knob", "LossConfig", "MSTRConfig", "ModelConfig", "OptimConfig", "RunConfig",
-    "knobs",
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,6 @@ import yaml
 from sbirlib.config import methods
 from sbirlib.config.fields import Knob, group, knob, limits_of
 from sbirlib.config.files import read_yaml
-from sbirlib.config.methods import GROUPS, LossConfig, MethodName, MSTRConfig
 from sbirlib.errors import ConfigError, brief
 
 _FILE = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
@@ -144,12 +143,12 @@ class RunConfig:
 class Config:
     """All hyper-parameters of one run."""
 
-    method: MethodName = knob("arnet")
+    method: methods.MethodName = knob("arnet")
     """Which paper's method to train; `python -m sbirlib methods` describes them."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    mstr: MSTRConfig = dataclasses.field(default_factory=MSTRConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    mstr: methods.MSTRConfig = dataclasses.field(default_factory=methods.MSTRConfig)
+    loss: methods.LossConfig = dataclasses.field(default_factory=methods.LossConfig)
     b_siamese: methods.BSiameseConfig = dataclasses.field(default_factory=methods.BSiameseConfig)
     triplet_sn: methods.TripletSNConfig = dataclasses.field(default_factory=methods.TripletSNConfig)
     dssa: methods.DSSAConfig = dataclasses.field(default_factory=methods.DSSAConfig)
@@ -198,7 +197,7 @@ class Config:
     @property
     def groups(self) -> list[str]:
         """The groups of settings that count: those of every method, and those of this one."""
-        others = {name for names in GROUPS.values() for name in names} - set(GROUPS[self.method])
+        others = set(itertools.chain(*methods.GROUPS.values())) - set(methods.GROUPS[self.method])
         return [field.name for field in dataclasses.fields(self) if field.name not in {"method", *others}]
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sbirlib.data import images
 from sbirlib.data.folders import RECORD, record_of
-from sbirlib.data.images import EXTENSIONS, Fault, list_images, read_all, read_image
+from sbirlib.data.images import EXTENSIONS, Fault, list_images, list_unread, read_all, read_image
 from sbirlib.data.recordings import RECORDINGS
 from sbirlib.data.splits import NO_PHOTO, PairError, Photo, Sketch, Split
 from sbirlib.errors import NOT_UTF8, check_utf8, is_utf8, printable
@@ -142,9 +141,9 @@ def _read_split(root: Path, name: str, pattern: Pattern) -> Split:
 
 def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pattern = "digits") -> Split:
     """The split of the sketches and photos in these two folders; without the first, photos alone."""
-    faults, pictures = images.list_unread(photos_in), {"A": [], "B": list_images(photos_in)}
+    faults, pictures = list_unread(photos_in), {"A": [], "B": list_images(photos_in)}
     if sketches_in:
-        faults += images.list_unread(sketches_in, SKETCHES)
+        faults += list_unread(sketches_in, SKETCHES)
         pictures["A"] = list_images(sketches_in, SKETCHES)
     for side, paths in pictures.items():
         faults += [Fault(path, "cannot be used", NOT_UTF8) for path in paths if not is_utf8(path.name)]

@@ -2,11 +2,11 @@
 
 from . import published
 from .ablation import ablate
-from .finished import compare, read_rows, summary
-from .grids import Variant, grid, vary
+from .finished import UNTRAINED, compare, pick, read_rows, summary, warning
+from .grids import GridName, Variant, grid, vary
 from .published import results, training_curve
 
 __all__ = [
-    "Variant", "ablate", "compare", "grid", "published", "read_rows", "results", "summary", "training_curve",
-    "vary",
+    "UNTRAINED", "GridName", "Variant", "ablate", "compare", "grid", "pick", "published", "read_rows",
+    "results", "summary", "training_curve", "vary", "warning",
 ]  # fmt: skip

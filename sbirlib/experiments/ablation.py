@@ -23,12 +23,8 @@ from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, rea
 from sbirlib.experiments.grids import Variant
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval import embed, evaluate, score_all
-from sbirlib.runs import Run
-from sbirlib.runs.atomic import write_text
-from sbirlib.runs.model import frozen
-from sbirlib.runs.records import data_fingerprint
-from sbirlib.training.setup import check_exactness, stage_ends
-from sbirlib.training.trainer import TrainingError, train
+from sbirlib.runs import Run, data_fingerprint, frozen, write_text
+from sbirlib.training import TrainingError, check_exactness, stage_ends, train
 
 LAST = 10**6  # place of a row that no training made
 TIMED = 50  # sketches that are searched with one at a time

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from sbirlib import figures
 from sbirlib.errors import InputError, printable
 from sbirlib.methods.cards import CARDS
 from sbirlib.retrieval.intervals import KS, Difference, bootstrap_accuracy, paired_bootstrap
@@ -77,8 +78,6 @@ def compare(out: str | Path, first: str, second: str, k: int = 1) -> Difference:
 
 def write_tables(out: str | Path) -> None:
     """Writes `results.csv` and `ablation.png` from the finished runs in `out`."""
-    from sbirlib.figures.curves import interval_plot  # takes seconds to import
-
     out, rows = Path(out), read_rows(out)
     write_csv(out / TABLE, [{"variant": row.variant, "seed": row.seed} | row.score for row in rows])
     variants = _by_variant(rows)
@@ -86,7 +85,7 @@ def write_tables(out: str | Path) -> None:
     intervals = zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True)
     points = [[run.score["acc@1"] for run in runs] for runs in variants.values()]
     title = "variant (runs); dots: single runs; bars: 95 % intervals over runs and photos"
-    figure = interval_plot(names, *intervals, points=points, title=title)
+    figure = figures.interval_plot(names, *intervals, points=points, title=title)
     with replacing_file(out / "ablation.png") as fresh:
         figure.savefig(fresh, dpi=150)
 

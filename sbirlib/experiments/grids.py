@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
+from sbirlib import data, methods  # whose names, unlike grids', need torch: loaded late
 from sbirlib.config.config import RELEASED, Config
 from sbirlib.errors import ConfigError
 
@@ -62,24 +63,20 @@ def _methods(base: Config) -> list[Variant]:
     and the sharing of encoders of `base`, unless B-Siamese does. Frozen features are the backbone's own. What
     the folder has not enough for, such as strokes, or `base` refuses, is left out with a warning.
     """
-    # Torch takes seconds to import, and who only asks what grids there are does not need it.
-    from sbirlib.data import training_folder
-    from sbirlib.methods import METHODS, build
-
-    pairs = training_folder(base.data.root, base.data.pattern, base.data.sketches)
+    pairs = data.training_folder(base.data.root, base.data.pattern, base.data.sketches)
     plain = {f"model.{field}": getattr(base.model, field) for field in ("pool", "share_encoders")}
-    chosen: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}
+    chosen: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods.METHODS}
     chosen["plain triplet"] = {"method": "b_siamese"} | plain
     if base.updated(chosen["plain triplet"]) == base.updated(chosen["b_siamese"]):
         del chosen["plain triplet"]  # B-Siamese is one, where all methods pool and share as `base` does
-    pictures = base.run.epochs * build(base, fetch=False).passes
+    pictures = base.run.epochs * methods.build(base, fetch=False).passes
     for name, changes in list(chosen.items()):
-        needs = METHODS[changes["method"]].needs
+        needs = methods.METHODS[changes["method"]].needs
         if needs.edges:
             # Edge maps of edge maps would show every line twice.
             changes["model.photo_edges"] = not pairs.edge_maps
         config = base.updated(changes)
-        model = build(config, fetch=False)
+        model = methods.build(config, fetch=False)
         what = needs.lacking(pairs, config)
         if base.optim.chunk and model.indivisible:
             what = f"whole batches, optim.chunk 0: {model.indivisible}"

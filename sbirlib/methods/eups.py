@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.data.batches import Batch
-from sbirlib.layers.backbone import Backbone
-from sbirlib.layers.losses import euclidean_triplet, other_photos
+from sbirlib.layers import Backbone, euclidean_triplet, other_photos
 from sbirlib.methods.base import Encoder, Method, Stage
 
 
@@ -48,12 +47,10 @@ class EUPS(Method):
     def stages(self) -> list[Stage]:
         """First the teacher, then the student."""
         share, student = self.options.teacher, [self.sketch_learner, self.photo_learner]
-        return [Stage("teacher", share, [self.teacher]), Stage("student", 1 - share, student)]
-
-    @property
-    def passes(self) -> float:
-        """2 views of a photo, 3 more for the student, and 2 in either stage of a photo without a sketch."""
-        return 2 + 3 * (1 - self.options.teacher) + 2 * self.has_unlabelled
+        # Two views of a photo, and of one without a sketch.
+        views = 4 if self.has_unlabelled else 2
+        first = Stage("teacher", share, [self.teacher], passes=views)
+        return [first, Stage("student", 1 - share, student, passes=views + 3)]
 
     def train(self, mode: bool = True) -> Self:
         """As for any module, but a teacher that has learnt stays in eval mode."""

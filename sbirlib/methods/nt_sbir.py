@@ -15,8 +15,7 @@ from tqdm.auto import tqdm
 from sbirlib.data import Batch, LoadedSplit, Recording, fit_square, to_float
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Stage
-from sbirlib.methods.on_the_fly import SMALL, ranks
-from sbirlib.methods.ppo import clipped_surrogate, old_policy
+from sbirlib.methods.ppo import SMALL, clipped_surrogate, old_policy, ranks
 from sbirlib.methods.recordings import disturbed, layers, recording
 
 POINTS, WIDTH = 16, 64  # that the selector sees of a stroke; features of a stroke
@@ -54,13 +53,8 @@ class NTSBIR(BSiamese):
     def stages(self) -> list[Stage]:
         """First the encoders, then the selector."""
         own, encoders = self.options, [self.sketch_encoder, self.photo_encoder]
-        second = Stage("selector", 1 - own.retrieval, [self.selector], own.rate)
+        second = Stage("selector", 1 - own.retrieval, [self.selector], own.rate, passes=1)
         return [Stage("retrieval", own.retrieval, encoders), second]
-
-    @property
-    def passes(self) -> float:
-        """2 in the first stage, one in the second."""
-        return 1 + self.options.retrieval
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:

@@ -15,10 +15,8 @@ from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Encoder, Stage
 from sbirlib.methods.dssa import SpatialAttention
-from sbirlib.methods.ppo import clipped_surrogate, old_policy
+from sbirlib.methods.ppo import SMALL, clipped_surrogate, old_policy, ranks
 from sbirlib.methods.recordings import drawn_so_far
-
-SMALL = 1e-3  # spreads of rewards far below this do not count as such
 
 
 class OnTheFly(BSiamese):
@@ -52,12 +50,9 @@ class OnTheFly(BSiamese):
     def stages(self) -> list[Stage]:
         """First the encoders, then the policy."""
         share, encoders = self.options.retrieval, [self.sketch_encoder, self.photo_encoder]
-        return [Stage("retrieval", share, encoders), Stage("policy", 1 - share, [self.policy])]
-
-    @property
-    def passes(self) -> float:
-        """2 in the first stage; what the second one needs is embedded only once, and without a gradient."""
-        return 2 * self.options.retrieval
+        # What the second one needs is embedded only once, and without a gradient.
+        second = Stage("policy", 1 - share, [self.policy], passes=0)
+        return [Stage("retrieval", share, encoders), second]
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:
@@ -152,12 +147,6 @@ def noise(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
     seeds = (numbers.double() * 2**32).long().tolist()
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows).to(numbers.device)
-
-
-def ranks(scores: Tensor, truth: Tensor) -> Tensor:
-    """The rank of photo `truth` (b,) in each of the scores (b, ..., m): (b, ...) int64, ties against it."""
-    own = scores[torch.arange(len(truth), device=truth.device), ..., truth]
-    return (scores >= own[..., None]).sum(dim=-1)
 
 
 def unsettled(lists: Tensor) -> Tensor:

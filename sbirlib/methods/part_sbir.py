@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.data.batches import Batch
-from sbirlib.layers.backbone import Backbone
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers import Backbone, other_photos
 from sbirlib.methods.base import Method, PatchEncoder
 
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+SMALL = 1e-3  # spreads of rewards far below this do not count as such
+
 
 def clipped_surrogate(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float = 0.2
@@ -26,3 +28,9 @@ def old_policy(policy: nn.Module, refresh: int) -> AveragedModel:
     """
     copied = AveragedModel(policy, avg_fn=lambda old, new, steps: new if steps % refresh == 0 else old)
     return copied.requires_grad_(False)
+
+
+def ranks(scores: Tensor, truth: Tensor) -> Tensor:
+    """The rank of photo `truth` (b,) in each of the scores (b, ..., m): (b, ...) int64, ties against it."""
+    own = scores[torch.arange(len(truth), device=truth.device), ..., truth]
+    return (scores >= own[..., None]).sum(dim=-1)

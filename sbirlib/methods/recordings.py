@@ -11,10 +11,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data import PairError, Recording, Sketch, Split, as_pixels, fit_square, read_recording
-from sbirlib.data.transforms import Fit
-from sbirlib.miniclothes import sketch_recorders
-from sbirlib.miniclothes.dataset import MANIFEST
+from sbirlib.data import Fit, PairError, Recording, Sketch, Split, as_pixels, fit_square, read_recording
+from sbirlib.miniclothes import MANIFEST, sketch_recorders
 
 WAYS = "Put a .json or .svg of the strokes beside each sketch, or use MiniClothes"
 _replays = lru_cache(maxsize=8)(lambda root, changed: sketch_recorders(root))

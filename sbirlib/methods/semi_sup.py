@@ -9,12 +9,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sbirlib.data import Batch, LoadedSplit, Recording, to_float
-from sbirlib.layers.chance import drawing
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers import drawing, other_photos
 from sbirlib.methods.b_siamese import BSiamese
 from sbirlib.methods.base import Stage
-from sbirlib.methods.on_the_fly import SMALL
-from sbirlib.methods.ppo import clipped_surrogate
+from sbirlib.methods.ppo import SMALL, clipped_surrogate
 from sbirlib.methods.recordings import drawn, recording
 from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, to_points, to_strokes
 
@@ -55,15 +53,10 @@ class SemiSup(BSiamese):
         encoders: list[nn.Module] = [self.sketch_encoder, self.photo_encoder]
         return [
             Stage("supervised", first, encoders),
-            Stage("generator", second, [self.generator]),
-            Stage("together", 1 - first - second, [*encoders, self.generator, self.discriminator]),
+            Stage("generator", second, [self.generator], passes=1),
+            # 2 of a pair, 1 to draw it; then 2 with a drawing, 2 to draw it, and 5 of the teacher.
+            Stage("together", 1 - first - second, [*encoders, self.generator, self.discriminator], passes=12),
         ]
-
-    @property
-    def passes(self) -> float:
-        """2 of a pair, 1 to draw it, and at last 2 with a drawing, 2 to draw it, and 5 of the teacher."""
-        first, second = self.options.supervised, self.options.generator
-        return 2 * first + second + 12 * (1 - first - second)
 
     def after_step(self) -> None:
         """While the encoders learn from pairs alone, the teacher and the generator's backbone follow."""

@@ -9,8 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from sbirlib.data import Batch, edge_map
-from sbirlib.layers.backbone import Backbone, Tokens
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers import Backbone, Tokens, other_photos
 from sbirlib.methods.base import Encoder, Method
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import ten_crop
 
 from sbirlib.data import Batch, fit_square
-from sbirlib.layers.backbone import Backbone
-from sbirlib.layers.losses import other_photos
+from sbirlib.layers import Backbone, other_photos
 from sbirlib.methods.base import Encoder, Method
 
 

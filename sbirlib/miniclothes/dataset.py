@@ -18,8 +18,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
-from sbirlib.data.folders import filling, record_of
-from sbirlib.data.recordings import Recording
+from sbirlib.data import Recording, filling, record_of
 from sbirlib.errors import InputError, first_line
 from sbirlib.miniclothes.garments import Wardrobe, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo

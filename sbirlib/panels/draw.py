@@ -22,9 +22,8 @@ from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, 
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from sbirlib.data import EXTENSIONS, Recording, Stroke, as_pixels, frame_picture, read_image, render_strokes
-from sbirlib.data.recordings import RECORDINGS
-from sbirlib.data.strokes import INK, SIZE, WIDTH, Sheet, frame_strokes
+from sbirlib.data import EXTENSIONS, RECORDINGS, Recording, as_pixels, frame_picture, read_image
+from sbirlib.data.strokes import INK, SIZE, WIDTH, Sheet, Stroke, frame_strokes, render_strokes
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures import message, retrieval_card
 from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail

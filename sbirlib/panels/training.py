@@ -19,10 +19,8 @@ from sbirlib.data.pairs import PairFolder
 from sbirlib.figures import message, training_curves
 from sbirlib.methods.base import Method
 from sbirlib.panels.base import STYLE, Panel, Status
-from sbirlib.runs.folder import Run
-from sbirlib.runs.records import EpochRecord
-from sbirlib.training.signals import Stop
-from sbirlib.training.trainer import train
+from sbirlib.runs import EpochRecord, Run
+from sbirlib.training import Stop, train
 
 
 def load_or_train(pairs: PairFolder | str | Path, config: Config, *, out: str | Path) -> Method:

@@ -4,19 +4,15 @@ import math
 import shlex
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
-from sbirlib.config.config import Config
-from sbirlib.config.files import read_yaml
+from sbirlib import methods  # whose names are loaded late: a report needs no torch
+from sbirlib.config import Config, read_yaml
 from sbirlib.errors import ConfigError, printable
-from sbirlib.runs import records
 from sbirlib.runs.atomic import RunError, settled
-from sbirlib.runs.records import CHECKSUMS, CONFIG, WEIGHTS
-
-if TYPE_CHECKING:
-    from sbirlib.methods.base import Method
+from sbirlib.runs.records import CHECKSUMS, CONFIG, WEIGHTS, checkpoints, read_history
 
 
 class Run:
@@ -70,9 +66,9 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints to go on from, oldest first."""
-        return records.checkpoints(self.states)
+        return checkpoints(self.states)
 
-    def model(self, which: Literal["best", "last"] | None = None) -> "Method":
+    def model(self, which: Literal["best", "last"] | None = None) -> "methods.Method":
         """The trained model, in eval mode on the CPU; `model.config` is its Config.
 
         `which` is "best" (highest validation score) or "last", by default what `chosen` says. The folder may
@@ -98,7 +94,7 @@ class Run:
 
     def history(self) -> dict[str, list[Any]]:
         """The columns of history.csv, one entry per epoch: floats, NaN where nothing was measured."""
-        return records.read_history(self.history_file)
+        return read_history(self.history_file)
 
     def start(self) -> dict[str, Any]:
         """What the run began from. Raises RunError if start.yaml is missing or not a mapping."""
@@ -121,7 +117,7 @@ class Run:
         return Config.from_dict(content["config"]), content["progress"]["epoch"]
 
 
-def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> "Method":
+def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> "methods.Method":
     """The trained model of a run folder, as `Run.model` gives it."""
     return Run(run).model(which)
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from sbirlib.config.config import Config, ModelConfig, released_options
 from sbirlib.errors import ConfigError
-from sbirlib.layers.chance import drawing
-from sbirlib.layers.weights import BackboneError, pretrained_config
+from sbirlib.layers import BackboneError, drawing, pretrained_config
 from sbirlib.layers.weights import read_weights as read_tensors
 from sbirlib.methods import Method, build
 from sbirlib.runs.atomic import RunError, replacing

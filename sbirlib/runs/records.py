@@ -8,14 +8,12 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from sbirlib import methods  # whose names are loaded late: a report needs no torch
 from sbirlib.config.config import Config
 from sbirlib.data.splits import Split
 from sbirlib.runs.atomic import RunError
-
-if TYPE_CHECKING:
-    from sbirlib.methods.base import Method
 
 # The files of a model and of a checkpoint, beside its tensors.
 WEIGHTS, CONFIG, CHECKSUMS = "model.safetensors", "config.yaml", "checksums.json"
@@ -98,10 +96,8 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-[0-9]*"))
 
 
-def beginning(model: "Method", config: Config, data: Sequence[Split]) -> dict[str, Any]:
+def beginning(model: "methods.Method", config: Config, data: Sequence[Split]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
-    from sbirlib.methods.base import fingerprint  # torch takes seconds to import, a report does not need it
-
     source, file = model.sketch_encoder.backbone.source, model.sketch_encoder.backbone.file
     weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
     result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
@@ -111,7 +107,7 @@ def beginning(model: "Method", config: Config, data: Sequence[Split]) -> dict[st
     if model.needs.unlabelled:
         files["without_sketch"] = sum(len(split.photos) for split in data if not split.sketches)
     return result | {
-        "backbone_sha256": fingerprint(model.sketch_encoder.backbone),
+        "backbone_sha256": methods.fingerprint(model.sketch_encoder.backbone),
         "seed": config.run.seed, "data": files, "versions": versions(), "code": code_state(),
     }  # fmt: skip
 

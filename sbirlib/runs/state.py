@@ -50,8 +50,8 @@ class Progress:
 
 def save_state(
     folder: Path, model: nn.Module, config: Config, progress: Progress, rest: Mapping[str, Any]
-) -> Path:
-    """Writes a checkpoint into `folder` and removes all but the newest `KEPT`; returns its own folder.
+) -> None:
+    """Writes a checkpoint into `folder` and removes all but the newest `KEPT`.
 
     `rest` holds tensors, numbers and strings in any nesting: optimiser, schedule. Raises
     RunError if it cannot be written; older checkpoints are then still there.
@@ -72,7 +72,6 @@ def save_state(
     # Hidden ones were left by a process that was killed while it wrote.
     for useless in (*checkpoints(folder)[:-KEPT], *folder.glob(".*")):
         shutil.rmtree(useless, ignore_errors=True)
-    return place
 
 
 def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress, dict[str, Any]]:

@@ -10,8 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from sbirlib.data.folders import RECORD, filling
-from sbirlib.data.pairs import EDGE_MAPS, SPLITS
+from sbirlib.data import EDGE_MAPS, RECORD, SPLITS, filling
 from sbirlib.errors import InputError, first_line, printable
 
 MANIFEST = Path(__file__).resolve().parent / "manifest.yaml"

@@ -1,5 +1,5 @@
 """The trainer, on Hugging Face Accelerate."""
 
-from sbirlib.training.trainer import Trainer, TrainingError, train
+import lazy_loader
 
-__all__ = ["Trainer", "TrainingError", "train"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

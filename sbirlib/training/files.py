@@ -12,9 +12,8 @@ from torch import nn
 
 from sbirlib.config.config import Config
 from sbirlib.errors import InputError
-from sbirlib.runs import Run, save_model_folder
-from sbirlib.runs.atomic import Owner, RunError, unwritable, write_csv, write_text
-from sbirlib.runs.state import Progress, save_state
+from sbirlib.runs import Progress, Run, RunError, save_model_folder, save_state
+from sbirlib.runs.atomic import Owner, unwritable, write_csv, write_text
 from sbirlib.training.setup import make_accelerator
 
 

@@ -21,9 +21,8 @@ from sbirlib.errors import ConfigError, InputError
 from sbirlib.layers.chance import drawing
 from sbirlib.methods import METHODS, Method, build
 from sbirlib.retrieval.scores import score_split
-from sbirlib.runs.atomic import RunError
+from sbirlib.runs import Progress, RunError, load_state
 from sbirlib.runs.records import HELD_OUT, NOTHING, PSEUDO, TEST_SET, EpochRecord, beginning
-from sbirlib.runs.state import Progress, load_state
 from sbirlib.training.files import RunFiles
 from sbirlib.training.setup import check_exactness, lr_factor, make_optimizer, stage_ends
 from sbirlib.training.signals import Stop, held, noted
@@ -210,7 +209,9 @@ class Trainer:
         config, progress, started = self.config, self.progress, time.perf_counter()
         rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
         own = rows[self.accelerator.process_index]
-        plan.second_views = self.method.second_views and step % self.method.second_every == 0
+        # Counted over all epochs: a short one might else have them in each of its steps.
+        turn = (self.steps * (progress.epoch - 1) + step) % self.method.second_every
+        plan.second_views = self.method.second_views and turn == 0
         # Weights are the same in every process, dropout is not.
         key = (config.run.seed, progress.epoch, step, self.accelerator.process_index)
         terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)

@@ -95,7 +95,7 @@ def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monk
         yield "epoch 1"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sbirlib.training.trainer.train", stopped)
+    monkeypatch.setattr("sbirlib.training.train", stopped)
     command = ["train", "--data.root", str(pairs.root), "--out", str(out)]
     assert main(command) == 130
     assert capsys.readouterr().out.endswith("epoch 1\nstopped; there is no checkpoint to go on from\n")

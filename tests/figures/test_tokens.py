@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sbirlib.figures.tokens import token_overlay
+from sbirlib.figures import token_overlay
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
