@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and measures on a GPU what the kit does there, in at most six minutes, and prints one Markdown table:
 #
-#   tests/gpu.sh                 # exit code 1 if a check failed, 2 if something is missing
+#   tests/gpu.sh                 # exit code 1 if a check failed, 2 if something is missing, 124 after GPU_SECONDS (360)
 #   tests/gpu.sh --device cpu    # the same checks in a tiny form
 #
 # It needs no network, no pytest and nothing of notebooks, panels and the command line, but torch, timm, accelerate and

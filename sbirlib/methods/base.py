@@ -90,9 +90,10 @@ class Method(nn.Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if vars(cls).get("name") in CARDS:
-            cls.paper, cls.needs, cls.terms = CARDS[cls.name]
-            cls.settings = type(getattr(Config(), cls.name, ()))  # ARNet has two groups, and none of its name
+        if card := CARDS.get(vars(cls).get("name", "")):
+            settings = type(getattr(Config(), cls.name, ()))  # ARNet has two groups, and none of its name
+            for key, value in (card._asdict() | {"settings": settings}).items():
+                setattr(cls, key, vars(cls).get(key, value))  # what a class says itself counts
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,

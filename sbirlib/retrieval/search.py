@@ -17,8 +17,8 @@ from sbirlib.methods.base import Method, fingerprint, hidden_layers
 
 QUERIES, ROWS = 256, 8192  # in a block: what a method's `score` is given at a time
 
-# Rows by model, with the weights that made them, for what they are of.
-_kept: WeakKeyDictionary[Method, tuple[str, dict[tuple[str, str], Tensor]]] = WeakKeyDictionary()
+# The latest rows of each model, with what they were made by and of.
+_kept: WeakKeyDictionary[Method, dict[str, tuple[tuple[str, str], Tensor]]] = WeakKeyDictionary()
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,23 +44,21 @@ def embed(
 def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
     """The rows of a loaded split, embedded where the model is, which is in eval mode meanwhile.
 
-    A model in eval mode keeps them until its weights change, and embeds the same pictures only once.
+    A model in eval mode keeps the rows of the latest sketches and photos, and embeds these again only if its
+    weights, settings or device have changed; hooks that change what a layer gives are not noticed.
     """
-    device, was_training = next(model.parameters()).device, model.training
-    weights, kept = "" if was_training else fingerprint(model), dict[tuple[str, str], Tensor]()
-    # Where layers of the released code keep their dropout, no two passes give the same rows.
-    if weights and not hidden_layers(model):
-        before, rows = _kept.get(model, ("", kept))
-        kept = rows if before == weights else kept
-        _kept[model] = weights, kept
+    device, was_training, found = next(model.parameters()).device, model.training, {}
     model.eval()
+    plain = [{k: v for k, v in vars(m).items() if isinstance(v, int | float | str)} for m in model.modules()]
+    state = "" if was_training else f"{fingerprint(model)} {plain} {device} {torch.is_autocast_enabled()}"
+    # Where layers of the released code keep their dropout or see a whole batch, rows are not a picture's own.
+    kept = {} if was_training or hidden_layers(model) or model.indivisible else _kept.setdefault(model, {})
     parts = {"sketches": (model.embed_sketches, data.sketches), "photos": (model.embed_photos, data.photos)}
-    found = {}
     for what, (encode, pixels) in parts.items():
-        key = what, hashlib.sha256(pixels.contiguous().numpy().data).hexdigest()
-        if key not in kept:
-            kept[key] = embed(encode, pixels, device=device, batch=batch, what=what)
-        found[what] = kept[key].clone()
+        key = state, hashlib.sha256(pixels.contiguous().numpy().data).hexdigest()
+        if what not in kept or kept[what][0] != key:
+            kept[what] = key, embed(encode, pixels, device=device, batch=batch, what=what)
+        found[what] = kept[what][1].clone()
     model.train(was_training)
     return Rows(**found)
 

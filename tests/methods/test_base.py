@@ -92,7 +92,8 @@ def test_what_a_method_needs_is_checked_before_anything_is_loaded(pairs, tmp_pat
 class Distances(Method):
     """Rows are grids (b, n, d), compared pair by pair, and trained in two stages."""
 
-    name = "arnet"  # stands in its place
+    name = "arnet"  # stands in its place, with needs and terms of its own
+    needs, terms = Needs(), ("total",)
     vectors = False
 
     def __init__(self, backbone="sbir_mini", **options):
@@ -136,9 +137,6 @@ class Distances(Method):
         scores = self.score(rows["sketch"], rows["photo"])
         loss = nn.functional.cross_entropy(scores, torch.arange(len(batch.photo_ids)))
         return {"total": loss if self.stage == "backbone" else loss * self.seen}
-
-
-Distances.needs, Distances.terms = Needs(), ("total",)  # not those of ARNet's card
 
 
 @pytest.fixture

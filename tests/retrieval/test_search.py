@@ -134,6 +134,14 @@ def test_other_weights_embed_again(counted):
     assert not torch.equal(before.photos, after.photos)
 
 
+def test_another_setting_embeds_again(counted):
+    model, data, seen = counted
+    embed_split(model, data)
+    model.fit = "stretch"
+    embed_split(model, data)
+    assert seen == [16, 8, 16, 8]
+
+
 def test_nothing_is_kept_of_a_model_in_training(counted):
     model, data, seen = counted
     model.train()
