@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import Fault, faults_message, list_images, list_unread, list_visible, read_pixels
+from sbirlib.data.images import Fault, faults_message, list_images, list_unread, list_visible
 from sbirlib.data.loading import load_images
 from sbirlib.data.splits import PairError
-from sbirlib.data.transforms import fit_square
-from sbirlib.errors import InputError, first_line
-from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.search import embed, score_all
-from sbirlib.runs.atomic import replacing_file
+from sbirlib.errors import InputError
+from sbirlib.methods.base import Method
+from sbirlib.retrieval import milvus
+from sbirlib.retrieval.saved import Kept, Stamp, read_rows, stamp_of, write_rows
+from sbirlib.retrieval.search import BROKEN, ROWS, Hit, embed, embed_query, owner, score_all
 
 BATCH = 128  # photos that are decoded and embedded at a time
-BROKEN = "the model is broken (did training diverge?)"
-
-
-class Hit(NamedTuple):
-    """One search result: rank (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
-
-    rank: int
-    path: Path
-    similarity: float
-
-
-class Stamp(NamedTuple):
-    """A photo file as it was when it was embedded: a file that changes gets another size or time."""
-
-    path: str
-    size: int  # in bytes, -1 if it was not there
-    time: int  # of the last change, in ns
 
 
 class Gallery:
@@ -57,12 +36,14 @@ class Gallery:
     ) -> None:  # fmt: skip
         if len(paths) != len(embeddings):
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
-        if not embeddings.isfinite().all():
-            raise InputError(f"the photos' embeddings are not numbers: {BROKEN}")
-        self.stamps = [path if isinstance(path, Stamp) else _stamp(path) for path in paths]
+        _check(embeddings)
+        self.stamps = [path if isinstance(path, Stamp) else stamp_of(path) for path in paths]
         self.model, self.paths = model, [Path(stamp.path) for stamp in self.stamps]
         self.embeddings, self.left_out = embeddings, list(left_out)
         self.fresh = len(paths) if fresh is None else fresh
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
     @staticmethod
     def from_folder(
@@ -90,27 +71,16 @@ class Gallery:
         """Embeds these photo files; `root` names them in messages, the rest is as for `from_folder`."""
         if not paths:
             raise PairError(f"{root}: no photos to search in")
-        stamps = [_stamp(path) for path in paths]  # before they are read: a later change is noticed
-        rows: dict[Stamp, Tensor] = {}
-        with suppress(InputError):  # nothing is kept, or it is damaged or of another model
-            saved = _read(kept or "", model)
-            rows |= zip(saved.stamps, saved.embeddings, strict=True)
+        stamps = [stamp_of(path) for path in paths]  # before they are read: a later change is noticed
+        rows = Kept(Path(kept), owner(model)).find(stamps) if kept else {}
         new = [stamp for stamp in dict.fromkeys(stamps) if stamp not in rows]
-        device, done = next(model.parameters()).device, len(paths) - len(new)
-        faults: list[Fault] = []
+        done, faults = len(paths) - len(new), list[Fault]()
         with tqdm(total=len(new), desc="photos", disable=None, leave=False) as bar:
-            for start in range(0, len(new), BATCH):
-                part = {Path(stamp.path): stamp for stamp in new[start : start + BATCH]}
-                pixels, broken = load_images(list(part), model.image_size, model.fit, what="")
-                faults += broken
-                for fault in broken:
-                    del part[fault.path]
-                if part and (not faults or on_fault != "stop"):  # or only the list of faults is wanted
-                    embeddings = embed(model.eval().embed_photos, pixels, device=device)
-                    rows |= zip(part.values(), embeddings, strict=True)
-                bar.update(len(part) + len(broken))
+            for count, broken in embed_photos(model, new, rows, stop=on_fault == "stop"):
+                done, faults = done + count, faults + broken
+                bar.update(count)
                 if tell is not None:
-                    tell(min(done + start + BATCH, len(paths)), len(paths))
+                    tell(done, len(paths))
         if faults and on_fault == "stop":
             raise PairError(faults_message(root, faults))
         stamps = [stamp for stamp in stamps if stamp in rows]
@@ -125,30 +95,26 @@ class Gallery:
         Exact; photos that match equally well come in the order of `paths`. Raises InputError for k < 1 and
         for a sketch whose embedding is not a number.
         """
-        if k < 1:
-            raise InputError(f"k = {k}: ask for at least one photo")
-        if not isinstance(sketch, Tensor):
-            sketch = read_pixels(sketch).float() / 255
-        device = next(self.model.parameters()).device
-        with torch.inference_mode():
-            # Resized before it goes to the device: not every one can do that.
-            square = fit_square(sketch[None], self.model.image_size, self.model.fit)
-            query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
-        if not query.isfinite().all():
-            raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
+        query = embed_query(self.model, sketch, k)
         scores = score_all(self.model.score, query, self.embeddings)[0]
-        best = scores.argsort(descending=True, stable=True)[:k].tolist()
+        # Those that score as the last of the k are sorted too: their order decides.
+        near = (scores >= scores.topk(min(k, len(scores))).values[-1]).nonzero()[:, 0]
+        best = near[scores[near].argsort(descending=True, stable=True)[:k]].tolist()
         return [Hit(rank, self.paths[row], float(scores[row])) for rank, row in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        metadata = {"stamps": json.dumps(self.stamps), **_owner(self.model)}
-        try:
-            with replacing_file(path) as fresh:
-                save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
-        except (OSError, SafetensorError) as error:
-            why = f"the gallery cannot be written ({first_line(error)})"
-            raise InputError(f"{path}: {why}; choose a folder that exists and has room") from None
+        write_rows(Path(path), self.stamps, self.embeddings, owner(self.model))
+
+    def to_milvus(self, uri: str, collection: str = "photos", **index: Any) -> None:
+        """Puts the photos into a collection of Milvus, where `MilvusGallery` searches them.
+
+        `uri` is a file, made by Milvus Lite, or a server, as for `MilvusGallery`. A collection that is not
+        there is made with `index`, by default index_type="FLAT", which is exact; others are had by, for
+        instance, index_type="HNSW", params={"M": 16, "efConstruction": 200}. A photo that is in it takes the
+        place of the one of the same path; other photos stay. Raises InputError as `MilvusGallery` does.
+        """
+        milvus.insert(self.model, self.paths, self.embeddings, uri, collection, index)
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:
@@ -156,46 +122,43 @@ class Gallery:
 
         Raises PairError, also where photos have changed since or are gone; what has come since is not in it.
         """
-        saved = _read(path, model)
-        changed = [stamp.path for stamp in saved.stamps if stamp.size >= 0 and stamp != _stamp(stamp.path)]
+        stamps, rows = read_rows(Path(path), owner(model))
+        changed = [stamp.path for stamp in stamps if stamp.size >= 0 and stamp != stamp_of(stamp.path)]
         if changed:
             raise PairError(
                 f"{path}: {len(changed)} photos have changed or gone since they were embedded, such as "
-                f"{changed[0]}; embed the photos again (`from_folder` with `kept` embeds only these)"
+                f"{changed[0]}; embed the photos again (the command `embed`, or `from_folder` with `kept`, "
+                "embeds only these)"
             )
-        return saved
+        return Gallery(model, stamps, rows, fresh=0)
 
 
-def _read(path: str | Path, model: Method) -> Gallery:
-    """The gallery in a file as it was saved. Raises PairError."""
-    try:
-        with safe_open(str(path), "pt") as file:
-            embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        found = json.loads(metadata["stamps"])
-        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in found]
-        if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
-            raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
-        gallery = Gallery(model, stamps, embeddings, fresh=0)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
-    owner = _owner(model)
-    if any(metadata.get(name) != value for name, value in owner.items()):
-        raise PairError(f"{path}: was embedded by another model; embed the photos again")
-    return gallery
+def embed_photos(
+    model: Method, new: Sequence[Stamp], rows: dict[Stamp, Tensor], *, stop: bool = False
+) -> Iterator[tuple[int, list[Fault]]]:
+    """Adds the rows of new photos to `rows`, a batch at a time; yields its size and what could not be read.
+
+    After a fault, only further faults are looked for if this is to `stop`. Raises InputError if an embedding
+    is not a number.
+    """
+    device, wanted = next(model.parameters()).device, True
+    for start in range(0, len(new), BATCH):
+        part = {Path(stamp.path): stamp for stamp in new[start : start + BATCH]}
+        pixels, broken = load_images(list(part), model.image_size, model.fit, what="")
+        wanted = wanted and not (stop and broken)
+        for fault in broken:
+            del part[fault.path]
+        if part and wanted:
+            embeddings = embed(model.eval().embed_photos, pixels, device=device)
+            _check(embeddings)
+            rows |= zip(part.values(), embeddings, strict=True)
+        yield len(part) + len(broken), broken
 
 
-def _owner(model: Method) -> dict[str, str]:
-    """What decides how a photo is embedded."""
-    views = ", ten crops" if getattr(getattr(model, "options", None), "ten_crops", False) else ""
-    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}{views}"}
-
-
-def _stamp(path: str | Path) -> Stamp:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return Stamp(str(path), -1, -1)
-    return Stamp(str(path), found.st_size, found.st_mtime_ns)
+def _check(embeddings: Tensor) -> None:
+    # Some at a time: the answer takes as much memory as what is asked of.
+    if not all(part.isfinite().all() for part in embeddings.split(ROWS)):
+        raise InputError(f"the photos' embeddings are not numbers: {BROKEN}")
 
 
 def photos_in(folder: Path) -> tuple[list[Path], list[Fault]]:

@@ -1,6 +1,7 @@
 """From pictures to rows, a batch at a time, and exact search for the photos that match a sketch best."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,14 +9,24 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sbirlib.data.images import read_pixels
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import to_float
+from sbirlib.data.transforms import fit_square, to_float
 from sbirlib.errors import InputError
-from sbirlib.methods.base import Method
+from sbirlib.methods.base import Method, fingerprint
 
 QUERIES, ROWS = 256, 8192  # in a block: what a method's `score` is given at a time
+BROKEN = "the model is broken (did training diverge?)"
 
 Score = Callable[[Tensor, Tensor], Tensor]
+
+
+class Hit(NamedTuple):
+    """One search result: rank (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
+
+    rank: int
+    path: Path
+    similarity: float
 
 
 class Rows(NamedTuple):
@@ -48,6 +59,21 @@ def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
 
 
 @torch.inference_mode()
+def embed_query(model: Method, sketch: str | Path | Tensor, k: int) -> Tensor:
+    """The row (1, ...) of a sketch to find k photos of. Raises InputError as `Gallery.search` does."""
+    if k < 1:
+        raise InputError(f"k = {k}: ask for at least one photo")
+    if not isinstance(sketch, Tensor):
+        sketch = read_pixels(sketch).float() / 255
+    # Resized before it goes to the device: not every one can do that.
+    square = fit_square(sketch[None], model.image_size, model.fit)
+    query = model.eval().embed_sketches(square.to(next(model.parameters()).device)).float().cpu()
+    if not query.isfinite().all():
+        raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
+    return query
+
+
+@torch.inference_mode()
 def score_all(score: Score, queries: Tensor, gallery: Tensor) -> Tensor:
     """Scores (q, g) of rows (q, ...) and (g, ...), in blocks, so that `score` needs little memory."""
     # Rows are compared in full precision, whatever the encoders run in.
@@ -63,6 +89,12 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
     similarity is not a number.
     """
     if np.isnan(similarity).any():
-        raise InputError("similarities contain NaN: the model is broken (did training diverge?)")
+        raise InputError(f"similarities contain NaN: {BROKEN}")
     true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
     return (similarity >= true).sum(axis=1)
+
+
+def owner(model: Method) -> dict[str, str]:
+    """What decides how a photo is embedded: rows of another owner cannot be searched."""
+    views = ", ten crops" if getattr(getattr(model, "options", None), "ten_crops", False) else ""
+    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}{views}"}

@@ -1,0 +1,111 @@
+"""Galleries of large folders: embedded in parts, by any number of processes, and joined on the disk."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from tqdm.auto import tqdm
+
+from sbirlib.data.images import EXTENSIONS, Fault, faults_message
+from sbirlib.data.splits import PairError
+from sbirlib.errors import InputError
+from sbirlib.methods.base import Method
+from sbirlib.retrieval.gallery import embed_photos, photos_in
+from sbirlib.retrieval.saved import Kept, join, stamp_of, write_rows
+from sbirlib.retrieval.search import owner
+from sbirlib.runs.atomic import Owner
+
+PART = 1024  # photos; a killed process has to embed no more of them again
+
+
+class Embedded(NamedTuple):
+    """The photos of a gallery file: how many there are, were embedded now, and were left out."""
+
+    photos: int
+    fresh: int
+    left_out: int
+
+
+def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault: str = "stop") -> Embedded:
+    """Embeds a folder as `Gallery.from_folder` does, into the file `out`, which `Gallery.load` reads.
+
+    Of n processes that a launcher has started, on one machine or on several with one file system, number p
+    embeds parts p, p + n, ... of the photos into the folder `out`.parts; the first joins these to `out`,
+    whole or not at all, and removes them. Whatever is killed, a later call embeds only what is in neither, in
+    the same number of processes or another; a photo that has changed is embedded again.
+
+    Each process holds the names of all photos, size and time too of those that `out` had before, but the rows
+    of one part only. Raises PairError if there is no photo, and, once the others are embedded, with the list
+    of those that cannot be read; InputError, with its name, if a file cannot be written.
+    """
+    state, out = PartialState(), Path(out).resolve()  # a link stays one
+    if out.suffix.lower() in EXTENSIONS:
+        raise InputError(f"{out}: is named like a picture; name it {out.stem}.safetensors")
+    found, unread = photos_in(Path(folder))
+    if unread and on_fault == "stop":
+        raise PairError(faults_message(folder, unread))
+    if not found:
+        raise PairError(f"{folder}: no photos to search in")
+    parts, mine = Path(f"{out}.parts"), owner(model)
+    lock = Owner(parts) if state.is_main_process else None
+    try:
+        # Photos may come while processes look for them: all go by the list of the first.
+        [photos] = broadcast_object_list([list(map(str, found))])
+        files = [parts / f"{start // PART:06d}.safetensors" for start in range(0, len(photos), PART)]
+        told = gather_object([_embed_parts(model, photos, files, out, mine)])
+        faults = [fault for _, some in told for fault in some]
+        if state.is_main_process:
+            if faults and on_fault == "stop":
+                kept = f"The other {len(photos) - len(faults)} are embedded and kept in {parts}"
+                raise PairError(f"{faults_message(folder, faults)}\n{kept}")
+            _finish(files, len(photos) - len(faults), folder, out, mine)
+        fresh = sum(count for count, _ in told)
+        return Embedded(len(photos) - len(faults), fresh, len(faults) + len(unread))
+    finally:
+        if lock is not None:
+            lock.release(begun=any(parts.glob("*.safetensors")))
+
+
+def _embed_parts(
+    model: Method, photos: Sequence[str], files: Sequence[Path], out: Path, mine: Mapping[str, str]
+) -> tuple[int, list[Fault]]:
+    """Writes the parts of this process; how many photos it has embedded, and which it could not read."""
+    state, before, fresh, faults = PartialState(), Kept(out, mine), 0, list[Fault]()
+    own = range(state.process_index, len(files), state.num_processes)
+    total = sum(len(photos[PART * part : PART * (part + 1)]) for part in own)
+    what, silent = f"photos of 1 of {state.num_processes} processes", None if state.is_main_process else True
+    with tqdm(total=total, desc=what, disable=silent, leave=False) as bar:
+        for part in own:
+            stamps = [stamp_of(path) for path in photos[PART * part : PART * (part + 1)]]
+            there = Kept(files[part], mine)
+            rows = before.find(stamps) | there.find(stamps)
+            new = [stamp for stamp in stamps if stamp not in rows]
+            bar.update(len(stamps) - len(new))
+            for count, broken in embed_photos(model, new, rows):
+                fresh, faults = fresh + count - len(broken), faults + broken
+                bar.update(count)
+            stamps = [stamp for stamp in stamps if stamp in rows]
+            if not stamps:
+                files[part].unlink(missing_ok=True)
+            elif stamps != there.stamps:
+                write_rows(files[part], stamps, torch.stack([rows[stamp] for stamp in stamps]), mine)
+    return fresh, faults
+
+
+def _finish(
+    files: Sequence[Path], expected: int, folder: str | Path, out: Path, mine: Mapping[str, str]
+) -> None:
+    """Joins the parts to `out` and removes their folder."""
+    there = [file for file in files if file.is_file()]
+    if not expected:
+        raise PairError(f"{folder}: none of its photos can be read")
+    joined = files[0].parent / f"joined{out.suffix}"
+    if (rows := join(there, joined, mine)) != expected:
+        where = f"{files[0].parent} has {rows} of the {expected} photos that were embedded"
+        raise InputError(f"{where}: write to a folder that all machines share")
+    joined.replace(out)
+    shutil.rmtree(joined.parent, ignore_errors=True)
