@@ -115,10 +115,13 @@ def embed_command(
     """
     from datetime import timedelta
 
+    from accelerate.utils import parse_flag_from_env
+
     from sbirlib.retrieval.parts import embed_folder
 
     check_output(out)
-    state = PartialState(timeout=timedelta(weeks=1))  # for which processes that are done wait for the others
+    # Processes that are done wait for the others.
+    state = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(weeks=1))
     done = embed_folder(load_model(run), photos, out, on_fault=on_fault)
     if state.is_main_process:
         print(printable(f"{out} has {done.photos} photos, {done.fresh} of them embedded now"))

@@ -106,15 +106,14 @@ class Gallery:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
         write_rows(Path(path), self.stamps, self.embeddings, owner(self.model))
 
-    def to_milvus(self, uri: str, collection: str = "photos", **index: Any) -> None:
+    def to_milvus(self, uri: str, collection: str = "photos", index: str = "FLAT", **params: Any) -> None:
         """Puts the photos into a collection of Milvus, where `MilvusGallery` searches them.
 
         `uri` is a file, made by Milvus Lite, or a server, as for `MilvusGallery`. A collection that is not
-        there is made with `index`, by default index_type="FLAT", which is exact; others are had by, for
-        instance, index_type="HNSW", params={"M": 16, "efConstruction": 200}. A photo that is in it takes the
-        place of the one of the same path; other photos stay. Raises InputError as `MilvusGallery` does.
+        there is made, with an index that is exact or, for instance, "HNSW", M=16, efConstruction=200. A photo
+        takes the place of one with the same path; others stay. Raises InputError as `MilvusGallery` does.
         """
-        milvus.insert(self.model, self.paths, self.embeddings, uri, collection, index)
+        milvus.insert(self.model, self.paths, self.embeddings, uri, collection, index, params)
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:

@@ -69,8 +69,9 @@ class MilvusGallery:
 
 
 def insert(
-    model: Method, paths: Sequence[Path], rows: Tensor, uri: str, collection: str, index: dict[str, Any]
-) -> None:
+    model: Method, paths: Sequence[Path], rows: Tensor, uri: str, collection: str, index: str,
+    params: dict[str, Any],
+) -> None:  # fmt: skip
     """What `Gallery.to_milvus` does."""
     for path in paths:
         check_utf8(path)
@@ -79,7 +80,7 @@ def insert(
         if client.has_collection(collection):
             _check_owner(client, model, uri, collection)
         else:
-            _create(client, model, rows.shape[1], collection, index)
+            _create(client, model, rows.shape[1], collection, index, params)
         with tqdm(total=len(rows), desc="photos to Milvus", disable=None, leave=False) as bar:
             for start in range(0, len(rows), BATCH):
                 part = range(start, min(start + BATCH, len(rows)))
@@ -103,7 +104,9 @@ def connect(model: Method, uri: str) -> Any:
         return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
 
 
-def _create(client: Any, model: Method, size: int, collection: str, index: dict[str, Any]) -> None:
+def _create(
+    client: Any, model: Method, size: int, collection: str, index: str, params: dict[str, Any]
+) -> None:
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False)
@@ -112,7 +115,8 @@ def _create(client: Any, model: Method, size: int, collection: str, index: dict[
     schema.add_field("row", DataType.INT64)
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=size)
     indexes = client.prepare_index_params()
-    indexes.add_index("embedding", metric_type="IP", **{"index_type": "FLAT", **index})
+    # Nested: of what pymilvus sends, Milvus Lite reads these alone.
+    indexes.add_index("embedding", index_type=index, metric_type="IP", params={"params": params})
     client.create_collection(
         collection, schema=schema, index_params=indexes, properties=owner(model), consistency_level="Strong"
     )
