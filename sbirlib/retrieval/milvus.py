@@ -17,7 +17,7 @@ from sbirlib.methods.base import Method
 from sbirlib.retrieval.search import Hit, embed_query, owner
 
 BATCH = 1000  # rows in a message, of which servers take some tens of megabytes
-MOST = 16_384  # rows that Milvus finds at most
+MOST = 16_384  # rows that Milvus finds
 
 
 class MilvusGallery:
@@ -29,18 +29,19 @@ class MilvusGallery:
     the method does not compare photos as a vector index does.
     """
 
+    left_out: tuple[Path, ...] = ()  # unlike a Gallery's, which has just been embedded
+
     def __init__(
         self, model: Method, uri: str, collection: str = "photos", *, params: dict[str, Any] | None = None
     ) -> None:
         if "://" not in uri and not Path(uri).exists():
             raise InputError(f"{uri}: no such file; `Gallery.to_milvus` makes one")
         self.model, self.uri, self.collection, self.params = model, uri, collection, params or {}
-        self.client, self.left_out = connect(model, uri), list[Path]()
+        self.client = _connect(model, uri, collection)
         with _told(uri):
             if not self.client.has_collection(collection):
                 there = ", ".join(self.client.list_collections()) or "none"
                 raise InputError(f"{uri}: no collection {collection!r}; there are: {there}")
-            _check_owner(self.client, model, uri, collection)
             self.client.load_collection(collection)
 
     def __len__(self) -> int:
@@ -50,22 +51,17 @@ class MilvusGallery:
 
     def search(self, sketch: str | Path | Tensor, k: int = 10) -> list[Hit]:
         """As `Gallery.search`, and with the same result if the index is exact (FLAT)."""
-        if k > MOST:
-            raise InputError(f"k = {k}: Milvus finds at most {MOST} photos")
-        query, fields = embed_query(self.model, sketch, k), ["row", "embedding"]
+        query = embed_query(self.model, sketch, k)
         # Milvus adds up in single precision, so that the last of nearly equal photos are left to chance: some
         # more are asked for, and scored as the method does.
-        most, how = min(2 * k + 16, MOST), {"metric_type": "IP", "params": self.params}
+        asked = {"limit": max(k, min(2 * k + 16, MOST)), "output_fields": ["row", "embedding"]}
+        how = {"metric_type": "IP", "params": self.params}
         with _told(self.uri):
-            [found] = self.client.search(
-                self.collection, query.tolist(), limit=most, output_fields=fields, search_params=how
-            )
+            [found] = self.client.search(self.collection, query.tolist(), search_params=how, **asked)
         rows = torch.tensor([hit["entity"]["embedding"] for hit in found]).reshape(len(found), -1)
-        scores = self.model.score(query, rows)[0].tolist()
-        ranked = sorted(
-            (-score, hit["entity"]["row"], hit["path"]) for score, hit in zip(scores, found, strict=True)
-        )
-        return [Hit(rank, Path(path), -score) for rank, (score, _, path) in enumerate(ranked[:k], start=1)]
+        scores = zip(self.model.score(query, rows)[0].tolist(), found, strict=True)
+        best = sorted((-score, hit["entity"]["row"], hit["path"]) for score, hit in scores)[:k]
+        return [Hit(rank, Path(path), -score) for rank, (score, _, path) in enumerate(best, start=1)]
 
 
 def insert(
@@ -75,24 +71,37 @@ def insert(
     """What `Gallery.to_milvus` does."""
     for path in paths:
         check_utf8(path)
-    client = connect(model, uri)
-    with _told(uri):
-        if client.has_collection(collection):
-            _check_owner(client, model, uri, collection)
-        else:
+    client = _connect(model, uri, collection)
+    with _told(uri), tqdm(total=len(rows), desc="photos to Milvus", disable=None, leave=False) as bar:
+        if not client.has_collection(collection):
             _create(client, model, rows.shape[1], collection, index, params)
-        with tqdm(total=len(rows), desc="photos to Milvus", disable=None, leave=False) as bar:
-            for start in range(0, len(rows), BATCH):
-                part = range(start, min(start + BATCH, len(rows)))
-                data = [{"path": str(paths[i]), "row": i, "embedding": rows[i].numpy()} for i in part]
-                client.upsert(collection, data)
-                bar.update(len(data))
+        for start in range(0, len(rows), BATCH):
+            part = range(start, min(start + BATCH, len(rows)))
+            data = [{"path": str(paths[i]), "row": i, "embedding": rows[i].numpy()} for i in part]
+            client.upsert(collection, data)
+            bar.update(len(data))
         client.flush(collection)
         client.close()
 
 
-def connect(model: Method, uri: str) -> Any:
-    """A MilvusClient. Raises InputError if there is no connection, or `model` has no use for it."""
+def _create(
+    client: Any, model: Method, size: int, collection: str, index: str, params: dict[str, Any]
+) -> None:
+    from pymilvus import DataType
+
+    schema, indexes = client.create_schema(auto_id=False), client.prepare_index_params()
+    schema.add_field("path", DataType.VARCHAR, is_primary=True, max_length=4096)  # as Linux takes at most
+    schema.add_field("row", DataType.INT64)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=size)
+    # Nested: of what pymilvus sends, Milvus Lite reads these alone.
+    indexes.add_index("embedding", index_type=index, metric_type="IP", params={"params": params})
+    client.create_collection(
+        collection, schema=schema, index_params=indexes, properties=owner(model), consistency_level="Strong"
+    )
+
+
+def _connect(model: Method, uri: str, collection: str) -> Any:
+    """A MilvusClient. Raises InputError if the collection is there, but of another model."""
     if not model.vectors:
         why = "does not compare photos by the inner product of unit rows, as a vector index does"
         raise InputError(f"{model.name} {why}; search a folder or a gallery file")
@@ -101,32 +110,13 @@ def connect(model: Method, uri: str) -> Any:
     except ImportError:
         raise InputError("Milvus needs more packages: pip install 'sbirlib[scale]'") from None
     with _told(uri):
-        return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
-
-
-def _create(
-    client: Any, model: Method, size: int, collection: str, index: str, params: dict[str, Any]
-) -> None:
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False)
-    # The longest path that Linux takes.
-    schema.add_field("path", DataType.VARCHAR, is_primary=True, max_length=4096)
-    schema.add_field("row", DataType.INT64)
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=size)
-    indexes = client.prepare_index_params()
-    # Nested: of what pymilvus sends, Milvus Lite reads these alone.
-    indexes.add_index("embedding", index_type=index, metric_type="IP", params={"params": params})
-    client.create_collection(
-        collection, schema=schema, index_params=indexes, properties=owner(model), consistency_level="Strong"
-    )
-
-
-def _check_owner(client: Any, model: Method, uri: str, collection: str) -> None:
-    found = client.describe_collection(collection).get("properties", {})
+        client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
+        there = client.has_collection(collection)
+        found = client.describe_collection(collection).get("properties", {}) if there else owner(model)
     if any(found.get(name) != value for name, value in owner(model).items()):
         other = f"{uri}: the photos of collection {collection!r} were embedded by another model"
         raise InputError(f"{other}; choose another collection, or drop this one and put the photos in again")
+    return client
 
 
 @contextmanager

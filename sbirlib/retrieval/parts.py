@@ -50,38 +50,47 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
         raise PairError(faults_message(folder, unread))
     if not found:
         raise PairError(f"{folder}: no photos to search in")
-    parts, mine = Path(f"{out}.parts"), owner(model)
-    lock = Owner(parts) if state.is_main_process else None
+    place, mine = Path(f"{out}.parts"), owner(model)
+    lock = Owner(place) if state.is_main_process else None
     try:
         # Photos may come while processes look for them: all go by the list of the first.
         [photos] = broadcast_object_list([list(map(str, found))])
-        files = [parts / f"{start // PART:06d}.safetensors" for start in range(0, len(photos), PART)]
-        told = gather_object([_embed_parts(model, photos, files, out, mine)])
+        starts = range(0, len(photos), PART)
+        cut = [(place / f"{i:09d}.safetensors", photos[i : i + PART]) for i in starts]
+        own = cut[state.process_index :: state.num_processes]
+        told = gather_object([_embed_parts(model, own, Kept(out, mine), mine)])
         faults = [fault for _, some in told for fault in some]
-        if state.is_main_process:
-            if faults and on_fault == "stop":
-                kept = f"The other {len(photos) - len(faults)} are embedded and kept in {parts}"
-                raise PairError(f"{faults_message(folder, faults)}\n{kept}")
-            _finish(files, len(photos) - len(faults), folder, out, mine)
-        fresh = sum(count for count, _ in told)
-        return Embedded(len(photos) - len(faults), fresh, len(faults) + len(unread))
+        done = Embedded(len(photos) - len(faults), sum(count for count, _ in told), len(faults) + len(unread))
+        if not state.is_main_process:
+            return done
+        if faults and on_fault == "stop":
+            kept = f"The other {done.photos} are embedded and kept in {place}"
+            raise PairError(f"{faults_message(folder, faults)}\n{kept}")
+        if not done.photos:
+            raise PairError(f"{folder}: none of its photos can be read")
+        joined = place / f"joined{out.suffix}"
+        rows = join([file for file, _ in cut if file.is_file()], joined, mine)
+        if rows != done.photos:
+            where = f"{place} has {rows} of the {done.photos} photos that were embedded"
+            raise InputError(f"{where}: write to a folder that all machines share")
+        joined.replace(out)
+        shutil.rmtree(place, ignore_errors=True)
+        return done
     finally:
         if lock is not None:
-            lock.release(begun=any(parts.glob("*.safetensors")))
+            lock.release(begun=any(place.glob("*.safetensors")))
 
 
 def _embed_parts(
-    model: Method, photos: Sequence[str], files: Sequence[Path], out: Path, mine: Mapping[str, str]
+    model: Method, parts: Sequence[tuple[Path, list[str]]], before: Kept, mine: Mapping[str, str]
 ) -> tuple[int, list[Fault]]:
-    """Writes the parts of this process; how many photos it has embedded, and which it could not read."""
-    state, before, fresh, faults = PartialState(), Kept(out, mine), 0, list[Fault]()
-    own = range(state.process_index, len(files), state.num_processes)
-    total = sum(len(photos[PART * part : PART * (part + 1)]) for part in own)
-    what, silent = f"photos of 1 of {state.num_processes} processes", None if state.is_main_process else True
+    """Writes the file of each part; how many photos it has embedded, and which it could not read."""
+    state, fresh, faults = PartialState(), 0, list[Fault]()
+    what, silent = f"photos, process 1 of {state.num_processes}", None if state.is_main_process else True
+    total = sum(len(photos) for _, photos in parts)
     with tqdm(total=total, desc=what, disable=silent, leave=False) as bar:
-        for part in own:
-            stamps = [stamp_of(path) for path in photos[PART * part : PART * (part + 1)]]
-            there = Kept(files[part], mine)
+        for file, photos in parts:
+            there, stamps = Kept(file, mine), [stamp_of(path) for path in photos]
             rows = before.find(stamps) | there.find(stamps)
             new = [stamp for stamp in stamps if stamp not in rows]
             bar.update(len(stamps) - len(new))
@@ -90,22 +99,7 @@ def _embed_parts(
                 bar.update(count)
             stamps = [stamp for stamp in stamps if stamp in rows]
             if not stamps:
-                files[part].unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
             elif stamps != there.stamps:
-                write_rows(files[part], stamps, torch.stack([rows[stamp] for stamp in stamps]), mine)
+                write_rows(file, stamps, torch.stack([rows[stamp] for stamp in stamps]), mine)
     return fresh, faults
-
-
-def _finish(
-    files: Sequence[Path], expected: int, folder: str | Path, out: Path, mine: Mapping[str, str]
-) -> None:
-    """Joins the parts to `out` and removes their folder."""
-    there = [file for file in files if file.is_file()]
-    if not expected:
-        raise PairError(f"{folder}: none of its photos can be read")
-    joined = files[0].parent / f"joined{out.suffix}"
-    if (rows := join(there, joined, mine)) != expected:
-        where = f"{files[0].parent} has {rows} of the {expected} photos that were embedded"
-        raise InputError(f"{where}: write to a folder that all machines share")
-    joined.replace(out)
-    shutil.rmtree(joined.parent, ignore_errors=True)

@@ -101,7 +101,7 @@ def test_half_removed_parts_cost_nothing(model, shop, out):
     embed_folder(model, shop, out)
     place = Path(f"{out}.parts")
     place.mkdir()
-    (place / "000002.safetensors").write_bytes(b"half")
+    (place / "000000008.safetensors").write_bytes(b"half")
     assert embed_folder(model, shop, out) == Embedded(16, 0, 0)
     assert_same(model, out, shop)
 
@@ -166,7 +166,7 @@ def test_a_part_that_cannot_be_written_is_named(model, shop, out, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(saved, "save_file", full)
-    message = r"parts/000000.safetensors: the gallery cannot be written \(.*No space left.*has room"
+    message = r"parts/000000000.safetensors: the gallery cannot be written \(.*No space left.*has room"
     with pytest.raises(InputError, match=message):
         embed_folder(model, shop, out)
 

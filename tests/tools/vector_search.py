@@ -1,6 +1,6 @@
 """Searching 10,000 to 1,000,000 vectors: the kit's exact search beside the indexes of Milvus Lite.
 
-`PYTHONPATH=tests python -m tools.vector_search` prints the table as Markdown; `--sizes 10000` does less.
+`PYTHONPATH=tests python -m tools.vector_search` prints the table as Markdown; `--sizes` and `--indexes` do less.
 
 Vectors are drawn, not embedded: unit vectors of 128 dimensions around 200 random centres, with noise as
 long as those are, and queries drawn in the same way. Every search is in a process of its own, which opens
@@ -109,13 +109,13 @@ def in_process(work: Callable[..., Any], *values: Any) -> Any:
         return pool.apply(work, values)
 
 
-def print_table(sizes: list[int]) -> None:
+def print_table(sizes: list[int], indexes: list[str]) -> None:
     """Prints the measurements as a Markdown table, a row as soon as it is there."""
     print("| vectors | search | Recall@10 | median | 95th perc. | CPU | resident | on disk | CPU to write |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for count in sizes:
         truth: list[list[int]] = []
-        for index in (EXACT, *INDEXES):
+        for index in (EXACT, *indexes):
             with tempfile.TemporaryDirectory() as folder:
                 place = Path(folder)
                 wrote = in_process(store, place, count, index)
@@ -134,4 +134,5 @@ def print_table(sizes: list[int]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    print_table(parser.parse_args().sizes)
+    parser.add_argument("--indexes", nargs="+", default=[*INDEXES], choices=[*INDEXES])
+    print_table(**vars(parser.parse_args()))
