@@ -84,7 +84,7 @@ from sbirlib.data.splits import Split
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.miniclothes.garments import Wardrobe
-from sbirlib.retrieval.gallery import Hit
+from sbirlib.retrieval.search import Hit
 from sbirlib.retrieval.intervals import Difference
 from sbirlib.retrieval.scores import Accuracy, Scores
 from sbirlib.runs.records import EpochRecord

@@ -1,6 +1,6 @@
 """Searching 10,000 to 1,000,000 vectors: the kit's exact search beside the indexes of Milvus Lite.
 
-`PYTHONPATH=tests python -m tools.vector_search` prints the table as Markdown; `--sizes` and `--indexes` do less.
+`PYTHONPATH=tests python -m tools.vector_search` prints it as Markdown; `--sizes` and `--indexes` do less.
 
 Vectors are drawn, not embedded: unit vectors of 128 dimensions around 200 random centres, with noise as
 long as those are, and queries drawn in the same way. Every search is in a process of its own, which opens
@@ -134,5 +134,5 @@ def print_table(sizes: list[int], indexes: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--indexes", nargs="+", default=[*INDEXES], choices=[*INDEXES])
+    parser.add_argument("--indexes", nargs="*", default=[*INDEXES], choices=[*INDEXES])
     print_table(**vars(parser.parse_args()))
