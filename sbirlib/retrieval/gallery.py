@@ -16,8 +16,8 @@ from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method
 from sbirlib.retrieval import milvus
-from sbirlib.retrieval.saved import Kept, Stamp, read_rows, stamp_of, write_rows
-from sbirlib.retrieval.search import BROKEN, ROWS, Hit, embed, embed_query, owner, score_all
+from sbirlib.retrieval.saved import Kept, Stamp, read_gallery, stamp_of, write_gallery
+from sbirlib.retrieval.search import BROKEN, ROWS, Hit, embed, embed_query, embedder, score_all
 
 BATCH = 128  # photos that are decoded and embedded at a time
 
@@ -72,11 +72,11 @@ class Gallery:
         if not paths:
             raise PairError(f"{root}: no photos to search in")
         stamps = [stamp_of(path) for path in paths]  # before they are read: a later change is noticed
-        rows = Kept(Path(kept), owner(model)).find(stamps) if kept else {}
+        rows = Kept(Path(kept), embedder(model)).find(stamps) if kept else {}
         new = [stamp for stamp in dict.fromkeys(stamps) if stamp not in rows]
         done, faults = len(paths) - len(new), list[Fault]()
         with tqdm(total=len(new), desc="photos", disable=None, leave=False) as bar:
-            for count, broken in embed_photos(model, new, rows, stop=on_fault == "stop"):
+            for count, broken in embed_new(model, new, rows, stop=on_fault == "stop"):
                 done, faults = done + count, faults + broken
                 bar.update(count)
                 if tell is not None:
@@ -104,7 +104,7 @@ class Gallery:
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        write_rows(Path(path), self.stamps, self.embeddings, owner(self.model))
+        write_gallery(Path(path), self.stamps, self.embeddings, embedder(self.model))
 
     def to_milvus(self, uri: str, collection: str = "photos", index: str = "FLAT", **params: Any) -> None:
         """Puts the photos into a collection of Milvus, where `MilvusGallery` searches them.
@@ -121,7 +121,7 @@ class Gallery:
 
         Raises PairError, also where photos have changed since or are gone; what has come since is not in it.
         """
-        stamps, rows = read_rows(Path(path), owner(model))
+        stamps, rows = read_gallery(Path(path), embedder(model))
         changed = [stamp.path for stamp in stamps if stamp.size >= 0 and stamp != stamp_of(stamp.path)]
         if changed:
             raise PairError(
@@ -132,7 +132,7 @@ class Gallery:
         return Gallery(model, stamps, rows, fresh=0)
 
 
-def embed_photos(
+def embed_new(
     model: Method, new: Sequence[Stamp], rows: dict[Stamp, Tensor], *, stop: bool = False
 ) -> Iterator[tuple[int, list[Fault]]]:
     """Adds the rows of new photos to `rows`, a batch at a time; yields its size and what could not be read.

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from sbirlib.errors import InputError, check_utf8
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.search import Hit, embed_query, owner
+from sbirlib.retrieval.search import Hit, embed_query, embedder
 
 BATCH = 1000  # rows in a message, of which servers take some tens of megabytes
 MOST = 16_384  # rows that Milvus finds
@@ -96,7 +96,11 @@ def _create(
     # Nested: of what pymilvus sends, Milvus Lite reads these alone.
     indexes.add_index("embedding", index_type=index, metric_type="IP", params={"params": params})
     client.create_collection(
-        collection, schema=schema, index_params=indexes, properties=owner(model), consistency_level="Strong"
+        collection,
+        schema=schema,
+        index_params=indexes,
+        properties=embedder(model),
+        consistency_level="Strong",
     )
 
 
@@ -112,8 +116,8 @@ def _connect(model: Method, uri: str, collection: str) -> Any:
     with _told(uri):
         client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
         there = client.has_collection(collection)
-        found = client.describe_collection(collection).get("properties", {}) if there else owner(model)
-    if any(found.get(name) != value for name, value in owner(model).items()):
+        found = client.describe_collection(collection).get("properties", {}) if there else embedder(model)
+    if any(found.get(name) != value for name, value in embedder(model).items()):
         other = f"{uri}: the photos of collection {collection!r} were embedded by another model"
         raise InputError(f"{other}; choose another collection, or drop this one and put the photos in again")
     return client

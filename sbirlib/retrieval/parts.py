@@ -14,9 +14,9 @@ from sbirlib.data.images import EXTENSIONS, Fault, faults_message
 from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.gallery import embed_photos, photos_in
-from sbirlib.retrieval.saved import Kept, join, stamp_of, write_rows
-from sbirlib.retrieval.search import owner
+from sbirlib.retrieval.gallery import embed_new, photos_in
+from sbirlib.retrieval.saved import Kept, join, stamp_of, write_gallery
+from sbirlib.retrieval.search import embedder
 from sbirlib.runs.atomic import Owner
 
 PART = 1024  # photos; a killed process has to embed no more of them again
@@ -50,7 +50,7 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
         raise PairError(faults_message(folder, unread))
     if not found:
         raise PairError(f"{folder}: no photos to search in")
-    place, mine = Path(f"{out}.parts"), owner(model)
+    place, mine = Path(f"{out}.parts"), embedder(model)
     lock = Owner(place) if state.is_main_process else None
     try:
         # Photos may come while processes look for them: all go by the list of the first.
@@ -94,12 +94,12 @@ def _embed_parts(
             rows = before.find(stamps) | there.find(stamps)
             new = [stamp for stamp in stamps if stamp not in rows]
             bar.update(len(stamps) - len(new))
-            for count, broken in embed_photos(model, new, rows):
+            for count, broken in embed_new(model, new, rows):
                 fresh, faults = fresh + count - len(broken), faults + broken
                 bar.update(count)
             stamps = [stamp for stamp in stamps if stamp in rows]
             if not stamps:
                 file.unlink(missing_ok=True)
             elif stamps != there.stamps:
-                write_rows(file, stamps, torch.stack([rows[stamp] for stamp in stamps]), mine)
+                write_gallery(file, stamps, torch.stack([rows[stamp] for stamp in stamps]), mine)
     return fresh, faults

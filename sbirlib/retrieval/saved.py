@@ -35,19 +35,19 @@ def stamp_of(path: str | Path) -> Stamp:
     return Stamp(str(path), found.st_size, found.st_mtime_ns)
 
 
-def write_rows(path: Path, stamps: Sequence[Stamp], rows: Tensor, owner: Mapping[str, str]) -> None:
-    """Writes rows (g, ...) of `owner` and a line of JSON for each. Raises InputError if it cannot.
+def write_gallery(path: Path, stamps: Sequence[Stamp], rows: Tensor, embedder: Mapping[str, str]) -> None:
+    """Writes rows (g, ...) of `embedder` and a line of JSON for each. Raises InputError if it cannot.
 
     The lines are a tensor of bytes: the metadata of safetensors may not hold those of a million photos.
     """
     lines = bytearray("".join(f"{json.dumps(stamp)}\n" for stamp in stamps).encode())
     tensors = {"embeddings": rows.contiguous(), "stamps": torch.frombuffer(lines, dtype=torch.uint8)}
     with _writing(path) as fresh:
-        save_file(tensors, str(fresh), dict(owner))
+        save_file(tensors, str(fresh), dict(embedder))
 
 
-def read_rows(path: Path, owner: Mapping[str, str]) -> tuple[list[Stamp], Tensor]:
-    """What `write_rows` or `join` wrote; rows are read from the disk when they are used. Raises PairError."""
+def read_gallery(path: Path, embedder: Mapping[str, str]) -> tuple[list[Stamp], Tensor]:
+    """What `write_gallery` or `join` wrote; rows stay on the disk until used. Raises PairError."""
     try:
         with safe_open(str(path), "pt") as file:
             rows, lines = file.get_tensor("embeddings"), bytes(file.get_tensor("stamps").numpy())
@@ -58,7 +58,7 @@ def read_rows(path: Path, owner: Mapping[str, str]) -> tuple[list[Stamp], Tensor
             raise ValueError(f"{rows.dtype} {tuple(rows.shape)} of {len(stamps)} photos")
     except (OSError, SafetensorError, TypeError, ValueError, RecursionError) as error:
         raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
-    if any(found.get(name) != value for name, value in owner.items()):
+    if any(found.get(name) != value for name, value in embedder.items()):
         raise PairError(f"{path}: was embedded by another model; embed the photos again")
     return stamps, rows
 
@@ -66,11 +66,10 @@ def read_rows(path: Path, owner: Mapping[str, str]) -> tuple[list[Stamp], Tensor
 class Kept:
     """The rows of a saved gallery, to be looked up by photo; none if it is not there, or of another model."""
 
-    def __init__(self, path: Path | None, owner: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, embedder: Mapping[str, str]) -> None:
         self.stamps: list[Stamp] = []
         with suppress(PairError):
-            if path is not None:
-                self.stamps, self._rows = read_rows(path, owner)
+            self.stamps, self._rows = read_gallery(path, embedder)
         self._places = {stamp: row for row, stamp in enumerate(self.stamps)}
 
     def find(self, stamps: Sequence[Stamp]) -> dict[Stamp, Tensor]:
@@ -78,7 +77,7 @@ class Kept:
         return {stamp: self._rows[self._places[stamp]] for stamp in stamps if stamp in self._places}
 
 
-def join(parts: Sequence[Path], path: Path, owner: Mapping[str, str]) -> int:
+def join(parts: Sequence[Path], path: Path, embedder: Mapping[str, str]) -> int:
     """Writes the rows of several files to one, a file at a time, and returns their number.
 
     Raises InputError if it cannot. safetensors itself writes only what is in memory, all at once:
@@ -93,7 +92,7 @@ def join(parts: Sequence[Path], path: Path, owner: Mapping[str, str]) -> int:
     shape = [rows, *shapes["embeddings"][0][1:]]
     size = 4 * torch.Size(shape).numel()
     header = json.dumps({
-        "__metadata__": dict(owner),
+        "__metadata__": dict(embedder),
         "embeddings": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]},
         "stamps": {"dtype": "U8", "shape": [length], "data_offsets": [size, size + length]},
     }).encode()  # fmt: skip

@@ -94,7 +94,7 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
     return (similarity >= true).sum(axis=1)
 
 
-def owner(model: Method) -> dict[str, str]:
-    """What decides how a photo is embedded: rows of another owner cannot be searched."""
+def embedder(model: Method) -> dict[str, str]:
+    """What decides how a photo is embedded: rows of another embedder cannot be searched."""
     views = ", ten crops" if getattr(getattr(model, "options", None), "ten_crops", False) else ""
     return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}{views}"}

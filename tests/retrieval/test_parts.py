@@ -84,7 +84,7 @@ def killed(work, module, name, times):
     [
         (parts, "stamp_of", 1, 16),  # before anything is written
         (saved, "save_file", 3, 8),  # two parts are written, and the third to a file of another name
-        (parts, "write_rows", 3, 4),
+        (parts, "write_gallery", 3, 4),
         (saved, "_writing", 5, 0),  # while parts are joined
         (parts, "join", 1, 0),
         (Path, "replace", 7, 0),  # the joined file has its place, the parts are still there
@@ -107,7 +107,7 @@ def test_half_removed_parts_cost_nothing(model, shop, out):
 
 
 def test_photos_that_change_come_and_go_between_two_embeds(model, shop, out, clothes):
-    killed(lambda: embed_folder(model, shop, out), parts, "write_rows", 2)
+    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 2)
     first, second, third, *_ = sorted(shop.glob("*.png"))
     shutil.copy(next((clothes / "testB").iterdir()), first)
     second.unlink()
@@ -121,7 +121,7 @@ def test_photos_that_change_come_and_go_between_two_embeds(model, shop, out, clo
 
 def test_photos_of_another_model_are_embedded_again(model, shop, out):
     other = ARNet("sbir_mini", image_size=48, embed_dim=16).eval()
-    killed(lambda: embed_folder(model, shop, out), parts, "write_rows", 2)
+    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 2)
     assert embed_folder(other, shop, out).fresh == 16
     with pytest.raises(PairError, match="embedded by another model"):
         Gallery.load(out, model)
@@ -145,7 +145,7 @@ def test_photos_that_cannot_be_read_stop_once_the_others_are_done_or_are_skipped
 
 
 def test_a_part_whose_photos_break_is_left_out(model, shop, out):
-    killed(lambda: embed_folder(model, shop, out), parts, "write_rows", 1)
+    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 1)
     for photo in sorted(shop.glob("*.png"))[:4]:
         photo.write_text("no image")
     assert embed_folder(model, shop, out, on_fault="skip") == Embedded(12, 12, 4)

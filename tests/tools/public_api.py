@@ -84,9 +84,9 @@ from sbirlib.data.splits import Split
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.miniclothes.garments import Wardrobe
-from sbirlib.retrieval.search import Hit
 from sbirlib.retrieval.intervals import Difference
 from sbirlib.retrieval.scores import Accuracy, Scores
+from sbirlib.retrieval.search import Hit
 from sbirlib.runs.records import EpochRecord
 
 
