@@ -95,13 +95,8 @@ def _create(
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=size)
     # Nested: of what pymilvus sends, Milvus Lite reads these alone.
     indexes.add_index("embedding", index_type=index, metric_type="IP", params={"params": params})
-    client.create_collection(
-        collection,
-        schema=schema,
-        index_params=indexes,
-        properties=embedder(model),
-        consistency_level="Strong",
-    )
+    how = {"schema": schema, "index_params": indexes, "consistency_level": "Strong"}
+    client.create_collection(collection, properties=embedder(model), **how)
 
 
 def _connect(model: Method, uri: str, collection: str) -> Any:
