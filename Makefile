@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@echo "The data set (one minute), a short training (four), the notebooks (seven), on 2 CPU cores of an old laptop."
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
-	$(BIN)/python -m sbirlib train --preset mini_full --run.epochs 14 --data.root data/MiniClothes --out outputs/demo --overwrite
+	$(BIN)/python -m sbirlib train --preset mini_full --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
 	@for notebook in $(NOTEBOOKS); do echo "Running $$notebook"; \
 	  PYTHONWARNINGS="ignore:Your element with mimetype" $(BIN)/jupyter nbconvert --log-level ERROR --to html \

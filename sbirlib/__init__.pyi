@@ -44,7 +44,7 @@ from .panels import (
     load_or_train,
     search_picture,
 )
-from .retrieval import Gallery, accuracy_of, evaluate, paired_bootstrap, score
+from .retrieval import Gallery, accuracy_of, embed_split, evaluate, paired_bootstrap, score
 from .runs import load_run
 from .training import train
 
@@ -52,11 +52,11 @@ __all__ = [
     "DESIGNERS", "METHODS", "MSTR", "ARNet", "Config", "Dials", "DrawPanel", "Epoch", "Gallery",
     "PairFolder", "ReleasedMSTR", "RetrievalBrowser", "Sheet", "TrainPanel", "ablate", "accuracy_of",
     "attention_distance", "attention_maps", "compare", "demo_config", "demo_pairs", "discard_curve",
-    "disturbed", "draw_miniclothes", "edge_map", "embed_kept", "evaluate", "fast", "fit_square",
-    "global_attention", "grid", "image_grid", "info_nce", "interval_plot", "kept_places", "load_or_train",
-    "load_run", "load_split", "make_view", "near_twins", "paired_bootstrap", "patch_attention",
-    "pseudo_sketches", "published", "read_image", "read_rows", "recording", "recycled_tokens",
-    "recycling_shares", "recycling_variance", "redraw", "render_photo", "render_sketch", "rollout",
-    "score", "search_picture", "summary", "token_overlay", "token_scores", "token_similarity", "train",
-    "training_curves", "wardrobe",
+    "disturbed", "draw_miniclothes", "edge_map", "embed_kept", "embed_split", "evaluate", "fast",
+    "fit_square", "global_attention", "grid", "image_grid", "info_nce", "interval_plot", "kept_places",
+    "load_or_train", "load_run", "load_split", "make_view", "near_twins", "paired_bootstrap",
+    "patch_attention", "pseudo_sketches", "published", "read_image", "read_rows", "recording",
+    "recycled_tokens", "recycling_shares", "recycling_variance", "redraw", "render_photo",
+    "render_sketch", "rollout", "score", "search_picture", "summary", "token_overlay", "token_scores",
+    "token_similarity", "train", "training_curves", "wardrobe",
 ]  # fmt: skip

@@ -48,7 +48,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_its_data_alone(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    ends = ("css", "csv", "ipynb", "json", "yaml", "typed")
+    ends = ("css", "csv", "ipynb", "json", "pyi", "yaml", "typed")
     data = {path for end in ends for path in (ROOT / "sbirlib").rglob(f"*.{end}")}
     assert {path.relative_to(ROOT).as_posix() for path in data} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sbirlib"}

@@ -16,7 +16,7 @@ from sbirlib.data.loading import LoadedSplit
 from sbirlib.errors import InputError
 from sbirlib.layers.backbone import Tokens
 from sbirlib.methods.base import Encoder, Method
-from sbirlib.retrieval import Accuracy, accuracy_at, embed, score_all, true_ranks
+from sbirlib.retrieval import Accuracy, accuracy_at, embed, embed_split, score_all, true_ranks
 
 Rule = Literal["attention", "norm", "recycling", "random"]
 Where = Literal["input", "output"]
@@ -98,8 +98,8 @@ def discard_curve(
         needs = "discarding tokens needs pictures as unit vectors"
         raise InputError(f"{needs}, which method {model.name} does not make")
     encoder, pixels = model.eval().sketch_encoder, data.sketches
-    whole = partial(embed_whole, model.photo_encoder, recycle=recycle)
-    gallery = embed(whole, data.photos, device=next(model.parameters()).device, what="photos")
+    device, bare = next(model.parameters()).device, partial(embed_whole, model.photo_encoder, recycle=False)
+    gallery = embed_split(model, data).photos if recycle else embed(bare, data.photos, device=device)
     parts = enumerate(inside.batches(model, pixels, batch))
     scores = torch.cat([token_scores(encoder, images, rule, seed=seed + i) for i, images in parts])
     ranks, kept = [], []

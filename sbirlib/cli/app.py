@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
+# These import what takes seconds, such as torch, inside their commands: help must not wait for it.
 from sbirlib.cli import draw, kit, models, train
 from sbirlib.errors import InputError, printable
 

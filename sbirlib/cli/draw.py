@@ -9,12 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from sbirlib.cli.models import load_model
-from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
-from sbirlib.retrieval.gallery import Gallery, photos_in
 
 if TYPE_CHECKING:
     from sbirlib.panels.draw import DrawPage
@@ -35,6 +31,9 @@ def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browse
         port: Where on this machine the page is: http://localhost:PORT; 0 takes any free one.
         browser: Open the page in the browser.
     """
+    from sbirlib.data import PairError
+    from sbirlib.retrieval.gallery import photos_in
+
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
     if not photos_in(photos)[0]:
@@ -54,7 +53,10 @@ def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browse
 
 def draw_page() -> "DrawPage":
     """The page, in the notebook that `app` shows. Raises InputError where no `app` has started it."""
+    from filelock import FileLock
+
     from sbirlib.panels.draw import DrawPage
+    from sbirlib.retrieval import Gallery
 
     if SETTINGS not in os.environ:
         raise InputError("this notebook knows no photos: `python -m sbirlib app` shows it with yours")

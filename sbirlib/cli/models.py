@@ -2,26 +2,24 @@
 
 import json as jsonlib
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from accelerate import PartialState
 from tyro.conf import Positional, arg
 
-from sbirlib.data.images import as_pixels, read_image
-from sbirlib.data.pairs import PairFolder
-from sbirlib.data.strokes import frame_picture
 from sbirlib.errors import InputError, printable
-from sbirlib.methods.base import Method
-from sbirlib.retrieval.gallery import Gallery
-from sbirlib.retrieval.scores import evaluate
-from sbirlib.runs.atomic import write_text
-from sbirlib.runs.folder import load_run
+
+if TYPE_CHECKING:
+    from sbirlib.methods.base import Method
 
 
-def load_model(run: Path) -> Method:
+def load_model(run: Path) -> "Method":
     """The model of a run, on a GPU if there is one. Raises RunError."""
+    from accelerate import PartialState
+
+    from sbirlib.runs.folder import load_run
+
     return load_run(run).to(PartialState().device)
 
 
@@ -44,6 +42,9 @@ def evaluate_command(
         on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
         pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
+    from sbirlib.data import PairFolder
+    from sbirlib.retrieval import evaluate
+
     check_output(json)
     model, pairs = load_model(run), PairFolder(root, pattern=pattern)
     scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn, adapted=adapted, noise=noise)
@@ -70,15 +71,18 @@ def search_command(
         frame: Cut the drawing out of its paper first, enlarge it to fill the picture, and whiten the paper.
         on_fault: What to do about photos that cannot be read.
     """
-    from sbirlib.retrieval.milvus import MilvusGallery
+    import numpy as np
+
+    from sbirlib.data import as_pixels, frame_picture, read_image
+    from sbirlib.retrieval import Gallery, MilvusGallery
 
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
     if (photos is None) == (gallery is None):
         raise InputError("give --photos FOLDER or --gallery FILE, one of the two")
-    check_output(json, sketch, *([] if photos is None else [photos]))
+    check_output(json, sketch, *(Path(place) for place in (photos, gallery) if place))
     model, drawing = load_model(run), read_image(sketch)
-    if photos is not None:
+    if photos:
         searched: Any = Gallery.from_folder(model, photos, on_fault=on_fault)
     elif str(gallery).startswith("milvus:"):
         searched = MilvusGallery(model, str(gallery).removeprefix("milvus:"), collection)
@@ -94,7 +98,7 @@ def search_command(
     if skipped := len(searched.left_out):
         print(f"{skipped} photos were left out because they cannot be read")
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
-    counts = {"gallery": len(searched), "skipped": skipped}
+    counts = {"gallery": len(searched.paths), "skipped": skipped} if isinstance(searched, Gallery) else {}
     _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
     return 0
 
@@ -105,32 +109,30 @@ def embed_command(
 ) -> int:  # fmt: skip
     """Embed a folder of photos into a file for `search --gallery`; called again, it goes on where it was.
 
-    Several processes share the work: accelerate launch --num_processes 4 -m sbirlib embed ...
-
     Args:
         run: Folder that `train --out` wrote.
         photos: Any folder of photos, with the folders in it.
         out: File to write, such as photos.safetensors; of photos that it has, only changed ones are embedded.
         on_fault: What to do about photos that cannot be read: skip them, or stop, once all others are done.
     """
-    from datetime import timedelta
-
+    from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    from sbirlib.retrieval.parts import embed_folder
+    from sbirlib.retrieval import embed_folder
 
     check_output(out)
     # Processes that are done wait for the others.
     state = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(weeks=1))
     done = embed_folder(load_model(run), photos, out, on_fault=on_fault)
     if state.is_main_process:
-        print(printable(f"{out} has {done.photos} photos, {done.fresh} of them embedded now"))
-        if done.left_out:
-            print(f"{done.left_out} photos were left out because they cannot be read")
+        counts = f"{done.photos} photos, {done.fresh} of them embedded now; {done.left_out} cannot be read"
+        print(printable(f"{out} has {counts}"))
     return 0
 
 
 def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    from sbirlib.runs.atomic import write_text
+
     if path is not None:
         write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
-from accelerate import PartialState
 from tyro.conf import Positional, arg
 
 from sbirlib.config.config import Config
 from sbirlib.config.methods import MethodName
 from sbirlib.errors import InputError, printable
-from sbirlib.experiments import ablation, finished, grids
-from sbirlib.runs.folder import Run, describe
-from sbirlib.training.signals import Stop, handled
-from sbirlib.training.trainer import train
+from sbirlib.experiments.grids import GridName
 
 # Commands whose flags take their defaults from a preset, and which one unless told otherwise.
 FIRST_PRESETS = {"train": "mini", "ablate": "mini_full"}
@@ -51,6 +47,8 @@ def start_of(argv: Sequence[str]) -> Start:
 
     def asked(preset: str = first, method: str = "", out: Path = Path(), resume: bool = False) -> Start:
         if command == "train" and resume:
+            from sbirlib.runs.folder import Run
+
             config, _ = Run(out).saved()
             roots = {name: config.flat()[name] for name in ("data.root", "data.unlabelled")}
             return Start(preset, config.updated({k: _found(v, out) for k, v in roots.items() if v}))
@@ -94,6 +92,10 @@ def train_from(start: Start) -> Callable[..., int]:
             overwrite: Replace the run that OUT already holds.
             resume: Go on with the run in OUT, with its own settings, as if it had never stopped.
         """
+        from sbirlib.runs.folder import Run
+        from sbirlib.training.signals import Stop, handled
+        from sbirlib.training.trainer import train
+
         interrupted, stop, settings = False, Stop(), Config(**vars(config))
         # A scheduler ends the job with SIGTERM: save a checkpoint.
         with handled(signal.SIGTERM, lambda *_: stop.ask(now=True)):
@@ -123,6 +125,8 @@ def train_from(start: Start) -> Callable[..., int]:
 
 
 def _tell(what: object) -> None:
+    from accelerate import PartialState
+
     if PartialState().is_main_process:
         print(printable(str(what)), flush=True)
 
@@ -133,6 +137,8 @@ def report_command(run: Positional[Path]) -> int:
     Args:
         run: Folder that `train --out` wrote.
     """
+    from sbirlib.runs.folder import describe
+
     print(describe(run))
     return 0
 
@@ -145,7 +151,7 @@ def ablate_from(start: Start) -> Callable[..., int]:
         out: Path,
         config: Annotated[type(base), arg(name="")] = base,  # type: ignore[valid-type]  # known at run time
         preset: str = start.preset,
-        grid: grids.GridName | None = None,
+        grid: GridName | None = None,
         vary: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (0, 1, 2),
     ) -> int:
@@ -159,6 +165,9 @@ def ablate_from(start: Start) -> Callable[..., int]:
             vary: Instead of a grid: fields and their values, such as mstr.weight=0.1,0.5 (all combinations).
             seeds: Seeds of weights, data order, views and validation split.
         """
+        from sbirlib.experiments import ablation, finished, grids
+        from sbirlib.training.signals import handled
+
         settings = Config(**vars(config))
         variants = grids.grid(grid, settings) if grid else grids.vary(vary) if vary else []
         if (grid and vary) or not variants:
@@ -189,6 +198,8 @@ def compare_command(
         second: What is compared.
         k: Acc@k is compared.
     """
+    from sbirlib.experiments import finished
+
     print(f"Acc@{k} of {second!r} less that of {first!r}: {finished.compare(out, first, second, k)}")
     rows = finished.read_rows(out)
     chosen = finished.pick(rows, first) + finished.pick(rows, second)

@@ -2,10 +2,9 @@
 
 import dataclasses
 import itertools
-import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -261,6 +260,6 @@ def knobs(config: Config | None = None) -> Iterator[Knob]:
             field = fields[leaf]
             kind, unit, limits = field.annotation, field.json_schema_extra["unit"], limits_of(field)
             low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
-            choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else None
+            choices = get_args(kind) if get_origin(kind) is Literal else None
             name, value = f"{head}.{leaf}".lstrip("."), getattr(settings, leaf)
             yield Knob(name, value, kind, unit, low, high, choices, field.description)

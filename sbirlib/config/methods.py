@@ -62,6 +62,8 @@ class LossConfig:
     """Weight of L_intra(sketch): global tokens of a sketch's two views."""
     intra_photo: float = knob(1.0, ge=0, le=100)
     """Weight of L_intra(photo): global tokens of a photo's two views."""
+    intra_every: int = knob(1, ge=1, le=1000, unit="steps")
+    """L_intra in every so many steps, and so many times as strong; only these steps need second views."""
     recyc_sketch: float = knob(1.0, ge=0, le=100)
     """Weight of L_recyc(sketch): similarities of recycled tokens against the contrast map."""
     recyc_photo: float = knob(1.0, ge=0, le=100)

@@ -14,6 +14,8 @@ from sbirlib.data.loading import LoadedSplit
 from sbirlib.data.transforms import make_view, to_float
 
 DRAWS = 9  # uniform numbers for each row and stream
+LABELS = 4  # fields of a batch, the first ones, that it keeps when it is put together from parts
+NOTHING = torch.empty(0)
 # Streams of random numbers that must not share draws.
 (
     _ORDER, _SKETCH_FIRST, _SKETCH_SECOND, _PHOTO_FIRST, _PHOTO_SECOND, _ROW, _REDRAW, _MADE, _SISTER,
@@ -32,18 +34,18 @@ class Batch(NamedTuple):
     every view of a batch that was put together from parts, and its `designers`.
     """
 
-    sketch: Tensor
-    photo: Tensor
-    sketch_second: Tensor
-    photo_second: Tensor
     photo_ids: Tensor
     numbers: Tensor
-    unlabelled: Tensor
-    unlabelled_second: Tensor
     unlabelled_ids: Tensor
     rows: Tensor
-    sketch_third: Tensor
-    designers: Tensor
+    sketch: Tensor = NOTHING
+    photo: Tensor = NOTHING
+    sketch_second: Tensor = NOTHING
+    photo_second: Tensor = NOTHING
+    sketch_third: Tensor = NOTHING
+    unlabelled: Tensor = NOTHING
+    unlabelled_second: Tensor = NOTHING
+    designers: Tensor = NOTHING
 
     def flipped(self, probability: float) -> tuple[Tensor, Tensor]:
         """Sketches and photos, flipped left-right together, by the first of each row's numbers."""
@@ -127,30 +129,22 @@ class Epoch:
             redrawn = redraw(sketches, self._numbers(_REDRAW, REDRAWS)[rows].to(device), config.redraw)
         if self._sisters is not None:
             others = self._sketches(self._sisters[rows], device)
-        nothing, second, wanted = sketches.new_empty(0), config.second_view, self.second_views
-        unlabelled, unlabelled_second, unlabelled_ids = nothing, nothing, torch.zeros_like(photo_ids)
+        first, second, unlabelled_ids = config.first_view, config.second_view, torch.zeros_like(photo_ids)
+        views = {"sketch": view(redrawn, first, _SKETCH_FIRST), "photo": view(photos, first, _PHOTO_FIRST)}
+        if self.second_views:
+            views["sketch_second"] = view(others, second, _SKETCH_SECOND)
+            views["photo_second"] = view(photos, second, _PHOTO_SECOND)
+        if self._thirds is not None:
+            views["sketch_third"] = view(self._sketches(self._thirds[rows], device), second, _SKETCH_THIRD)
         if self.data.unlabelled and self._unlabelled is not None:
             unlabelled_ids = self._unlabelled[rows]
             pixels = to_float(self.data.unlabelled.photos[unlabelled_ids], device)
-            unlabelled = view(pixels, config.first_view, _UNLABELLED)
-            unlabelled_second = view(pixels, second, _UNLABELLED_SECOND) if wanted else nothing
-        third = nothing
-        if self._thirds is not None:
-            third = view(self._sketches(self._thirds[rows], device), second, _SKETCH_THIRD)
-        return Batch(
-            sketch=view(redrawn, config.first_view, _SKETCH_FIRST),
-            photo=view(photos, config.first_view, _PHOTO_FIRST),
-            sketch_second=view(others, second, _SKETCH_SECOND) if wanted else nothing,
-            photo_second=view(photos, second, _PHOTO_SECOND) if wanted else nothing,
-            photo_ids=photo_ids.to(device),
-            numbers=self._numbers(_ROW)[rows].to(device),
-            unlabelled=unlabelled,
-            unlabelled_second=unlabelled_second,
-            unlabelled_ids=unlabelled_ids.to(device),
-            rows=rows.to(device),
-            sketch_third=third,
-            designers=self._designers[rows].to(device),
-        )
+            views["unlabelled"] = view(pixels, first, _UNLABELLED)
+            if self.second_views:
+                views["unlabelled_second"] = view(pixels, second, _UNLABELLED_SECOND)
+        labels = photo_ids, self._numbers(_ROW)[rows], unlabelled_ids, rows
+        views["designers"] = self._designers[rows].to(device)
+        return Batch(*(label.to(device) for label in labels), **views)
 
     def _sketches(self, rows: Tensor, device: torch.device | str) -> Tensor:
         """The sketches (b, 1 or 3, s, s) of these rows, some made anew of photos in each epoch."""

@@ -87,9 +87,8 @@ def _ridges(strength: Tensor) -> Tensor:
     height, width = strength.shape[-2:]
     found = torch.zeros_like(strength, dtype=torch.bool)
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        one, other = (
-            padded[..., 1 + sign * down :, 1 + sign * right :][..., :height, :width] for sign in (1, -1)
-        )
+        one = padded[..., 1 + down :, 1 + right :][..., :height, :width]
+        other = padded[..., 1 - down :, 1 - right :][..., :height, :width]
         # Higher than both by a little: a plateau is no line.
         found |= (strength >= one) & (strength > other) & (2 * strength - one - other > 0.08)
     return found.float()
@@ -155,10 +154,8 @@ def _noise(numbers: Tensor) -> Tensor:
     counts = 3 * _COARSE**2, 3 * _FINE**2
     # Whole multiples of uniform numbers, added modulo 1, are uniform and independent in pairs.
     spread = 4 * ((numbers @ _multiples(numbers.shape[1], sum(counts)).to(numbers)) % 1 - 0.5).abs() - 1
-    coarse, fine = (
-        rearrange(part, "b (c h w) -> b c h w", c=3, h=side)
-        for part, side in zip(spread.split(counts, dim=1), (_COARSE, _FINE), strict=True)
-    )
+    coarse, fine = spread.split(counts, dim=1)
+    coarse, fine = coarse.unflatten(1, (3, _COARSE, _COARSE)), fine.unflatten(1, (3, _FINE, _FINE))
     finer = _splines(_FINE, _COARSE).to(numbers)
     slow, quick = (numbers.new_tensor(a)[:, None, None] for a in ([_SWELL] * 2 + [1], [_WOBBLE] * 2 + [1]))
     return slow * (finer @ coarse @ finer.T) + quick * fine

@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from sbirlib.data.recordings import RECORDINGS, read_recording
@@ -84,21 +81,6 @@ def read_image(path: str | Path) -> Image.Image:
         if isinstance(error, OSError) and error.errno:  # theirs have no number, the system's do
             reason = f"{error.strerror}; a readable picture file is needed"
     raise ImageError(f"{path}: {reason}")
-
-
-def read_pixels(path: str | Path) -> Tensor:
-    """The same picture as a (3, h, w) uint8 tensor. Raises ImageError as `read_image` does."""
-    return as_pixels(read_image(path))
-
-
-def as_pixels(picture: Image.Image | np.ndarray) -> Tensor:
-    """An RGB picture, or an array (h, w, 3) uint8, copied into a (3, h, w) uint8 tensor."""
-    return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w")
-
-
-def as_picture(pixels: Tensor) -> np.ndarray:
-    """Pixels (3, h, w) as figures take them: (h, w, 3)."""
-    return rearrange(pixels, "c h w -> h w c").numpy()
 
 
 def read_all(read: Callable[[Path], _T], paths: Iterable[Path], what: str) -> tuple[list[_T], list[Fault]]:

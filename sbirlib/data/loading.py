@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sbirlib.config.config import Config, DataConfig
 from sbirlib.data.drawings import NUMBERS, pseudo_sketches
-from sbirlib.data.images import Fault, faults_message, list_images, list_unread, read_all, read_pixels
+from sbirlib.data.images import Fault, faults_message, list_images, list_unread, read_all
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError, Photo, Split
-from sbirlib.data.transforms import Fit, fit_square
+from sbirlib.data.transforms import Fit, fit_square, read_pixels
 
 
 class LoadedSplit(NamedTuple):
@@ -116,11 +116,9 @@ def load_split(split: Split, config: DataConfig, image_size: int) -> LoadedSplit
         raise PairError(faults_message(config.root, usable.left_out))
     if not usable.sketches:
         raise PairError(f"{config.root}: no usable pair is left in the {split.name} split")
-    index = torch.from_numpy(usable.photo_index)
-    real = torch.tensor([not sketch.made for sketch in split.readable(faults).sketches])
+    loaded = LoadedSplit(split.readable(faults), sketches, photos, torch.from_numpy(usable.photo_index))
     # Sketches that are to be made of photos will be grey.
-    grey = is_grey(sketches[real] if not real.all() else sketches)
-    loaded = LoadedSplit(split.readable(faults), sketches, photos, index, grey)
+    loaded = loaded._replace(grey=is_grey(sketches[~loaded.made] if loaded.made.any() else sketches))
     return loaded.part(usable) if faults else loaded
 
 

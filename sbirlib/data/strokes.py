@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 from PIL import Image, ImageDraw, ImageFilter
-from scipy import ndimage
-from scipy.spatial import cKDTree
 from shapely import LineString
 
 FILL_OF_FRAME = 0.84  # the longer side of a garment, as a share of the frame
@@ -63,7 +62,7 @@ def frame_strokes(strokes: Sequence[Stroke], size: int = SIZE) -> list[Stroke]:
 
 def erase_strokes(strokes: Sequence[Stroke], rubber: Stroke) -> list[Stroke]:
     """What is left of the strokes where a rubber of some width has passed: the pieces beside its way."""
-    way, left = cKDTree(closely(rubber.points)), []
+    way, left = scipy.spatial.cKDTree(closely(rubber.points)), []
     for stroke in strokes:
         points = closely(stroke.points)
         kept = way.query(points)[0] > (rubber.width + stroke.width) / 2
@@ -114,7 +113,7 @@ def frame_picture(picture: Image.Image, size: int = SIZE) -> np.ndarray | None:
     pixels, ink = _ink(picture)
     if not ink.any():
         return None
-    pieces, _ = ndimage.label(ink, np.ones((3, 3)))
+    pieces, _ = scipy.ndimage.label(ink, np.ones((3, 3)))
     amounts = np.bincount(pieces.ravel())
     amounts[0] = 0  # the paper
     rows, columns = np.nonzero((amounts > SPECK * amounts.max())[pieces])
@@ -142,7 +141,7 @@ def _ink(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 def _light(page: np.ndarray) -> np.ndarray:
     """The paper (h, w, 3) of a page without its dark lines; black if this is no paper in uneven light."""
     around = ((CLOSED, CLOSED), (CLOSED, CLOSED), (0, 0))  # or closing would lighten dark corners
-    light = ndimage.grey_closing(np.pad(_resized(page), around, mode="edge"), (CLOSED, CLOSED, 1))
+    light = scipy.ndimage.grey_closing(np.pad(_resized(page), around, mode="edge"), (CLOSED, CLOSED, 1))
     light = light[CLOSED:-CLOSED, CLOSED:-CLOSED]
     steps = max(np.abs(np.diff(np.log(light + 1), axis=axis)).max() for axis in (0, 1))
     return _resized(light, page.shape, Image.Resampling.BICUBIC) * (steps < SHARP)
@@ -165,9 +164,9 @@ def _darker(page: np.ndarray, paper: np.ndarray, strict: bool) -> np.ndarray:
 
 def _cleaned(page: np.ndarray, ink: np.ndarray) -> np.ndarray:
     """The page with white paper, whatever light falls on it, and with ink as dark as that of a pen."""
-    blank = ~ndimage.binary_dilation(ink, iterations=2)
+    blank = ~scipy.ndimage.binary_dilation(ink, iterations=2)
     cells = _resized(np.dstack([page * blank[..., None], blank]))
-    cells = ndimage.gaussian_filter(cells, (4, 4, 0))
+    cells = scipy.ndimage.gaussian_filter(cells, (4, 4, 0))
     cells = cells[..., :3] / np.maximum(cells[..., 3:], 1e-6)
     paper = _resized(cells, page.shape, Image.Resampling.BICUBIC)
     dark = (255 - page * 255 / np.maximum(paper, 1)).clip(0, 255)

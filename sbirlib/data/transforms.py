@@ -1,19 +1,33 @@
 """Pictures as tensors: squares, edge maps and augmented views, all on the batch."""
 
 import math
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from sbirlib.config.config import DataConfig
+from sbirlib.data.images import read_image
 
 Fit = Literal["pad", "stretch", "frame"]
 # A light ground, and what differs enough to lie on it, in [0, 1]; how much of a framed square that fills.
 LIGHT, DIFFERENCE, FILL = 0.8, 0.1, 0.95
 DARKEST = 0.1  # added to the light of every pixel, so that noise in black cloth draws no lines in an edge map
+
+
+def read_pixels(path: str | Path) -> Tensor:
+    """The picture of a file as a (3, h, w) uint8 tensor. Raises ImageError as `read_image` does."""
+    return as_pixels(read_image(path))
+
+
+def as_pixels(picture: Image.Image | np.ndarray) -> Tensor:
+    """An RGB picture, or an array (h, w, 3) uint8, copied into a (3, h, w) uint8 tensor."""
+    return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w")
 
 
 def fit_square(images: Tensor, size: int, fit: Fit) -> Tensor:

@@ -1,10 +1,6 @@
 """Ablations, grids of variants, and the published numbers to stand beside."""
 
-from sbirlib.experiments.ablation import ablate
-from sbirlib.experiments.finished import compare, read_rows, summary
-from sbirlib.experiments.grids import Variant, grid, vary
-from sbirlib.experiments.published import results, training_curve
+import lazy_loader
 
-__all__ = [
-    "Variant", "ablate", "compare", "grid", "read_rows", "results", "summary", "training_curve", "vary",
-]  # fmt: skip
+# Names are loaded when first asked for, from where `__init__.pyi` says: the names of grids need no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

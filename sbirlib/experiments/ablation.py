@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from sbirlib.config.config import Config, DataConfig, differing_settings
-from sbirlib.data import LoadedSplit, load_split
-from sbirlib.data.drawings import training_folder
+from sbirlib.data import LoadedSplit, load_split, training_folder
 from sbirlib.errors import ConfigError, InputError
 from sbirlib.experiments.finished import RESULT, TABLE, UNTRAINED, RunScore, read_row, write_tables
 from sbirlib.experiments.grids import Variant
@@ -46,10 +45,6 @@ class _Job(NamedTuple):
     def folder(self) -> Path:
         return self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9._+=-]+', '_', self.variant)}@{self.seed}"
 
-    @property
-    def result(self) -> Path:
-        return self.folder / RESULT
-
 
 def ablate(
     base: Config, variants: Sequence[Variant], seeds: Sequence[int], *, out: str | Path
@@ -72,7 +67,8 @@ def ablate(
     _check(jobs, {variant.name: variant.changes for variant in variants})
     for job in jobs:
         try:
-            row = read_row(job.result) if job.result.is_file() else _run(job)
+            result = job.folder / RESULT
+            row = read_row(result) if result.is_file() else _run(job)
         except TrainingError as error:
             diverged.append(f"{job.folder.name}: {error}")
             continue
@@ -156,8 +152,8 @@ def _score(job: _Job, model: Method, seconds: float, unlabelled: int | None = No
     config = job.config.to_dict()
     row = RunScore(job.variant, job.place, job.seed, score, sketches, photos, ranks, config, _hash(data))
     job.folder.mkdir(parents=True, exist_ok=True)
-    write_text(job.result, json.dumps(row._asdict()))
-    return read_row(job.result)  # as the next look at this folder will find it
+    write_text(job.folder / RESULT, json.dumps(row._asdict()))
+    return read_row(job.folder / RESULT)  # as the next look at this folder will find it
 
 
 def _milliseconds(model: Method, data: LoadedSplit) -> float:

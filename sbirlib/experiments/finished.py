@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from sbirlib.errors import InputError, printable
-from sbirlib.methods import METHODS
-from sbirlib.retrieval.intervals import Difference, bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.scores import KS
+from sbirlib.methods.cards import CARDS
+from sbirlib.retrieval.intervals import KS, Difference, bootstrap_accuracy, paired_bootstrap
 from sbirlib.runs.atomic import replacing_file, write_csv
 
 RESULT, TABLE = "result.json", "results.csv"
@@ -83,12 +82,11 @@ def write_tables(out: str | Path) -> None:
     out, rows = Path(out), read_rows(out)
     write_csv(out / TABLE, [{"variant": row.variant, "seed": row.seed} | row.score for row in rows])
     variants = _by_variant(rows)
-    figure = interval_plot(
-        [f"{printable(name)} ({len(runs)}){warning(runs)}" for name, runs in variants.items()],
-        *zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True),
-        points=[[run.score["acc@1"] for run in runs] for runs in variants.values()],
-        title="variant (runs); dots: single runs; bars: 95 % intervals over runs and photos",
-    )
+    names = [f"{printable(name)} ({len(runs)}){warning(runs)}" for name, runs in variants.items()]
+    intervals = zip(*(bootstrap_accuracy(*_shared(runs)) for runs in variants.values()), strict=True)
+    points = [[run.score["acc@1"] for run in runs] for runs in variants.values()]
+    title = "variant (runs); dots: single runs; bars: 95 % intervals over runs and photos"
+    figure = interval_plot(names, *intervals, points=points, title=title)
     with replacing_file(out / "ablation.png") as fresh:
         figure.savefig(fresh, dpi=150)
 
@@ -108,8 +106,8 @@ def summary(out: str | Path) -> str:
     takes = "; minutes of training of a run" if "minutes" in table else ""
     lines.append(f"in percent, with 95 % intervals over runs and photos{takes}")
     for name in dict.fromkeys(row.config.get("method", "") for row in rows):
-        if name in METHODS and "reconstruction" in METHODS[name].paper.source:
-            lines.append(f"{name}: {METHODS[name].paper.source}")
+        if name in CARDS and "reconstruction" in CARDS[name].paper.source:
+            lines.append(f"{name}: {CARDS[name].paper.source}")
     lines, width = [*lines, "", f"Acc@1 less that of {first!r}, paired:"], max(map(len, names))
     for (name, runs), title in zip(variants.items(), names, strict=True):
         seeds = {run.seed for run in runs}

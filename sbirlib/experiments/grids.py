@@ -9,9 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 
 from sbirlib.config.config import RELEASED, Config
-from sbirlib.data.drawings import training_folder
 from sbirlib.errors import ConfigError
-from sbirlib.methods import METHODS, build
 
 GridName = Literal["methods", "losses", "views", "mstr", "released"]
 GRIDS = get_args(GridName)
@@ -64,6 +62,10 @@ def _methods(base: Config) -> list[Variant]:
     and the sharing of encoders of `base`, unless B-Siamese does. Frozen features are the backbone's own. What
     the folder has not enough for, such as strokes, or `base` refuses, is left out with a warning.
     """
+    # Torch takes seconds to import, and who only asks what grids there are does not need it.
+    from sbirlib.data import training_folder
+    from sbirlib.methods import METHODS, build
+
     pairs = training_folder(base.data.root, base.data.pattern, base.data.sketches)
     plain = {f"model.{field}": getattr(base.model, field) for field in ("pool", "share_encoders")}
     chosen: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}

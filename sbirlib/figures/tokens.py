@@ -41,12 +41,10 @@ def token_overlay(
         down, across = (bottom - upper) / maps[0].shape[0], (right - left) / maps[0].shape[1]
         corner = (left + query[1] * across, upper + query[0] * down)
         for colour, thick in (("white", 4.5), ("black", 2)):  # black in white is seen on any ground
-            frame = dict(fill=False, edgecolor=colour, linewidth=thick)
-            axes.add_patch(Rectangle(corner, across, down, **frame))
-    look = dict(vmin=0, vmax=max(map(np.max, maps)) or 1.0, cmap=AMOUNT)
+            axes.add_patch(Rectangle(corner, across, down, fill=False, edgecolor=colour, linewidth=thick))
+    look = dict(vmin=0, vmax=max(map(np.max, maps)) or 1.0, cmap=AMOUNT, alpha=CELL_ALPHA, aspect="auto")
     for ground, values in zip(axes.images[1:], maps, strict=True):
-        place = dict(extent=ground.get_extent(), aspect="auto")
-        shown = axes.imshow(values, alpha=CELL_ALPHA, interpolation="nearest", **place, **look)
+        shown = axes.imshow(values, interpolation="nearest", extent=ground.get_extent(), **look)
     bar = figure.add_axes((0.5 - 1.5 / width, 0.52 / height, 3 / width, 0.11 / height))
     figure.colorbar(shown, cax=bar, orientation="horizontal", label="attention (share of 1)")
     return figure

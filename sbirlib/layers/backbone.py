@@ -198,10 +198,9 @@ def _create(
     """timm's model, where its weights come from in words, and their file where there is a local one."""
     cfg = pretrained_config(name)
     if pretrained and not weights and not cfg.has_weights:
-        raise BackboneError(
-            f"backbone {name!r} has no published weights; train it from scratch (--model.no-pretrained) "
-            "or give a file of weights; `python -m sbirlib weights` lists backbones that have some"
-        )
+        ways = "train it from scratch (--model.no-pretrained) or give a file of weights"
+        some = "`python -m sbirlib weights` lists backbones that have some"
+        raise BackboneError(f"backbone {name!r} has no published weights; {ways}; {some}")
     options: dict[str, Any] = {"num_classes": 0} | ({"drop_path_rate": drop_path} if drop_path else {})
     # Only models built for one size take (and need) the argument; the others adapt by themselves.
     if cfg.fixed_input_size:

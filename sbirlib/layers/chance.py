@@ -18,16 +18,10 @@ def drawing(*key: int, device: torch.device | str = "cpu") -> Iterator[None]:
     on as if nothing had been.
     """
     place = torch.device(device).type
-    kinds = [torch] if place == "cpu" else [torch, getattr(torch, place)]
-    with _TURN:
-        before = [kind.get_rng_state() for kind in kinds]
+    with _TURN, torch.random.fork_rng([] if place == "cpu" else [device], device_type=place):
         # A single number is a seed as it is, so that `torch.manual_seed` gives the same.
         seed = key[0] if len(key) == 1 else int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         torch.default_generator.manual_seed(seed)
-        for kind in kinds[1:]:
-            kind.manual_seed(seed)
-        try:
-            yield
-        finally:
-            for kind, state in zip(kinds, before, strict=True):
-                kind.set_rng_state(state)
+        if place != "cpu":
+            getattr(torch, place).manual_seed(seed)
+        yield

@@ -66,11 +66,8 @@ class MSTR(nn.Module):
 
     def forward(self, cls: Tensor, patches: Tensor) -> Recycled:
         """Global token (b, d) and patch tokens (b, h * w, d), the grid row by row -> Recycled."""
-        levels = [
-            self.attend(transformer, self.pool(patches, scale))
-            for scale, transformer in zip(self.scales, self.transformers, strict=True)
-        ]
-        cells = torch.cat(levels, dim=1)
+        levels = zip(self.scales, self.transformers, strict=True)
+        cells = torch.cat([self.attend(layers, self.pool(patches, scale)) for scale, layers in levels], dim=1)
         recycled = rearrange(self.mix(rearrange(cells, "b m d -> b d m")), "b d t -> b (t d)")
         return Recycled((1 - self.weight) * cls + self.weight * recycled, cells)
 

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import AdptSBIRConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
 from sbirlib.layers.backbone import Backbone
 from sbirlib.methods.b_siamese import Unit
-from sbirlib.methods.base import PAPERS, Method, Needs
+from sbirlib.methods.base import Method
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 from sbirlib.methods.on_the_fly import PooledEncoder
 
@@ -31,10 +30,6 @@ class AdptSBIR(Method):
     """
 
     name = "adpt_sbir"
-    paper = PAPERS[name]
-    settings = AdptSBIRConfig
-    terms = ("total", "triplet", "domain", "designer")
-    needs = Needs(designers=True)
     sketch_encoder: PooledEncoder
     photo_encoder: PooledEncoder
 

@@ -12,7 +12,7 @@ from sbirlib.config import Config, LossConfig
 from sbirlib.data.batches import Batch
 from sbirlib.errors import ConfigError
 from sbirlib.layers import MSTR, Backbone, BackboneError, ReleasedMSTR, Tokens, info_nce
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
 
 # The options with which `ReleasedMSTR` does what the paper says.
 PAPER_MSTR: dict[str, Any] = {
@@ -40,9 +40,6 @@ class ARNet(Method):
     """
 
     name = "arnet"
-    paper = PAPERS[name]
-    terms = ("total", "multi", "inter", "intra_sketch", "intra_photo", "recyc_sketch", "recyc_photo")
-    needs = Needs(second_views=True)
     sketch_encoder: "RecyclingEncoder"
     photo_encoder: "RecyclingEncoder"
 
@@ -56,6 +53,7 @@ class ARNet(Method):
         super().__init__(backbone, embed_dim=embed_dim, **options)
         # Only the terms within a domain look at them.
         self.second_views = bool(self.loss.intra_sketch or self.loss.intra_photo)
+        self.second_every = self.loss.intra_every
         if getattr(self.sketch_encoder.mstr, "attention", "tokens") != "tokens":
             self.indivisible = "mstr.attention = 'batch' lets the images of a batch see each other"
 
@@ -97,7 +95,8 @@ class ARNet(Method):
         L_multi + L_inter, and L_intra + L_recyc of each domain, weighted; L_recyc is 0 without MSTR. Rows of
         the same photo are no negatives. Source: paper, section 3; the mask is the kit's own.
         """
-        ids = batch.photo_ids if self.loss.mask_duplicates else None
+        # With L_intra in every n-th step alone, n times as strong, its mean over the steps stays what it was.
+        ids, every = batch.photo_ids if self.loss.mask_duplicates else None, self.loss.intra_every
 
         def align(first: str, second: str) -> Tensor:
             if second not in rows:
@@ -107,8 +106,8 @@ class ARNet(Method):
         terms = {
             "multi": align("sketch", "photo"),
             "inter": align("sketch_cls", "photo_cls"),
-            "intra_sketch": align("sketch_cls", "sketch_second_cls"),
-            "intra_photo": align("photo_cls", "photo_second_cls"),
+            "intra_sketch": every * align("sketch_cls", "sketch_second_cls"),
+            "intra_photo": every * align("photo_cls", "photo_second_cls"),
             "recyc_sketch": rows["recyc_sketch"],
             "recyc_photo": rows["recyc_photo"],
         }
@@ -121,7 +120,6 @@ class RecyclingEncoder(Encoder):
     mstr: MSTR | None
 
     def embedding(self, tokens: Tokens) -> Tensor:
-        """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.recycle(tokens).embedding
 
     def recycle(self, tokens: Tokens) -> Encoded:

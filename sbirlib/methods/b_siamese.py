@@ -1,15 +1,12 @@
 """B-Siamese (Sain et al., BMVC 2020): one encoder for both domains, a triplet loss: the plain baseline."""
 
-from typing import Any, ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import BSiameseConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method
+from sbirlib.methods.base import Encoder, Method
 
 
 class BSiamese(Method):
@@ -19,8 +16,6 @@ class BSiamese(Method):
     """
 
     name = "b_siamese"
-    paper = PAPERS[name]
-    settings: ClassVar[type[Any]] = BSiameseConfig
 
     def make_encoder(self, trunk: Backbone) -> Encoder:
         return Encoder(trunk, nn.Sequential(Unit(), nn.Linear(trunk.dim, self.embed_dim)))

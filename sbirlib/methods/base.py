@@ -7,77 +7,20 @@ serve every method whose loss is a function of them.
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbirlib.config.config import Config
-from sbirlib.data import Batch, LoadedSplit, PairError, PairFolder, Recording, read_recording
+from sbirlib.data import Batch, LoadedSplit, Recording
 from sbirlib.data.transforms import Fit, fit_square
 from sbirlib.layers.backbone import Backbone, Tokens, block_means
-from sbirlib.methods.recordings import WAYS, recorder
-
-
-class Paper(NamedTuple):
-    """Where a method was published."""
-
-    title: str
-    authors: str
-    venue: str
-    link: str
-    source: str  # of its formulas
-
-
-_FILE = Path(__file__).with_name("papers.yaml").read_text(encoding="utf-8")
-PAPERS = {name: Paper(**entry) for name, entry in yaml.safe_load(_FILE).items()}
-
-
-class Needs(NamedTuple):
-    """What a method needs beyond pairs of a sketch and a photo; `check` refuses a folder that lacks it."""
-
-    second_views: bool = False  # a second, augmented view of every picture
-    sisters: int = 0  # that of a sketch from another sketch of the photo, where there is one; 2: a third one
-    edges: bool = False  # photos as edge maps
-    strokes: bool = False  # the strokes of every sketch, in drawing order
-    unlabelled: bool = False  # photos without a sketch, if there are any
-    designers: bool = False  # two of them, each with two sketches
-
-    def lacking(self, pairs: PairFolder, config: Config) -> str:
-        """What `pairs` or `config` lacks, in words; looks at names only, not at pictures."""
-        if self.edges and not (config.model.photo_edges or pairs.edge_maps):
-            return "photos as edge maps: add --model.photo_edges"
-        split = pairs.split("train")
-        sketches = split.sketches
-        if self.sisters > 1 and len({sketch.photo_id for sketch in sketches}) == len(sketches):
-            return f"photos with two or three sketches; {pairs.root} has one sketch of each"
-        if self.designers and (what := split.few_designers(2)):
-            return f"{what} of {pairs.root}"
-        bare = [sketch.path.name for sketch in sketches if self.strokes and recorder(sketch) is None]
-        if not bare:
-            return ""
-        some = f"has none for {len(bare)} of {len(sketches)} sketches, such as {bare[0]}"
-        found = some if len(bare) < len(sketches) else "holds only images"
-        return f"the strokes of each sketch in drawing order; {pairs.root} {found}. {WAYS}"
-
-    def check(self, name: str, pairs: PairFolder, config: Config) -> None:
-        """Raises PairError for what is lacking or edge maps of edge maps, ImageError for damaged strokes."""
-        pairs.check_edges(config.model.photo_edges)
-        if what := self.lacking(pairs, config):
-            raise PairError(f"method {name} needs {what}")
-        files = [s.strokes for s in pairs.split("train").sketches if self.strokes and s.strokes]
-        list(map(read_recording, files))  # or a damaged one would end the training half-way
-        if self.unlabelled and not (pairs.split("train").unsketched or config.data.unlabelled):
-            none = f"{pairs.root}/trainB has none, and data.unlabelled names no folder"
-            wants = f"method {name} wants photos without a sketch"
-            warnings.warn(f"{wants}: {none}; its terms over them are left out", stacklevel=2)
+from sbirlib.methods.cards import CARDS, Needs, Paper
 
 
 class Stage(NamedTuple):
@@ -131,9 +74,9 @@ class Method(nn.Module):
     of `config.model` and `config.data.fit`. Two encoders begin with the same weights. With `photo_edges`,
     photos are seen as edge maps. Raises BackboneError as `Backbone` does.
 
-    A subclass sets `name`, `paper`, the class of its `settings`, the names of its loss `terms` ("total" is
-    what is minimised) and what it `needs`; it defines `make_encoder` and `compare`, and overrides the rest
-    where its paper asks for it.
+    A subclass sets its `name`, under which it finds its `paper`, what it `needs` and the names of its loss
+    `terms` on its `Card`, and its `settings` in `Config`; it defines `make_encoder` and `compare`, and
+    overrides the rest where its paper asks for it.
     """
 
     name: ClassVar[str] = "frozen"  # what a backbone is that no method has trained
@@ -144,6 +87,12 @@ class Method(nn.Module):
     # Whether photos are found by the dot product of unit rows (b, e), so that a vector index can hold them.
     vectors: ClassVar[bool] = True
     cleans: ClassVar[bool] = False  # whether strokes are left out of queries, where there are any
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if vars(cls).get("name") in CARDS:
+            cls.paper, cls.needs, cls.terms = CARDS[cls.name]
+            cls.settings = type(getattr(Config(), cls.name, ()))  # ARNet has two groups, and none of its name
 
     def __init__(
         self, backbone: str, *, embed_dim: int | None = 512, options: Any = None, image_size: int = 224,
@@ -156,7 +105,8 @@ class Method(nn.Module):
         self.config: Config | None = None  # of the run that trained the weights
         self.origin = "untrained"  # where the weights come from, in words
         self.stage = ""  # the one being trained
-        self.second_views = self.needs.second_views  # whether a batch has them, with these settings
+        self.second_views = self.needs.second_views  # whether batches have them, with these settings
+        self.second_every = 1  # in how many steps one has them
         self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so
         self.sketch_encoder = self.make_encoder(Backbone(backbone, image_size=image_size, **of_backbone))
         # Alike at first: then a line of a sketch starts out near the edge that it stands for.
@@ -177,7 +127,7 @@ class Method(nn.Module):
     @property
     def passes(self) -> float:
         """Pictures that go through an encoder for each pair of a step, on average over the stages."""
-        return 4 if self.second_views else 2
+        return 2 + 2 * self.second_views / self.second_every
 
     def stages(self) -> list[Stage]:
         """The parts of the training in order; their shares of the epochs add up to 1."""

@@ -8,11 +8,10 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import CMHMConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Method, PatchEncoder
+from sbirlib.methods.base import Method, PatchEncoder
 
 # Rows and columns of the grids that a picture is cut into, by the number of windows.
 GRIDS = {1: ((1, 1),), 7: ((1, 1), (2, 1), (2, 2)), 14: ((1, 1), (2, 2), (3, 3))}
@@ -40,8 +39,6 @@ class CMHM(Method):
     """
 
     name = "cmhm"
-    paper = PAPERS[name]
-    settings = CMHMConfig
     vectors = False
 
     def __init__(self, backbone: str, **options: Any) -> None:
@@ -110,10 +107,8 @@ class PairNetwork(nn.Module):
         seen, shown = affinity.softmax(dim=-1) @ photos, affinity.mT.softmax(dim=-1) @ sketches
         gated = torch.sigmoid(sketches * seen) * (sketches + seen)
         gated_photos = torch.sigmoid(photos * shown) * (photos + shown)
-        return (
-            F.relu(self.sketch_update(gated)) + sketches,
-            F.relu(self.photo_update(gated_photos)) + photos,
-        )
+        sketches = F.relu(self.sketch_update(gated)) + sketches
+        return sketches, F.relu(self.photo_update(gated_photos)) + photos
 
     def merge(self, rows: Tensor, merges: list[Tensor]) -> Tensor:
         """Two rows a, b become W_c [a ; b], the last row; their places are added to `merges`."""

@@ -7,11 +7,10 @@ from einops import einsum, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import DSSAConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
 from sbirlib.methods.triplet_sn import fully_connected, ten_views
 
 
@@ -24,10 +23,6 @@ class DSSA(Method):
     """
 
     name = "dssa"
-    paper = PAPERS[name]
-    settings = DSSAConfig
-    terms = ("total", "triplet", "regular")
-    needs = Needs(edges=True)
     vectors = False  # not of unit length
     sketch_encoder: "AttendingEncoder"
     photo_encoder: "AttendingEncoder"
@@ -45,11 +40,8 @@ class DSSA(Method):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Rows of sketch and photo, which are flipped together, and what keeps D_W near Euclid's."""
         sketch, photo = batch.flipped(self.options.flip)
-        return {
-            "sketch": self._sketch_rows(sketch),
-            "photo": self._photo_rows(photo),
-            "regular": self.sketch_encoder.distance.departure_norms(),
-        }
+        regular = self.sketch_encoder.distance.departure_norms()
+        return {"sketch": self._sketch_rows(sketch), "photo": self._photo_rows(photo), "regular": regular}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean of [margin + D_W(s, p) - D_W(s, n)]+ over rows, n another photo, + lambda (|W-I|_1 + |W-I|_F).

@@ -9,11 +9,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import EUPSConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import euclidean_triplet, other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs, Stage
+from sbirlib.methods.base import Encoder, Method, Stage
 
 
 class EUPS(Method):
@@ -31,12 +30,6 @@ class EUPS(Method):
     """
 
     name = "eups"
-    paper = PAPERS[name]
-    settings = EUPSConfig
-    terms = (
-        "total", "cross", "intra_sketch", "intra_photo", "distil_sketch", "distil_photo", "distil_unlabelled",
-    )  # fmt: skip
-    needs = Needs(second_views=True, sisters=1, unlabelled=True)
     sketch_encoder: "TwoHeads"
     photo_encoder: "TwoHeads"
 
@@ -96,8 +89,9 @@ class EUPS(Method):
             return {"photo": _in_one(self.teacher, *photos, *second)}
         with torch.no_grad():
             taught = _in_one(self.teacher, *photos)
+        sketch = _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second)
         return {
-            "sketch": _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second),
+            "sketch": sketch,
             "photo": _in_one(self.photo_learner.both, second[0], *photos),
             "taught": taught,
         }

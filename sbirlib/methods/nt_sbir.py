@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from tqdm.auto import tqdm
 
-from sbirlib.config.methods import NTSBIRConfig
 from sbirlib.data import Batch, LoadedSplit, Recording, fit_square, to_float
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, Needs, Stage
+from sbirlib.methods.base import Stage
 from sbirlib.methods.on_the_fly import SMALL, ranks
 from sbirlib.methods.ppo import clipped_surrogate, old_policy
 from sbirlib.methods.recordings import disturbed, layers, recording
@@ -41,10 +40,6 @@ class NTSBIR(BSiamese):
     """
 
     name = "nt_sbir"
-    paper = PAPERS[name]
-    settings = NTSBIRConfig
-    terms = ("total", "reciprocal_rank")
-    needs = Needs(strokes=True)
     cleans = True
 
     def __init__(self, backbone: str, **options: Any) -> None:

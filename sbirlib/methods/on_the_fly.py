@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from sbirlib.config.methods import OnTheFlyConfig
 from sbirlib.data import Batch, LoadedSplit, to_float
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, Encoder, Needs, Stage
+from sbirlib.methods.base import Encoder, Stage
 from sbirlib.methods.dssa import SpatialAttention
 from sbirlib.methods.ppo import clipped_surrogate, old_policy
 from sbirlib.methods.recordings import drawn_so_far
@@ -35,10 +34,6 @@ class OnTheFly(BSiamese):
     """
 
     name = "on_the_fly"
-    paper = PAPERS[name]
-    settings = OnTheFlyConfig
-    terms = ("total", "triplet", "policy", "reciprocal_rank")
-    needs = Needs(strokes=True)
     sketch_encoder: "PooledEncoder"
 
     def __init__(self, backbone: str, **options: Any) -> None:
@@ -137,7 +132,6 @@ class PooledEncoder(Encoder):
         return self.backbone.pooled(self.attention(tokens.patches))
 
     def embedding(self, tokens: Tokens) -> Tensor:
-        """Tokens of the backbone -> embeddings (b, e), of any length."""
         return self.embed(self.pooled(tokens))
 
 

@@ -7,11 +7,10 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sbirlib.config.methods import PartSBIRConfig
 from sbirlib.data.batches import Batch
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Method, PatchEncoder
+from sbirlib.methods.base import Method, PatchEncoder
 
 
 class Match(NamedTuple):
@@ -34,9 +33,6 @@ class PartSBIR(Method):
     """
 
     name = "part_sbir"
-    paper = PAPERS[name]
-    settings = PartSBIRConfig
-    terms = ("total", "transport", "adjacency")
     vectors = False
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:

@@ -24,8 +24,5 @@ def old_policy(policy: nn.Module, refresh: int) -> AveragedModel:
 
     It is called as the policy is. Weights and count of steps are saved with the model.
     """
-
-    def renewed(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
-        return new if steps % refresh == 0 else old
-
-    return AveragedModel(policy, avg_fn=renewed).requires_grad_(False)
+    copied = AveragedModel(policy, avg_fn=lambda old, new, steps: new if steps % refresh == 0 else old)
+    return copied.requires_grad_(False)

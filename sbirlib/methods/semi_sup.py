@@ -8,15 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from sbirlib.config.methods import SemiSupConfig
-from sbirlib.data import Batch, LoadedSplit, Recording, as_pixels, fit_square, to_float
+from sbirlib.data import Batch, LoadedSplit, Recording, to_float
 from sbirlib.layers.chance import drawing
 from sbirlib.layers.losses import other_photos
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, Needs, Stage
+from sbirlib.methods.base import Stage
 from sbirlib.methods.on_the_fly import SMALL
 from sbirlib.methods.ppo import clipped_surrogate
-from sbirlib.methods.recordings import recording
+from sbirlib.methods.recordings import drawn, recording
 from sbirlib.methods.sketch_generator import LATENT, SketchGenerator, to_points, to_strokes
 
 KL, FREE = 0.01, 0.2  # weight of a latent's divergence, and how much of it costs nothing; authors' code
@@ -37,12 +36,6 @@ class SemiSup(BSiamese):
     """
 
     name = "semi_sup"
-    paper = PAPERS[name]
-    settings = SemiSupConfig
-    terms = (
-        "total", "triplet", "pseudo", "distil", "strokes", "kl", "discriminator", "policy", "certainty",
-    )  # fmt: skip
-    needs = Needs(strokes=True, unlabelled=True)
     data: LoadedSplit  # what is trained on, from the second stage
 
     def __init__(self, backbone: str, **options: Any) -> None:
@@ -153,22 +146,15 @@ class SemiSup(BSiamese):
                 terms["distil"] = terms["distil"] + apart.square().sum(dim=1).mean()
         if "trusted" in rows:
             terms |= self._pseudo_pairs(rows, batch)
-        weights = {
-            "pseudo": own.pseudo,
-            "distil": own.distil,
-            "kl": KL,
-            "policy": own.reward,
-            "certainty": 0.0,
-        }
+        weights = dict(pseudo=own.pseudo, distil=own.distil, kl=KL, policy=own.reward, certainty=0.0)
         total = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
         return {"total": total, **terms}
 
     def _pseudo_pairs(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        certainty, photo = rows["trusted"].detach().sigmoid(), rows["spare"]
+        certainty, drawn, photo = rows["trusted"].detach().sigmoid(), rows["pseudo"], rows["spare"]
         negatives, there = other_photos(batch.unlabelled_ids, batch.numbers[:, 1])
-        lost = there * F.triplet_margin_loss(
-            rows["pseudo"], photo, photo[negatives], self.options.margin, reduction="none"
-        )
+        loss = F.triplet_margin_loss(drawn, photo, photo[negatives], self.options.margin, reduction="none")
+        lost = there * loss
         reward = certainty - lost.detach()
         advantage = (reward - reward.mean()) / (reward.std(correction=0) + SMALL)
         judged, goal = torch.cat([rows["true"], rows["trusted"]]), torch.ones_like(certainty)
@@ -186,6 +172,6 @@ class SemiSup(BSiamese):
 
     def _seen(self, points: Tensor) -> Tensor:
         """What a model sees of drawings (b, t, 3): (b, 3, s, s) in [0, 1]."""
-        pages = [Recording(to_strokes(row), self.image_size).picture() for row in points]
-        pixels = [fit_square(as_pixels(page)[None], self.image_size, self.fit) for page in pages]
+        shown = (Recording(to_strokes(row), self.image_size) for row in points)
+        pixels = [drawn(drawing, None, self.image_size, self.fit) for drawing in shown]
         return to_float(torch.cat(pixels), points.device)

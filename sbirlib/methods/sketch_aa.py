@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from sbirlib.config.methods import SketchAAConfig
 from sbirlib.layers.backbone import Backbone, block_means
 from sbirlib.methods.b_siamese import BSiamese
-from sbirlib.methods.base import PAPERS, PatchEncoder
+from sbirlib.methods.base import PatchEncoder
 
 
 class SketchAA(BSiamese):
@@ -18,8 +18,6 @@ class SketchAA(BSiamese):
     """
 
     name = "sketch_aa"
-    paper = PAPERS[name]
-    settings = SketchAAConfig
 
     def make_encoder(self, trunk: Backbone) -> PatchEncoder:
         trunk.check_blocks("sketch_aa.levels", max(self.options.levels))

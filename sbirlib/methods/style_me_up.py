@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from sbirlib.config.methods import StyleMeUpConfig
 from sbirlib.data import Batch, edge_map
 from sbirlib.layers.backbone import Backbone, Tokens
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
 from sbirlib.methods.inner_loop import Weights, in_tasks, inner_step
 
 SIDE = 48  # px, of what is decoded
@@ -34,10 +33,6 @@ class StyleMeUp(Method):
     """
 
     name = "style_me_up"
-    paper = PAPERS[name]
-    settings = StyleMeUpConfig
-    terms = ("total", "style", "domain", "kl", "triplet", "full_triplet")
-    needs = Needs(second_views=True, sisters=2)
 
     def __init__(self, backbone: str, **options: Any) -> None:
         super().__init__(backbone, **options)

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import ten_crop
 
-from sbirlib.config.methods import TripletSNConfig
-from sbirlib.data.batches import Batch
-from sbirlib.data.transforms import fit_square
+from sbirlib.data import Batch, fit_square
 from sbirlib.layers.backbone import Backbone
 from sbirlib.layers.losses import other_photos
-from sbirlib.methods.base import PAPERS, Encoder, Method, Needs
+from sbirlib.methods.base import Encoder, Method
 
 
 class TripletSN(Method):
@@ -29,9 +27,6 @@ class TripletSN(Method):
     """
 
     name = "triplet_sn"
-    paper = PAPERS[name]
-    settings = TripletSNConfig
-    needs = Needs(edges=True)
 
     def make_encoder(self, trunk: Backbone) -> Encoder:
         own = self.options

@@ -85,7 +85,9 @@ def draw_miniclothes(
     header = dict(name="MiniClothes", version=VERSION, seed=seed)
     header |= dict(photos=list(photos), sketches=list(sketches), size=size)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        if _holds(root, header):
+        found = record_of(root, MANIFEST)
+        counts = [len(list((root / name).glob("*.png"))) for name in ("trainB", "testB", "trainA", "testA")]
+        if found | header == found and counts == [*photos, *sketches]:  # the complete drawing
             return root
         ways = "name another folder, or move or delete this one; nothing in it was touched"
         raise FileExistsError(f"{root} exists and is not this drawing of MiniClothes ({header}): {ways}")
@@ -139,10 +141,3 @@ def sketch_recorders(root: Path) -> dict[Path, Callable[[], Recording]]:
         raise InputError(f"{root / MANIFEST}: {reason}; draw MiniClothes into another folder") from None
     drawn = [(render, path) for render, path in jobs if render.func is render_sketch]
     return {path: partial(record_sketch, *render.args, **render.keywords) for render, path in drawn}
-
-
-def _holds(root: Path, header: dict) -> bool:
-    """Whether `root` is the complete drawing that `header` describes."""
-    found = record_of(root, MANIFEST)
-    counts = [len(list((root / folder).glob("*.png"))) for folder in ("trainB", "testB", "trainA", "testA")]
-    return found | header == found and counts == [*header["photos"], *header["sketches"]]

@@ -36,13 +36,13 @@ def render_photo(garment: Garment, *, seed: int | Sequence[int], size: int = 256
     parts = layout(garment, swing=rng.uniform(-2.0, 3.0))
     posed = [part._replace(points=pose(part.points)) for part in parts]
     studio = _Studio(garment, posed, rng, size)
-    lay = {"button": studio.button, "zip": studio.zip, "cord": studio.cord}
     for part, flat in zip(posed, parts, strict=True):
         if part.filled:
             studio.cloth(part, [pose(mark) for mark in pattern_marks(garment, flat)])
         elif part.name != "fold":
-            lay.get(part.name, studio.seam)(part)
-    return studio.finish(size)
+            getattr(studio, part.name, studio.seam)(part)
+    rgb = np.clip(studio.rgb + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(rgb).reduce(OVERSAMPLING)
 
 
 class _Studio:
@@ -56,10 +56,6 @@ class _Studio:
         weave = rng.standard_normal((self.side, self.side), dtype=np.float32)
         self.weave = 1 + 0.022 * (weave + np.roll(weave, 1, axis=0)) / 1.4
         self.rgb = self._ground(parts, size)
-
-    def finish(self, size: int) -> Image.Image:
-        rgb = np.clip(self.rgb + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-        return Image.fromarray(rgb).reduce(self.side // size)
 
     def _enlarge(self, small: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(small).resize((self.side, self.side), Image.Resampling.BILINEAR))

@@ -278,9 +278,7 @@ def _belt(g: Garment, cut: Cut) -> list[Part]:
         buckle, hole = box(0, middle - 0.042, 0.09, 0.084), box(0, middle - 0.022, 0.05, 0.044)
         return [belt, Part("buckle", buckle, "metal"), Part("buckle", hole, cloth)]
     tail = chain((0.0, middle), (0.07, middle + 0.22), (0.115, middle + 0.20), (0.02, middle))
-    loop = chain(
-        bezier((0, middle), (0.06, middle - 0.10), (0.17, middle - 0.07), (0.15, middle + 0.01)),
-        bezier((0.15, middle + 0.01), (0.10, middle + 0.06), (0, middle)),
-    )
+    there = bezier((0, middle), (0.06, middle - 0.10), (0.17, middle - 0.07), (0.15, middle + 0.01))
+    loop = chain(there, bezier((0.15, middle + 0.01), (0.10, middle + 0.06), (0, middle)))
     knot = box(0, middle - 0.026, 0.05, 0.052)
     return [belt, *(Part("tie", p, cloth) for p in (mirror(tail), tail, mirror(loop), loop, knot))]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-from ipywidgets import HTML, Box, Button, Dropdown, Image, IntSlider, Layout, VBox, Widget, interactive
+from ipywidgets import HTML, Box, Button, Image, Layout, VBox, Widget, interactive
 from matplotlib.figure import Figure
 
 from sbirlib.data.images import read_image
@@ -21,10 +21,7 @@ from sbirlib.errors import InputError
 from sbirlib.figures.style import png_bytes
 from sbirlib.retrieval.gallery import Hit
 
-ALL = "all"
 STYLE = {"description_width": "8.5em"}
-WIDE = Layout(width="30em")
-BORDER = "1px solid #999"
 THUMBNAIL, LARGEST = 300, 2000  # px: twice what is shown, and what any screen shows
 CSS = f"<style>{Path(__file__).with_name('draw.css').read_text(encoding='utf-8')}</style>"
 
@@ -162,13 +159,3 @@ def encoded(picture: PIL.Image.Image, form: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form, quality=88)
     return buffer.getvalue()
-
-
-def slider(description: str, **options: Any) -> IntSlider:
-    """A wide slider of whole numbers."""
-    return IntSlider(description=description, style=STYLE, layout=WIDE, **options)
-
-
-def dropdown(description: str, choices: Iterable[Any], **options: Any) -> Dropdown:
-    """A choice of one of these, the first unless `value` names another."""
-    return Dropdown(options=list(choices), description=description, style=STYLE, **options)

@@ -22,13 +22,11 @@ from ipywidgets import HTML, Box, Button, FileUpload, FloatSlider, HBox, Image, 
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from sbirlib.data import strokes as pen
-from sbirlib.data.images import EXTENSIONS, as_pixels, read_image
-from sbirlib.data.recordings import RECORDINGS, Recording
-from sbirlib.data.strokes import SIZE, Sheet, Stroke, frame_strokes, render_strokes
+from sbirlib.data import EXTENSIONS, Recording, Stroke, as_pixels, frame_picture, read_image, render_strokes
+from sbirlib.data.recordings import RECORDINGS
+from sbirlib.data.strokes import INK, SIZE, WIDTH, Sheet, frame_strokes
 from sbirlib.errors import ImageError, InputError
-from sbirlib.figures.photos import retrieval_card
-from sbirlib.figures.style import message
+from sbirlib.figures import message, retrieval_card
 from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail
 from sbirlib.retrieval.gallery import Gallery
 from sbirlib.retrieval.search import Hit
@@ -52,14 +50,6 @@ def search_picture(gallery: Gallery, picture: np.ndarray, k: int = 10) -> list[H
     return gallery.search(as_pixels(picture).float() / 255, k)
 
 
-def kept_strokes(gallery: Gallery | None, sheet: Sheet) -> np.ndarray:
-    """Which strokes of a sheet a search keeps, (strokes,) bool; on a picture all of them."""
-    if gallery is None or sheet.paper is not None or not sheet.strokes:
-        return np.ones(len(sheet.strokes), bool)
-    framed = frame_strokes(sheet.strokes)
-    return gallery.model.clean(Recording(tuple(stroke.points / SIZE for stroke in framed)))
-
-
 class DrawPanel(Panel):
     """A canvas to draw on, and the most similar photos of a gallery, searched again after every stroke.
 
@@ -81,14 +71,12 @@ class DrawPanel(Panel):
         self.status, self.found = Status(), HitGrid(HINT)
         self.seen, self.saved = Image(format="png", width=SIZE // 4).add_class("sbir-seen"), HTML()
         look = {"description": "pen (px)", "readout_format": ".1f", "layout": Layout(width="100%")}
-        self.pen_width = FloatSlider(pen.WIDTH, min=1, max=10, step=0.5, **look)
+        self.pen_width = FloatSlider(WIDTH, min=1, max=10, step=0.5, **look)
         self.undo_button = self._button("Undo", "takes back the last step", self.undo)
         self.clear_button = self._button("Clear", "an empty canvas", self.clear)
-        look = {"layout": Layout(width="auto")}
+        look, files = {"layout": Layout(width="auto")}, ",".join((*EXTENSIONS, *RECORDINGS))
         self.eraser = ToggleButton(description="Eraser", tooltip="rubs out what is under the pen", **look)
-        self.upload = FileUpload(
-            accept=",".join((*EXTENSIONS, *RECORDINGS)), tooltip="searches a file", **look
-        )
+        self.upload = FileUpload(accept=files, tooltip="searches a file", **look)
         super().__init__()
         buttons = [self.undo_button, self.clear_button, self.eraser, self.upload]
         if sample is not None:
@@ -133,7 +121,7 @@ class DrawPanel(Panel):
     def load(self, path: str | Path, name: str | None = None) -> None:
         """Searches with a picture file, which replaces what was on the canvas. Raises ImageError."""
         picture = read_image(path)
-        framed = pen.frame_picture(picture)
+        framed = frame_picture(picture)
         whole = np.array(PIL.ImageOps.pad(picture, (SIZE, SIZE), color="white"))
         self._turn_to([*self._sheets, Sheet(whole if framed is None else framed)])
         if framed is None:
@@ -173,12 +161,14 @@ class DrawPanel(Panel):
 
     def _turn_to(self, sheets: list[Sheet]) -> None:
         """Searches with the last of these sheets, and shows it."""
-        sheet = sheets[-1]
-        keep = kept_strokes(self.gallery, sheet)
+        sheet, keep = sheets[-1], np.ones(len(sheets[-1].strokes), bool)
+        blank = self.gallery is None or (sheet.paper is None and not sheet.strokes)
+        if not blank and sheet.paper is None:  # on a picture all strokes count
+            framed = frame_strokes(sheet.strokes)
+            keep = self.gallery.model.clean(Recording(tuple(stroke.points / SIZE for stroke in framed)))
         kept = sheet._replace(strokes=tuple(compress(sheet.strokes, keep)))
         dropped = render_strokes([*compress(sheet.strokes, ~keep)])
         page, query = np.minimum(kept.page(), np.maximum(dropped, DROPPED)), kept.query()
-        blank = self.gallery is None or (sheet.paper is None and not sheet.strokes)
         found = [] if blank else search_picture(self.gallery, query, self.k)
         self._sheets, self._page, self.query, self.hits = sheets, page, query, found
         on_picture = sheet.paper is not None and not sheet.strokes
@@ -215,7 +205,7 @@ class DrawPanel(Panel):
         self._pen = [(x, y)]
         rubs, self.canvas.line_cap = self.eraser.value, "round"
         self.canvas.line_width = RUBBER if rubs else self.pen_width.value
-        self.canvas.stroke_style = "white" if rubs else f"rgb({pen.INK}, {pen.INK}, {pen.INK})"
+        self.canvas.stroke_style = "white" if rubs else f"rgb({INK}, {INK}, {INK})"
 
     def _pen_move(self, x: float, y: float) -> None:
         if self._pen:

@@ -2,15 +2,17 @@
 
 import math
 
-from ipywidgets import Checkbox, HBox
+from ipywidgets import Checkbox, Dropdown, HBox, IntSlider, Layout
 from matplotlib.figure import Figure
 
 from sbirlib.data import LoadedSplit, read_image
 from sbirlib.figures import message, retrieval_card
 from sbirlib.methods.base import Method
-from sbirlib.panels.base import ALL, Panel, dropdown, slider
+from sbirlib.panels.base import STYLE, Panel
 from sbirlib.retrieval import Scores, embed_split, score_all
 from sbirlib.retrieval.noise import cleaned
+
+ALL = "all"
 
 
 class RetrievalBrowser(Panel):
@@ -20,8 +22,9 @@ class RetrievalBrowser(Panel):
         self.split, self.scores, self.k = data.split, scores, k
         self.photo_index = data.photo_index.numpy()
         self.similarity = score_all(model.score, *embed_split(model, cleaned(model, data))).numpy()
-        self.query = slider("query", min=1, max=1)
-        self.designer = dropdown("designer", [ALL, *filter(None, data.split.designers)])
+        self.query = IntSlider(1, 1, 1, description="query", style=STYLE, layout=Layout(width="30em"))
+        designers = [ALL, *filter(None, data.split.designers)]
+        self.designer = Dropdown(options=designers, description="designer", style=STYLE)
         self.failures = Checkbox(description="failures only", indent=False)
         controls = [self.query, self.designer, self.failures]
         super().__init__(HBox(controls), controls=controls)

@@ -14,8 +14,7 @@ from IPython import get_ipython
 from ipywidgets import HTML, Button, HBox, Layout, VBox, Widget
 from matplotlib.figure import Figure
 
-from sbirlib.config.config import Config, knobs
-from sbirlib.config.fields import Knob
+from sbirlib.config import Config, Knob, knobs
 from sbirlib.data.pairs import PairFolder
 from sbirlib.figures import message, training_curves
 from sbirlib.methods.base import Method

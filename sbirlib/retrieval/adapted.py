@@ -7,7 +7,7 @@ import torch
 
 from sbirlib.data import LoadedSplit, PairError
 from sbirlib.methods.base import Method
-from sbirlib.retrieval.search import embed, score_all, true_ranks
+from sbirlib.retrieval.search import embed, embed_split, score_all, true_ranks
 
 
 def adapted_ranks(model: Method, data: LoadedSplit, shown: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def adapted_ranks(model: Method, data: LoadedSplit, shown: int) -> np.ndarray:
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     ranks = np.zeros(len(data.sketches), dtype=np.int64)
-    plain = embed(model.embed_photos, data.photos, device=device, what="photos")
+    plain = embed_split(model, data).photos
     designers = np.array([sketch.designer for sketch in data.split.sketches])
     for name in data.split.designers:
         support, queries = np.split(np.flatnonzero(designers == name), [shown])

@@ -7,7 +7,7 @@ import numpy as np
 from sbirlib.data.loading import LoadedSplit
 from sbirlib.methods.base import Method
 from sbirlib.methods.recordings import drawn_so_far
-from sbirlib.retrieval.search import embed, score_all, true_ranks
+from sbirlib.retrieval.search import embed, embed_split, score_all, true_ranks
 
 
 def drawn_ranks(model: Method, data: LoadedSplit, steps: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def drawn_ranks(model: Method, data: LoadedSplit, steps: int) -> np.ndarray:
     """
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    photos, ranks = embed(model.embed_photos, data.photos, device=device, what="photos"), []
+    photos, ranks = embed_split(model, data).photos, []
     drawn = drawn_so_far(data.split, steps, model.image_size, model.fit)
     for pages, own in zip(drawn, data.photo_index, strict=True):
         scores = score_all(model.score, embed(model.embed_sketches, pages, device=device), photos)

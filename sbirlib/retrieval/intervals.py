@@ -3,13 +3,26 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 from numpy.typing import ArrayLike
-from scipy.special import ndtr
 
-from sbirlib.retrieval.scores import accuracy_of
-
+KS = (1, 5, 10)  # of the Acc@K that are told
 DRAWS = 10_000
-NONE = "no interval: one photo"
+
+
+class Accuracy(NamedTuple):
+    """Percent of queries whose photo is among the first k, the hits, and the 95 % interval in percent."""
+
+    k: int
+    percent: float
+    hits: int
+    queries: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        interval = f"95 % CI {self.low:.1f}-{self.high:.1f}"
+        return f"Acc@{self.k} {self.percent:.1f} % ({self.hits}/{self.queries}, {interval})"
 
 
 class Estimate(NamedTuple):
@@ -18,10 +31,6 @@ class Estimate(NamedTuple):
     percent: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        interval = NONE if np.isnan(self.low) else f"95 % CI {self.low:.1f}-{self.high:.1f}"
-        return f"{self.percent:.1f} % ({interval})"
 
 
 class Difference(NamedTuple):
@@ -34,7 +43,21 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         interval = f"95 % CI {self.low:+.1f} to {self.high:+.1f}, p = {self.p:.2g}"
-        return f"{self.points:+.1f} points ({NONE if np.isnan(self.low) else interval})"
+        return f"{self.points:+.1f} points ({'no interval: one photo' if np.isnan(self.low) else interval})"
+
+
+def accuracy_at(ranks: np.ndarray, k: int) -> Accuracy:
+    """Acc@k of `ranks` (q,) with its interval, as `accuracy_of` gives it."""
+    return accuracy_of(int((ranks <= k).sum()), len(ranks), k)
+
+
+def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
+    """Acc@k of so many hits with its Wilson 95 % interval.
+
+    The interval takes queries as independent, which several sketches of one photo are not quite.
+    """
+    interval = scipy.stats.binomtest(hits, queries).proportion_ci(0.95, method="wilson")
+    return Accuracy(k, 100 * hits / queries, hits, queries, 100 * interval.low, 100 * interval.high)
 
 
 def bootstrap_accuracy(ranks: ArrayLike, photos: ArrayLike, k: int = 1) -> Estimate:
@@ -66,7 +89,8 @@ def paired_bootstrap(first: ArrayLike, second: ArrayLike, photos: ArrayLike, k: 
     # Draws of exactly no difference count for both sides.
     p = min(1.0, 2 * max(min((samples <= 0).mean(), (samples >= 0).mean()), 1 / DRAWS))
     if not np.ptp((two - one) / sizes):
-        p = 2 * ndtr(-np.sqrt(len(sizes) * abs(points) / 100))  # where the interval below first holds 0
+        # Where the interval below first holds 0.
+        p = 2 * scipy.special.ndtr(-np.sqrt(len(sizes) * abs(points) / 100))
     low, high = _interval(points, samples, two - one, sizes, -100)
     return Difference(points, low, high, np.nan if np.isnan(low) else p)
 

@@ -12,10 +12,10 @@ from sbirlib.data import LoadedSplit, PairFolder, load_split
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.adapted import adapted_measures, adapted_ranks
 from sbirlib.retrieval.drawn import drawn_measures, drawn_ranks
+from sbirlib.retrieval.intervals import KS, Accuracy, accuracy_at
 from sbirlib.retrieval.noise import cleaned, noise_measures
 from sbirlib.retrieval.search import embed_split, score_all, true_ranks
 
-KS = (1, 5, 10)
 # What a method's own measures are told in.
 OWN = {
     "drawn": "while being drawn, in {steps} steps: m@A {m@A:.1f} %, m@B {m@B:.1f} %",
@@ -24,21 +24,6 @@ OWN = {
     "noise": "with {strokes} foreign strokes in each sketch: Acc@1 {acc@1:.1f} %, and {acc@1_kept:.1f} % "
     "without {dropped_foreign:.1f} % of these and {dropped_own:.1f} % of its own, which the model drops",
 }
-
-
-class Accuracy(NamedTuple):
-    """Percent of queries whose photo is among the first k, the hits, and the 95 % interval in percent."""
-
-    k: int
-    percent: float
-    hits: int
-    queries: int
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        interval = f"95 % CI {self.low:.1f}-{self.high:.1f}"
-        return f"Acc@{self.k} {self.percent:.1f} % ({self.hits}/{self.queries}, {interval})"
 
 
 class Scores(NamedTuple):
@@ -79,10 +64,8 @@ class Scores(NamedTuple):
 
     def __str__(self) -> str:
         lines = [str(accuracy) for accuracy in self.accuracy.values()]
-        lines.append(
-            f"median rank {self.median_rank:g}, mean reciprocal rank {self.mrr:.3f}, "
-            f"{len(self.ranks)} sketches in a gallery of {self.gallery} photos"
-        )
+        found = f"median rank {self.median_rank:g}, mean reciprocal rank {self.mrr:.3f}"
+        lines.append(f"{found}, {len(self.ranks)} sketches in a gallery of {self.gallery} photos")
         guesses = " / ".join(f"{100 * min(1, k / self.gallery):.1f}" for k in self.accuracy)
         lines.append(f"guessing would reach {guesses} %")
         if all(self.designers):  # sketches without a number have no designer
@@ -91,23 +74,6 @@ class Scores(NamedTuple):
         if self.skipped:
             lines.append(f"{self.skipped} files were left out because of faults")
         return "\n".join([*lines, self.protocol])
-
-
-def accuracy_at(ranks: np.ndarray, k: int) -> Accuracy:
-    """Acc@k of `ranks` (q,) with its interval, as `accuracy_of` gives it."""
-    return accuracy_of(int((ranks <= k).sum()), len(ranks), k)
-
-
-def accuracy_of(hits: int, queries: int, k: int = 1) -> Accuracy:
-    """Acc@k of so many hits with its Wilson 95 % interval.
-
-    The interval takes queries as independent, which several sketches of one photo are not quite.
-    """
-    # Half a second to import, which a search alone does not need.
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, queries).proportion_ci(0.95, method="wilson")
-    return Accuracy(k, 100 * hits / queries, hits, queries, 100 * interval.low, 100 * interval.high)
 
 
 def score(similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[str] = ()) -> Scores:
@@ -130,11 +96,10 @@ def score_split(model: Method, data: LoadedSplit, *, batch: int = 128, protocol:
         protocol += "; without the strokes that the model drops"
     data = cleaned(model, data)
     similarity = score_all(model.score, *embed_split(model, data, batch=batch)).numpy()
-    queries, skipped = data.split.sketches, len(data.split.left_out)
+    queries = data.split.sketches
     scores = score(similarity, data.photo_index.numpy(), [query.designer for query in queries])
-    names, photos = (query.path.name for query in queries), (query.photo_id for query in queries)
-    scores = scores._replace(sketches=tuple(names), photos=tuple(photos))
-    return scores._replace(skipped=skipped, protocol=protocol)
+    names, photos = zip(*((query.path.name, query.photo_id) for query in queries), strict=True)
+    return scores._replace(sketches=names, photos=photos, skipped=len(data.split.left_out), protocol=protocol)
 
 
 def evaluate(
@@ -153,11 +118,9 @@ def evaluate(
     pairs.check_edges(model.photo_encoder.backbone.edges)
     config = DataConfig(root=str(pairs.root), fit=model.fit, on_fault=on_fault)
     data = load_split(pairs.split(split), config, model.image_size)
-    overlooked = len(data.split.overlooked)
-    protocol = (
-        f"{split} split, every sketch {f'but {overlooked} overlooked ones ' if overlooked else ''}against "
-        f"every photo, ties counted against the model; {model.origin}"
-    )
+    but = f"but {len(data.split.overlooked)} overlooked ones " if data.split.overlooked else ""
+    searched = f"{split} split, every sketch {but}against every photo"
+    protocol = f"{searched}, ties counted against the model; {model.origin}"
     scores, own = score_split(model, data, protocol=protocol), {}
     if drawn > 0:
         own["drawn"] = drawn_measures(drawn_ranks(model, data, drawn), scores.gallery)

@@ -1,22 +1,26 @@
 """From pictures to rows, a batch at a time, and exact search for the photos that match a sketch best."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import read_pixels
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import fit_square, to_float
+from sbirlib.data.transforms import fit_square, read_pixels, to_float
 from sbirlib.errors import InputError
-from sbirlib.methods.base import Method, fingerprint
+from sbirlib.methods.base import Method, fingerprint, hidden_layers
 
 QUERIES, ROWS = 256, 8192  # in a block: what a method's `score` is given at a time
 BROKEN = "the model is broken (did training diverge?)"
+
+# Rows by model, with the weights that made them, for what they are of.
+_kept: WeakKeyDictionary[Method, tuple[str, dict[tuple[str, str], Tensor]]] = WeakKeyDictionary()
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,14 +52,27 @@ def embed(
 
 
 def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
-    """The rows of a loaded split, embedded where the model is, which is in eval mode meanwhile."""
-    device = next(model.parameters()).device
-    was_training = model.training
+    """The rows of a loaded split, embedded where the model is, which is in eval mode meanwhile.
+
+    A model in eval mode keeps them until its weights change, and embeds the same pictures only once.
+    """
+    device, was_training = next(model.parameters()).device, model.training
+    weights, kept = "" if was_training else fingerprint(model), dict[tuple[str, str], Tensor]()
+    # Where layers of the released code keep their dropout, no two passes give the same rows.
+    if weights and not hidden_layers(model):
+        before, rows = _kept.get(model, ("", kept))
+        kept = rows if before == weights else kept
+        _kept[model] = weights, kept
     model.eval()
-    photos = embed(model.embed_photos, data.photos, device=device, batch=batch, what="photos")
-    sketches = embed(model.embed_sketches, data.sketches, device=device, batch=batch, what="sketches")
+    parts = {"sketches": (model.embed_sketches, data.sketches), "photos": (model.embed_photos, data.photos)}
+    found = {}
+    for what, (encode, pixels) in parts.items():
+        key = what, hashlib.sha256(pixels.contiguous().numpy().data).hexdigest()
+        if key not in kept:
+            kept[key] = embed(encode, pixels, device=device, batch=batch, what=what)
+        found[what] = kept[key].clone()
     model.train(was_training)
-    return Rows(sketches, photos)
+    return Rows(**found)
 
 
 @torch.inference_mode()

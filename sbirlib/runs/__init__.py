@@ -1,10 +1,6 @@
 """Run folders: models, checkpoints, history, provenance and report."""
 
-from sbirlib.runs.atomic import RunError
-from sbirlib.runs.folder import Run, describe, load_run
-from sbirlib.runs.model import load_frozen, save_model_folder
-from sbirlib.runs.state import CheckpointWarning
+import lazy_loader
 
-__all__ = [
-    "CheckpointWarning", "Run", "RunError", "describe", "load_frozen", "load_run", "save_model_folder",
-]  # fmt: skip
+# Names are loaded when first asked for, from where `__init__.pyi` says: a report needs no torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -135,17 +135,14 @@ class Owner:
             write_text(self._name, f"process {os.getpid()} on {platform.node()}, since {since}")
             self._place = folder.stat()
         except Timeout:
+            holder = "another process"  # which has just begun
+            with suppress(OSError):
+                holder = self._name.read_text(encoding="utf-8")
             ways = "stop that or wait for its end, or choose another folder"
-            raise RunError(f"{folder} is being written by {self._holder()}; {ways}") from None
+            raise RunError(f"{folder} is being written by {holder}; {ways}") from None
         except OSError as error:
             self.release(begun=False)
             raise RunError(f"{folder} cannot be written ({error}); choose a folder that can") from error
-
-    def _holder(self) -> str:
-        try:
-            return self._name.read_text(encoding="utf-8")
-        except OSError:
-            return "another process"  # which has just begun
 
     def check(self) -> None:
         """Raises RunError if the folder is no longer where it was."""

@@ -4,17 +4,19 @@ import math
 import shlex
 from pathlib import Path
 from textwrap import indent
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from sbirlib.config.config import Config
 from sbirlib.config.files import read_yaml
 from sbirlib.errors import ConfigError, printable
-from sbirlib.methods.base import Method
-from sbirlib.runs import records, state
+from sbirlib.runs import records
 from sbirlib.runs.atomic import RunError, settled
-from sbirlib.runs.model import CONFIG, WEIGHTS, load_model_folder
+from sbirlib.runs.records import CHECKSUMS, CONFIG, WEIGHTS
+
+if TYPE_CHECKING:
+    from sbirlib.methods.base import Method
 
 
 class Run:
@@ -51,7 +53,7 @@ class Run:
     def is_run(self) -> bool:
         """Whether `train` has written here, not somebody whose folders have the same names."""
         parts = [self.folder("best") / CONFIG, self.folder("last") / CONFIG]
-        parts += [checkpoint / state.CHECKSUMS for checkpoint in self.checkpoints]
+        parts += [checkpoint / CHECKSUMS for checkpoint in self.checkpoints]
         return any(path.is_file() for path in (self.start_file, *parts))
 
     def everything(self) -> list[Path]:
@@ -68,14 +70,16 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints to go on from, oldest first."""
-        return state.checkpoints(self.states)
+        return records.checkpoints(self.states)
 
-    def model(self, which: Literal["best", "last"] | None = None) -> Method:
+    def model(self, which: Literal["best", "last"] | None = None) -> "Method":
         """The trained model, in eval mode on the CPU; `model.config` is its Config.
 
         `which` is "best" (highest validation score) or "last", by default what `chosen` says. The folder may
         also be one of the two itself.
         """
+        from sbirlib.runs.model import load_model_folder
+
         which = which or self.chosen
         folder = self.path if (self.path / WEIGHTS).is_file() else self.folder(which)
         missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
@@ -111,11 +115,13 @@ class Run:
 
     def saved(self) -> tuple[Config, int]:
         """Of the newest whole checkpoint: the configuration, and the epoch, from 1, that it goes on in."""
+        from sbirlib.runs import state
+
         content = state.newest(self.states)[1]
         return Config.from_dict(content["config"]), content["progress"]["epoch"]
 
 
-def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> Method:
+def load_run(run: str | Path, which: Literal["best", "last"] | None = None) -> "Method":
     """The trained model of a run folder, as `Run.model` gives it."""
     return Run(run).model(which)
 

@@ -14,8 +14,7 @@ from sbirlib.layers.weights import BackboneError, pretrained_config
 from sbirlib.layers.weights import read_weights as read_tensors
 from sbirlib.methods import Method, build
 from sbirlib.runs.atomic import RunError, replacing
-
-WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+from sbirlib.runs.records import CONFIG, WEIGHTS
 
 
 def save_model_folder(folder: str | Path, model: Method, config: Config, *, queries: int = 0) -> None:

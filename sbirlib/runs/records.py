@@ -8,13 +8,17 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sbirlib.config.config import Config
 from sbirlib.data.splits import Split
-from sbirlib.methods.base import Method, fingerprint
 from sbirlib.runs.atomic import RunError
 
+if TYPE_CHECKING:
+    from sbirlib.methods.base import Method
+
+# The files of a model and of a checkpoint, beside its tensors.
+WEIGHTS, CONFIG, CHECKSUMS = "model.safetensors", "config.yaml", "checksums.json"
 PACKAGES = ("sbirlib", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 # What is searched after an epoch.
 HELD_OUT, TEST_SET, NOTHING = "held-out photos", "TEST SET", "nothing"
@@ -89,8 +93,15 @@ def read_history(path: Path) -> dict[str, list[Any]]:
         raise RunError(f"{path}: cannot be read ({error}); train again, or leave this run out") from None
 
 
-def beginning(model: Method, config: Config, data: Sequence[Split]) -> dict[str, Any]:
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(folder.glob("[0-9]*-[0-9]*"))
+
+
+def beginning(model: "Method", config: Config, data: Sequence[Split]) -> dict[str, Any]:
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
+    from sbirlib.methods.base import fingerprint  # torch takes seconds to import, a report does not need it
+
     source, file = model.sketch_encoder.backbone.source, model.sketch_encoder.backbone.file
     weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
     result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}

@@ -19,10 +19,10 @@ from sbirlib.config.config import Config, differing_settings
 from sbirlib.errors import first_line
 from sbirlib.methods.base import hidden_layers
 from sbirlib.runs.atomic import RunError, replacing
-from sbirlib.runs.model import WEIGHTS, read_weights, write_weights
-from sbirlib.runs.records import sha256
+from sbirlib.runs.model import read_weights, write_weights
+from sbirlib.runs.records import CHECKSUMS, WEIGHTS, checkpoints, sha256
 
-TRAINER, CHECKSUMS = "trainer.pt", "checksums.json"
+TRAINER = "trainer.pt"
 KEPT = 2  # the newest, and one to fall back on if that is damaged
 # Settings of where, how fast and what to watch, which do not change what is learnt.
 FREE = ("data.root", "data.unlabelled", "run.device", "run.eval_batch", "run.save_minutes", "run.tracker")
@@ -73,11 +73,6 @@ def save_state(
     for useless in (*checkpoints(folder)[:-KEPT], *folder.glob(".*")):
         shutil.rmtree(useless, ignore_errors=True)
     return place
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("[0-9]*-[0-9]*"))
 
 
 def load_state(folder: Path, config: Config, model: nn.Module) -> tuple[Progress, dict[str, Any]]:

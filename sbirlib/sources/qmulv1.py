@@ -51,7 +51,11 @@ def import_qmulv1(folder: str | Path, out: str | Path, category: Category) -> st
     }  # fmt: skip
     try:
         with filling(out) as new:
-            _write(splits, new)
+            for split, pictures in splits.items():
+                for kind, (side, ending) in _SIDES.items():
+                    (new / f"{split}{side}").mkdir()
+                    for i, picture in enumerate(pictures[kind], 1):
+                        Image.fromarray(picture).save(new / f"{split}{side}" / f"{split}{i:03d}{ending}.png")
             (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error}); nothing was imported"
@@ -60,11 +64,8 @@ def import_qmulv1(folder: str | Path, out: str | Path, category: Category) -> st
     for split, found in counts.items():
         known = published["pairs"][category][split]
         lines.append(f"{split:<8}{found:>8}  {known}{'' if found == known else '  warning: not as many'}")
-    lines += [
-        f"note: {EDGE_MAPS}",
-        f"terms: {published['terms']}",
-        f"next: python -m sbirlib data check {out}",
-    ]
+    lines += [f"note: {EDGE_MAPS}", f"terms: {published['terms']}"]
+    lines.append(f"next: python -m sbirlib data check {out}")
     return "\n".join(map(printable, lines))
 
 
@@ -107,11 +108,3 @@ def _load(path: Path) -> np.ndarray:
         way = "download it again, or save it with MATLAB's save(..., '-v7')"
         raise InputError(f"{path}: cannot be read as a MAT-file ({first_line(error)}); {way}") from None
     return pictures if np.median(pictures) > 127 else 255 - pictures  # white paper, whatever the copy has
-
-
-def _write(splits: dict[str, dict[str, np.ndarray]], new: Path) -> None:
-    for split, pictures in splits.items():
-        for kind, (side, ending) in _SIDES.items():
-            (new / f"{split}{side}").mkdir()
-            for i, picture in enumerate(pictures[kind], 1):
-                Image.fromarray(picture).save(new / f"{split}{side}" / f"{split}{i:03d}{ending}.png")

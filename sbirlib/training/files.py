@@ -47,10 +47,8 @@ class RunFiles:
         if not self.run.is_run:
             raise FileExistsError(f"{holds}, but no run that could be replaced; choose another folder")
         if not overwrite:
-            raise FileExistsError(
-                f"{holds}, a run; go on with it by resume (--resume), choose another folder, or pass "
-                "overwrite (--overwrite) to replace it"
-            )
+            ways = "go on with it by resume (--resume), choose another folder"
+            raise FileExistsError(f"{holds}, a run; {ways}, or pass overwrite (--overwrite) to replace it")
 
     def release(self) -> None:
         """Lets other runs write the folder."""

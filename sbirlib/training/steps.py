@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather
 from torch import Tensor, nn
 
-from sbirlib.data.batches import Batch, Epoch
+from sbirlib.data.batches import LABELS, Batch, Epoch
 from sbirlib.layers.chance import drawing
 from sbirlib.methods.base import Method
 
@@ -46,7 +46,7 @@ def joint_loss(
     """
     if accelerator.num_processes > 1:
         rows = {name: _everyone(accelerator, value) for name, value in rows.items()}
-        batch = _labels(*map(gather, (batch.photo_ids, batch.numbers, batch.unlabelled_ids, batch.rows)))
+        batch = Batch(*map(gather, batch[:LABELS]))
     return method.compare(rows, batch)
 
 
@@ -61,14 +61,14 @@ def _cached(
             batch = plan.batch(rows, device)
             with drawing(*key, number, device=device):
                 encoded.append(model(batch))
-            labels.append((batch.photo_ids, batch.numbers, batch.unlabelled_ids, batch.rows))
+            labels.append(batch[:LABELS])
     leaves = {}
     for name in encoded[0]:
         values = [part[name] for part in encoded]
         shares = [value * (len(rows) / size) for value, rows in zip(values, parts, strict=True)]
         whole = torch.cat(values) if values[0].ndim else torch.stack(shares).sum(dim=0)
         leaves[name] = whole.requires_grad_()
-    known = _labels(*(torch.cat(values) for values in zip(*labels, strict=True)))
+    known = Batch(*map(torch.cat, zip(*labels, strict=True)))
     with drawing(*key, len(parts), device=device):
         terms = joint_loss(accelerator, method, leaves, known)
     total = accelerator.num_processes * terms["total"]
@@ -98,9 +98,3 @@ def _everyone(accelerator: Accelerator, value: Tensor) -> Tensor:
         return torch.cat(rows)
     mean = accelerator.reduce(value.detach(), "mean")
     return mean + (value - value.detach()) / accelerator.num_processes
-
-
-def _labels(photo_ids: Tensor, numbers: Tensor, unlabelled_ids: Tensor, rows: Tensor) -> Batch:
-    """A batch without its views."""
-    none = numbers.new_empty(0)
-    return Batch(none, none, none, none, photo_ids, numbers, none, none, unlabelled_ids, rows, none, none)

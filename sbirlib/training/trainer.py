@@ -86,8 +86,7 @@ class Trainer:
         self, pairs: PairFolder, files: RunFiles, stop: Stop | None = None, *, fetch: bool = True
     ) -> None:
         self.files, self.stop, self.config = files, stop or Stop(), files.config
-        config = self.config
-        self.accelerator, self.out = files.accelerator, files.run.path
+        config, self.accelerator, self.out = files.config, files.accelerator, files.run.path
         needs = METHODS[config.method].needs
         needs.check(config.method, pairs, config)
         self.data, self.held_out, self.skipped = load_data(pairs, config, needs.unlabelled)
@@ -179,11 +178,8 @@ class Trainer:
 
     def plan(self, epoch: int) -> Epoch:
         """The order and the views of an epoch, counted from 1."""
-        config, method = self.config, self.method
-        views, sisters = method.second_views, method.needs.sisters
-        return Epoch(
-            self.data, config.data, seed=config.run.seed, epoch=epoch, second_views=views, sisters=sisters
-        )
+        seed, views, sisters = self.config.run.seed, self.method.second_views, self.method.needs.sisters
+        return Epoch(self.data, self.config.data, seed=seed, epoch=epoch, second_views=views, sisters=sisters)
 
     def _epoch(self) -> EpochRecord | None:
         """Trains to the end of the current epoch; None, and a checkpoint, if asked to stop before."""
@@ -214,6 +210,7 @@ class Trainer:
         config, progress, started = self.config, self.progress, time.perf_counter()
         rows = plan.rows(step, self.batch_size).chunk(self.accelerator.num_processes)
         own = rows[self.accelerator.process_index]
+        plan.second_views = self.method.second_views and step % self.method.second_every == 0
         # Weights are the same in every process, dropout is not.
         key = (config.run.seed, progress.epoch, step, self.accelerator.process_index)
         terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)
@@ -264,11 +261,10 @@ class Trainer:
             step = int((~finite).int().argmax())
             rows = plan.rows(step, self.batch_size).tolist()
             files = ", ".join(self.data.split.sketches[row].path.name for row in rows)
-            raise TrainingError(
-                f"the loss or its gradient is no longer a number in epoch {self.progress.epoch}, step "
-                f"{step + 1}, with the sketches {files}. What earlier epochs wrote is kept. Look at these "
-                "files, or try a smaller optim.lr, a longer optim.warmup or fp32"
-            )
+            where = f"in epoch {self.progress.epoch}, step {step + 1}, with the sketches {files}"
+            ways = "Look at these files, or try a smaller optim.lr, a longer optim.warmup or fp32"
+            what = f"the loss or its gradient is no longer a number {where}"
+            raise TrainingError(f"{what}. What earlier epochs wrote is kept. {ways}")
         return dict(zip(self.method.terms, terms.mean(dim=0).tolist(), strict=True))
 
     def validate(self, epoch: int) -> dict[str, float]:

@@ -55,14 +55,17 @@ def test_train_evaluate_search(pairs, tmp_path, capsys):
     assert rows[0]["photo"] in capsys.readouterr().out
 
 
-def test_ctrl_c_while_the_libraries_are_imported_prints_one_line(tmp_path):
-    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+@pytest.mark.parametrize(
+    ("library", "what"), [("tyro", "nothing was begun"), ("torch", "what was finished stays")]
+)
+def test_ctrl_c_while_the_libraries_are_imported_prints_one_line(tmp_path, library, what):
+    (tmp_path / f"{library}.py").write_text("raise KeyboardInterrupt")
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-m", "sbirlib", "methods"], capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "sbirlib", "weights"], capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": paths},
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped; nothing was begun\n")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"stopped; {what}\n")
 
 
 def test_what_the_package_hands_out_is_loaded_when_it_is_asked_for():
@@ -92,7 +95,7 @@ def test_an_interrupted_training_says_how_to_go_on(pairs, tmp_path, capsys, monk
         yield "epoch 1"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sbirlib.cli.train.train", stopped)
+    monkeypatch.setattr("sbirlib.training.trainer.train", stopped)
     command = ["train", "--data.root", str(pairs.root), "--out", str(out)]
     assert main(command) == 130
     assert capsys.readouterr().out.endswith("epoch 1\nstopped; there is no checkpoint to go on from\n")

@@ -10,15 +10,8 @@ from PIL import Image, ImageFile
 from tools.hostile_files import claim
 
 from sbirlib.data import images
-from sbirlib.data.images import (
-    ImageError,
-    as_pixels,
-    list_images,
-    list_unread,
-    read_all,
-    read_image,
-    read_pixels,
-)
+from sbirlib.data.images import ImageError, list_images, list_unread, read_all, read_image
+from sbirlib.data.transforms import as_pixels, read_pixels
 from sbirlib.errors import printable
 
 

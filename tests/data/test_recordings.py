@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sbirlib.data import images
 from sbirlib.data.loading import load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.recordings import Recording, read_recording
@@ -186,7 +185,7 @@ def test_strokes_are_found_beside_a_picture_or_are_the_sketch(folder, tiny):
     assert split.left_out == ()
     loaded = load_split(split, tiny.data, SIZE)
     drawn = read_recording(folder / "trainA" / "b_02.json").picture()
-    np.testing.assert_array_equal(images.as_picture(loaded.sketches[1]), drawn)
+    np.testing.assert_array_equal(loaded.sketches[1].permute(1, 2, 0), drawn)
     assert loaded.sketches[0, :, SIZE // 2, 0].tolist() == [255, 0, 0]  # the picture, and not its strokes
     assert "24x16 .. 320x320 px" in str(pairs.report())
 

@@ -22,7 +22,7 @@ from sbirlib.experiments.grids import Variant, grid, vary
 from sbirlib.experiments.published import results
 from sbirlib.layers import Backbone
 from sbirlib.layers.chance import drawing
-from sbirlib.methods import METHODS, BSiamese, Needs, Stage, build
+from sbirlib.methods import CARDS, METHODS, BSiamese, Needs, Stage, build
 from sbirlib.retrieval import true_ranks
 
 SHARED = ("backbone", "pretrained", "image_size", "embed_dim", "stride", "freeze", "keep_statistics")
@@ -116,7 +116,9 @@ def test_what_a_table_calls_a_method_is_a_method_or_one_to_come():
 
 
 def test_a_reconstruction_is_called_one(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(BSiamese, "paper", BSiamese.paper._replace(source="a reconstruction: no code"))
+    card = CARDS["b_siamese"]
+    paper = card.paper._replace(source="a reconstruction: no code")
+    monkeypatch.setitem(CARDS, "b_siamese", card._replace(paper=paper))
     list(ablate(base, [Variant("b_siamese", {"method": "b_siamese"})], (0,), out=tmp_path))
     assert "b_siamese: a reconstruction: no code" in summary(tmp_path).splitlines()
 

@@ -186,6 +186,31 @@ def test_without_the_terms_within_a_domain_no_second_views_are_made(pairs, tiny,
     assert record.losses["total"] == pytest.approx(record.losses["multi"] + record.losses["inter"])
 
 
+def test_second_views_every_other_step(pairs, tiny, tmp_path, monkeypatch):
+    seen, encode = [], ARNet.encode
+    monkeypatch.setattr(ARNet, "encode", lambda model, batch: (seen.append(batch), encode(model, batch))[1])
+    config = tiny.updated({"loss.intra_every": 2, "run.epochs": 1, "optim.batch_size": 4})
+    (record,) = train(pairs, config, out=tmp_path / "run")
+    steps = len(seen)
+    assert steps >= 3
+    assert [len(batch.photo_second) > 0 for batch in seen] == [step % 2 == 0 for step in range(steps)]
+    assert record.losses["intra_photo"] > 0
+    model = build(config)
+    assert (model.passes, build(tiny.updated({"loss.intra_every": 1})).passes) == (3, 4)
+
+
+def test_a_term_of_every_other_step_counts_twice(model):
+    batch = batch_of(images(4, 3, 3, 48, 48))
+    rows, terms = model.encode(batch), {}
+    for every in (1, 2):
+        model.loss = LossConfig(intra_every=every)
+        terms[every] = model.compare(rows, batch)
+    model.loss = LossConfig()
+    assert terms[1]["intra_photo"] > 0
+    for name in ("multi", "inter", "intra_sketch", "intra_photo"):
+        assert terms[2][name] == (2 if name.startswith("intra") else 1) * terms[1][name]
+
+
 @pytest.mark.parametrize("preset", ["lite", "lite_full"])
 def test_the_presets_for_real_drawings_learn_from_packaged_weights(preset, pairs, tmp_path):
     config = Config.preset(preset).updated(

@@ -9,7 +9,7 @@ import pytest
 from sbirlib import Config, PairFolder, read_image
 from sbirlib.data.splits import PairError
 from sbirlib.errors import ImageError, InputError
-from sbirlib.methods.base import Needs
+from sbirlib.methods.cards import Needs
 from sbirlib.methods.recordings import recorder, recording
 
 DRAWING = json.dumps({"size": [64, 64], "strokes": [[[5, 5], [60, 60]]]})

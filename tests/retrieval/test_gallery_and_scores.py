@@ -11,7 +11,8 @@ from sbirlib import ARNet, Gallery, PairFolder, evaluate, load_run
 from sbirlib.data.images import read_image
 from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
-from sbirlib.retrieval.scores import accuracy_at, score, true_ranks
+from sbirlib.retrieval.intervals import accuracy_at
+from sbirlib.retrieval.scores import score, true_ranks
 
 
 @pytest.fixture(scope="module")

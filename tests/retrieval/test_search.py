@@ -1,12 +1,14 @@
-"""Exact search: the best of all blocks, equal scores by row, as a sort of all scores would give it."""
+"""Exact search: the best of all blocks, equal scores by row, as a sort would give it; rows that are kept."""
 
 import pytest
 import torch
 
+from sbirlib import RetrievalBrowser, evaluate, load_run, load_split
 from sbirlib.errors import InputError
+from sbirlib.methods import build
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.gallery import Gallery
-from sbirlib.retrieval.search import score_all
+from sbirlib.retrieval.search import embed_split, score_all
 
 BLANK = torch.ones(3, 4, 4)
 
@@ -97,3 +99,52 @@ def test_rows_of_any_shape_are_scored_in_blocks(small_blocks):
 def test_fewer_than_one_photo_is_refused():
     with pytest.raises(InputError, match="k = 0: ask for at least one photo"):
         search(rows(1), rows(4), 0)
+
+
+@pytest.fixture
+def counted(run, pairs):
+    """A model with its test split, and the numbers of pictures that its encoders have embedded."""
+    model, seen = load_run(run), []
+    for encoder in (model.sketch_encoder, model.photo_encoder):
+        encoder.register_forward_hook(lambda _layer, images, _rows: seen.append(len(images[0])))
+    return model, load_split(pairs.split("test"), model.config.data, model.image_size), seen
+
+
+def test_a_model_embeds_the_same_pictures_once(counted, pairs):
+    model, data, seen = counted
+    rows = embed_split(model, data)
+    assert seen == [16, 8]
+    evaluate(model, pairs)
+    RetrievalBrowser(model, data, evaluate(model, pairs))
+    assert seen == [16, 8]
+    rows.photos.zero_()  # whoever changes what he was given changes nobody else's
+    assert embed_split(model, data).photos.norm(dim=1).numpy() == pytest.approx(1)
+    embed_split(model, data._replace(sketches=255 - data.sketches))
+    assert seen == [16, 8, 16]
+
+
+def test_other_weights_embed_again(counted):
+    model, data, seen = counted
+    before = embed_split(model, data)
+    with torch.no_grad():
+        model.photo_encoder.embed.weight += torch.randn_like(model.photo_encoder.embed.weight)
+    after = embed_split(model, data)
+    assert seen == [16, 8, 16, 8]
+    assert torch.equal(before.sketches, after.sketches)
+    assert not torch.equal(before.photos, after.photos)
+
+
+def test_nothing_is_kept_of_a_model_in_training(counted):
+    model, data, seen = counted
+    model.train()
+    embed_split(model, data)
+    embed_split(model, data)
+    assert model.training
+    assert seen == [16, 8, 16, 8]
+
+
+def test_dropout_that_stays_on_is_drawn_anew_each_time(tiny, pairs):
+    released = {"mstr.enabled": True, "mstr.registered": False, "mstr.scales": [1, 2], "mstr.dropout": 0.5}
+    model = build(tiny.updated(released)).eval()
+    data = load_split(pairs.split("test"), tiny.data, model.image_size)
+    assert not torch.equal(embed_split(model, data).sketches, embed_split(model, data).sketches)

@@ -13,8 +13,8 @@ from sbirlib.figures.curves import training_curves
 from sbirlib.methods.catalogue import build
 from sbirlib.runs.atomic import RunError, write_csv
 from sbirlib.runs.folder import Run
-from sbirlib.runs.model import WEIGHTS, load_model_folder, save_model_folder
-from sbirlib.runs.records import HELD_OUT, EpochRecord
+from sbirlib.runs.model import load_model_folder, save_model_folder
+from sbirlib.runs.records import HELD_OUT, WEIGHTS, EpochRecord
 from sbirlib.runs.state import Progress, load_state, save_state
 
 

@@ -20,7 +20,7 @@ from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 from sbirlib.experiments.ablation import ablate
 from sbirlib.experiments.grids import Variant
-from sbirlib.methods.base import Needs
+from sbirlib.methods.cards import Needs
 from sbirlib.runs.folder import load_run
 from sbirlib.sources.qmulv1 import import_qmulv1
 from sbirlib.training.trainer import train

@@ -11,11 +11,9 @@ def batch_of(views, photo_ids=None, seed=0):
     count = len(sketch)
     numbers = torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))
     ids = torch.arange(count) if photo_ids is None else torch.as_tensor(photo_ids)
-    none = sketch.new_empty(0)
     rows = torch.arange(count)
-    views = sketch, photo, sketch_second, photo_second
-    unlabelled, further = (none, none, torch.zeros_like(ids)), (sketch_second, rows // 2)
-    return Batch(*views, ids, numbers, *unlabelled, rows, *further)
+    views = sketch, photo, sketch_second, photo_second, sketch_second
+    return Batch(ids, numbers, torch.zeros_like(ids), rows, *views, designers=rows // 2)
 
 
 def epoch_batches(data, config, *, seed, epoch, batch_size, device):

@@ -38,6 +38,7 @@ from sbirlib import (
     draw_miniclothes,
     edge_map,
     embed_kept,
+    embed_split,
     evaluate,
     fast,
     fit_square,
@@ -84,8 +85,8 @@ from sbirlib.data.splits import Split
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.miniclothes.garments import Wardrobe
-from sbirlib.retrieval.intervals import Difference
-from sbirlib.retrieval.scores import Accuracy, Scores
+from sbirlib.retrieval.intervals import Accuracy, Difference
+from sbirlib.retrieval.scores import Scores
 from sbirlib.retrieval.search import Hit
 from sbirlib.runs.records import EpochRecord
 
@@ -170,6 +171,7 @@ def known() -> list[object]:
         discard_curve,
         disturbed,
         embed_kept,
+        embed_split,
         fast,
         global_attention,
         grid,

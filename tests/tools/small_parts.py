@@ -3,8 +3,8 @@
 import sys
 
 from sbirlib.cli.app import main
-from sbirlib.retrieval import parts
+from sbirlib.retrieval import gallery
 
 if __name__ == "__main__":
-    parts.PART = 4
+    gallery.PART = 4
     sys.exit(main())

@@ -1,0 +1,19 @@
+"""The names of `sbirlib.data`: what type checkers see, and what is loaded when first asked for."""
+
+from .batches import Batch, Epoch, epoch_order
+from .drawings import pseudo_sketches, redraw, training_folder
+from .images import EXTENSIONS, Fault, ImageError, read_image
+from .loading import LoadedSplit, load_data, load_images, load_split
+from .pairs import PairFolder
+from .recordings import Recording, read_recording
+from .splits import PairError, Photo, Sketch, Split
+from .strokes import Stroke, frame_picture, frame_strokes, render_strokes
+from .transforms import as_pixels, edge_map, fit_square, make_view, read_pixels, to_float
+
+__all__ = [
+    "EXTENSIONS", "Batch", "Epoch", "Fault", "ImageError", "LoadedSplit", "PairError", "PairFolder",
+    "Photo", "Recording", "Sketch", "Split", "Stroke", "as_pixels", "edge_map", "epoch_order", "fit_square",
+    "frame_picture", "frame_strokes", "load_data", "load_images", "load_split", "make_view",
+    "pseudo_sketches", "read_image", "read_pixels", "read_recording", "redraw", "render_strokes", "to_float",
+    "training_folder",
+]  # fmt: skip

@@ -1,0 +1,35 @@
+"""Commands that compute nothing start without the libraries that take seconds to import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SLOW = {
+    "accelerate", "IPython", "ipywidgets", "joblib", "matplotlib", "pandas", "scipy.ndimage", "scipy.sparse",
+    "scipy.spatial", "scipy.special", "scipy.stats", "seaborn", "sklearn", "tensorboard", "timm", "torch",
+    "torchvision", "voila",
+}  # fmt: skip
+COMMANDS = (
+    "data", "train", "evaluate", "embed", "search", "app", "report", "methods", "weights", "ablate",
+    "compare", "bench",
+)  # fmt: skip
+HELP = ["--help", *(f"{command} --help" for command in COMMANDS)]
+DONE = [*HELP, "methods", "data check clothes", "report run"]
+
+
+@pytest.mark.parametrize(("words", "code"), [*((words, 0) for words in DONE), ("compare nowhere a b", 2)])
+def test_what_computes_nothing_imports_nothing_slow(words, code, clothes, run, tmp_path):
+    (tmp_path / "clothes").symlink_to(clothes)
+    (tmp_path / "run").symlink_to(run)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "sbirlib", *words.split()],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sbirlib.cli.app" in imported
+    assert imported & SLOW == set()
