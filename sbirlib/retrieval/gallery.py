@@ -158,8 +158,7 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
     embeds parts p, p + n, ... of the photos into the folder `out`.parts; the first joins them. Whatever is
     killed, a later call, of any number of processes, embeds only photos that are new or have changed. Each
     holds the names of all photos, but the rows of one part only. Raises PairError if no photo can be read,
-    and, once the others are embedded, with the list of those that cannot; InputError if a file cannot be
-    written.
+    and, once the others are embedded, with the list of those that cannot.
     """
     state, out = PartialState(), Path(out).resolve()  # a link stays one
     if out.suffix.lower() in EXTENSIONS:
@@ -167,7 +166,8 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
     found, unread = photos_in(Path(folder))
     # Photos may come while processes look for them: all go by the list of the first.
     [photos] = broadcast_object_list([list(map(str, found))])
-    place, mine, files, tried, faults = Path(f"{out}.parts"), embedder(model), list[Path](), 0, list[Fault]()
+    place, mine = Path(f"{out}.parts"), embedder(model)
+    files, tried, faults = list[Path](), 0, list[Fault]()
     old, old_rows = list[Stamp](), torch.empty(0)
     with suppress(PairError):  # it is not there, or of another model
         old, old_rows = _read_gallery(out, mine)
@@ -236,7 +236,7 @@ def _write_gallery(
         with replacing_file(path) as fresh, fresh.open("wb") as file:
             file.seek(HEADER)  # it is written last, once the sizes are known
             for stamps, rows in parts:
-                file.write(rows.contiguous().numpy().data)
+                file.write(rows.float().contiguous().numpy().data)
                 lines += "".join(f"{json.dumps(stamp)}\n" for stamp in stamps).encode()
                 shape = [shape[0] + len(rows), *rows.shape[1:]]
             size = file.tell() - HEADER
