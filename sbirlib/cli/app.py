@@ -25,10 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         start = train.start_of(argv)
         commands: dict[str, Callable[..., int]] = {
             "data": kit.data_command, "train": train.train_from(start), "evaluate": models.evaluate_command,
-            "search": models.search_command, "app": draw.app_command, "report": train.report_command,
-            "methods": kit.methods_command, "weights": kit.weights_command,
-            "ablate": train.ablate_from(start), "compare": train.compare_command,
-            "bench": kit.bench_command,
+            "embed": models.embed_command, "search": models.search_command, "app": draw.app_command,
+            "report": train.report_command, "methods": kit.methods_command, "weights": kit.weights_command,
+            "ablate": train.ablate_from(start), "compare": train.compare_command, "bench": kit.bench_command,
         }  # fmt: skip
         return tyro.extras.subcommand_cli_from_dict(
             commands,

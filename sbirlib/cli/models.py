@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,16 +54,18 @@ def evaluate_command(
 
 
 def search_command(
-    sketch: Positional[Path], run: Path, photos: Path, top: int = 10, json: Path | None = None,
-    frame: bool = True,
+    sketch: Positional[Path], run: Path, photos: Path | None = None, gallery: str | None = None,
+    collection: str = "photos", top: int = 10, json: Path | None = None, frame: bool = True,
     on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
 ) -> int:  # fmt: skip
-    """Find the photos in a folder that match a sketch best.
+    """Find the photos of a folder, or of a gallery embedded before, that match a sketch best.
 
     Args:
         sketch: Picture file with the drawing: on white or grey paper, or light on dark.
         run: Folder that `train --out` wrote.
-        photos: Any folder of photos, with the folders in it.
+        photos: Any folder of photos, with the folders in it; or name a gallery.
+        gallery: File that `embed` wrote, or milvus:URI, of a file or server that `Gallery.to_milvus` filled.
+        collection: The collection of Milvus.
         top: How many photos to return.
         json: Also write the result to this file.
         frame: Cut the drawing out of its paper first, enlarge it to fill the picture, and whiten the paper.
@@ -71,25 +74,59 @@ def search_command(
     import numpy as np
 
     from sbirlib.data import as_pixels, frame_picture, read_image
-    from sbirlib.retrieval import Gallery
+    from sbirlib.retrieval import Gallery, MilvusGallery
 
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
-    check_output(json, sketch, photos)
+    if (photos is None) == (gallery is None):
+        raise InputError("give --photos FOLDER or --gallery FILE, one of the two")
+    check_output(json, sketch, *(Path(place) for place in (photos, gallery) if place))
     model, drawing = load_model(run), read_image(sketch)
-    gallery = Gallery.from_folder(model, photos, on_fault=on_fault)
+    if photos:
+        searched: Any = Gallery.from_folder(model, photos, on_fault=on_fault)
+    elif str(gallery).startswith("milvus:"):
+        searched = MilvusGallery(model, str(gallery).removeprefix("milvus:"), collection)
+    else:
+        searched = Gallery.load(str(gallery), model)
     framed = frame_picture(drawing) if frame else None
     query = np.array(drawing) if framed is None else framed
-    hits = gallery.search(as_pixels(query).float() / 255, top)
+    hits = searched.search(as_pixels(query).float() / 255, top)
     for hit in hits:
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
     if frame and framed is None:
         print(printable(f"{sketch} has no plain paper around a drawing, so it was searched as it is"))
-    if skipped := len(gallery.left_out):
+    if skipped := len(searched.left_out):
         print(f"{skipped} photos were left out because they cannot be read")
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
-    counts = {"gallery": len(gallery.paths), "skipped": skipped}
+    counts = {"gallery": len(searched.paths), "skipped": skipped} if isinstance(searched, Gallery) else {}
     _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
+    return 0
+
+
+def embed_command(
+    run: Path, photos: Path, out: Path,
+    on_fault: Annotated[Literal["stop", "skip"], arg(name="data.on_fault")] = "stop",
+) -> int:  # fmt: skip
+    """Embed a folder of photos into a file for `search --gallery`; called again, it goes on where it was.
+
+    Args:
+        run: Folder that `train --out` wrote.
+        photos: Any folder of photos, with the folders in it.
+        out: File to write, such as photos.safetensors; of photos that it has, only changed ones are embedded.
+        on_fault: What to do about photos that cannot be read: skip them, or stop, once all others are done.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    from sbirlib.retrieval import embed_folder
+
+    check_output(out)
+    # Processes that are done wait for the others.
+    state = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(weeks=1))
+    done = embed_folder(load_model(run), photos, out, on_fault=on_fault)
+    if state.is_main_process:
+        counts = f"{done.photos} photos, {done.fresh} of them embedded now; {done.left_out} cannot be read"
+        print(printable(f"{out} has {counts}"))
     return 0
 
 

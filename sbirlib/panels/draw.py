@@ -27,7 +27,8 @@ from sbirlib.data.strokes import INK, SIZE, WIDTH, Sheet, Stroke, frame_strokes,
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures import message, retrieval_card
 from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail
-from sbirlib.retrieval.gallery import Gallery, Hit
+from sbirlib.retrieval.gallery import Gallery
+from sbirlib.retrieval.search import Hit
 
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
 SEEN = '<div style="line-height: 1.4">what is searched with</div>'

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import Fault, faults_message, list_images, list_unread, list_visible
+from sbirlib.data.images import EXTENSIONS, Fault, faults_message, list_images, list_unread, list_visible
 from sbirlib.data.loading import load_images
 from sbirlib.data.splits import PairError
-from sbirlib.data.transforms import fit_square, read_pixels
 from sbirlib.errors import InputError, first_line
-from sbirlib.methods.base import Method, fingerprint
-from sbirlib.retrieval.search import embed, score_all
+from sbirlib.methods.base import Method
+from sbirlib.retrieval.milvus import MilvusGallery
+from sbirlib.retrieval.search import BROKEN, Hit, embed, embed_query, embedder, score_all
 from sbirlib.runs.atomic import replacing_file
 
 BATCH = 128  # photos that are decoded and embedded at a time
-BROKEN = "the model is broken (did training diverge?)"
-
-
-class Hit(NamedTuple):
-    """One search result: rank (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
-
-    rank: int
-    path: Path
-    similarity: float
+PART = 1024  # photos; a killed process has to embed no more of them again
+HEADER = 4096  # bytes at the beginning of a file: more than what is said there takes
 
 
 class Stamp(NamedTuple):
@@ -59,7 +54,7 @@ class Gallery:
             raise ValueError(f"{len(paths)} photos but {len(embeddings)} embeddings")
         if not embeddings.isfinite().all():
             raise InputError(f"the photos' embeddings are not numbers: {BROKEN}")
-        self.stamps = [path if isinstance(path, Stamp) else _stamp(path) for path in paths]
+        self.stamps = [path if isinstance(path, Stamp) else _stamp_of(path) for path in paths]
         self.model, self.paths = model, [Path(stamp.path) for stamp in self.stamps]
         self.embeddings, self.left_out = embeddings, list(left_out)
         self.fresh = len(paths) if fresh is None else fresh
@@ -90,27 +85,18 @@ class Gallery:
         """Embeds these photo files; `root` names them in messages, the rest is as for `from_folder`."""
         if not paths:
             raise PairError(f"{root}: no photos to search in")
-        stamps = [_stamp(path) for path in paths]  # before they are read: a later change is noticed
+        stamps = [_stamp_of(path) for path in paths]  # before they are read: a later change is noticed
         rows: dict[Stamp, Tensor] = {}
         with suppress(InputError):  # nothing is kept, or it is damaged or of another model
-            saved = _read(kept or "", model)
-            rows |= zip(saved.stamps, saved.embeddings, strict=True)
+            rows |= zip(*_read_gallery(kept or "", embedder(model)), strict=True)
         new = [stamp for stamp in dict.fromkeys(stamps) if stamp not in rows]
-        device, done = next(model.parameters()).device, len(paths) - len(new)
-        faults: list[Fault] = []
+        done, faults = len(paths) - len(new), list[Fault]()
         with tqdm(total=len(new), desc="photos", disable=None, leave=False) as bar:
-            for start in range(0, len(new), BATCH):
-                part = {Path(stamp.path): stamp for stamp in new[start : start + BATCH]}
-                pixels, broken = load_images(list(part), model.image_size, model.fit, what="")
-                faults += broken
-                for fault in broken:
-                    del part[fault.path]
-                if part and (not faults or on_fault != "stop"):  # or only the list of faults is wanted
-                    embeddings = embed(model.eval().embed_photos, pixels, device=device)
-                    rows |= zip(part.values(), embeddings, strict=True)
-                bar.update(len(part) + len(broken))
+            for count in _embed_new(model, new, rows, faults, stop=on_fault == "stop"):
+                done += count
+                bar.update(count)
                 if tell is not None:
-                    tell(min(done + start + BATCH, len(paths)), len(paths))
+                    tell(done, len(paths))
         if faults and on_fault == "stop":
             raise PairError(faults_message(root, faults))
         stamps = [stamp for stamp in stamps if stamp in rows]
@@ -125,30 +111,21 @@ class Gallery:
         Exact; photos that match equally well come in the order of `paths`. Raises InputError for k < 1 and
         for a sketch whose embedding is not a number.
         """
-        if k < 1:
-            raise InputError(f"k = {k}: ask for at least one photo")
-        if not isinstance(sketch, Tensor):
-            sketch = read_pixels(sketch).float() / 255
-        device = next(self.model.parameters()).device
-        with torch.inference_mode():
-            # Resized before it goes to the device: not every one can do that.
-            square = fit_square(sketch[None], self.model.image_size, self.model.fit)
-            query = self.model.eval().embed_sketches(square.to(device)).float().cpu()
-        if not query.isfinite().all():
-            raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
-        scores = score_all(self.model.score, query, self.embeddings)[0]
+        scores = score_all(self.model.score, embed_query(self.model, sketch, k), self.embeddings)[0]
         best = scores.argsort(descending=True, stable=True)[:k].tolist()
         return [Hit(rank, self.paths[row], float(scores[row])) for rank, row in enumerate(best, start=1)]
 
     def save(self, path: str | Path) -> None:
         """Writes embeddings and file names to one safetensors file. Raises InputError if it cannot."""
-        metadata = {"stamps": json.dumps(self.stamps), **_owner(self.model)}
-        try:
-            with replacing_file(path) as fresh:
-                save_file({"embeddings": self.embeddings.contiguous()}, str(fresh), metadata)
-        except (OSError, SafetensorError) as error:
-            why = f"the gallery cannot be written ({first_line(error)})"
-            raise InputError(f"{path}: {why}; choose a folder that exists and has room") from None
+        _write_gallery(path, [(self.stamps, self.embeddings)], embedder(self.model))
+
+    def to_milvus(self, uri: str, collection: str = "photos") -> None:
+        """Puts the photos into a collection of Milvus for `MilvusGallery`, whose errors it raises.
+
+        A photo takes the place of one with the same path; others stay. The index is exact.
+        """
+        size = self.embeddings.shape[1:].numel()
+        MilvusGallery(self.model, uri, collection, new=size).insert(self.paths, self.embeddings)
 
     @staticmethod
     def load(path: str | Path, model: Method) -> Gallery:
@@ -156,41 +133,145 @@ class Gallery:
 
         Raises PairError, also where photos have changed since or are gone; what has come since is not in it.
         """
-        saved = _read(path, model)
-        changed = [stamp.path for stamp in saved.stamps if stamp.size >= 0 and stamp != _stamp(stamp.path)]
+        stamps, rows = _read_gallery(path, embedder(model))
+        changed = [stamp.path for stamp in stamps if stamp.size >= 0 and stamp != _stamp_of(stamp.path)]
         if changed:
             raise PairError(
                 f"{path}: {len(changed)} photos have changed or gone since they were embedded, such as "
-                f"{changed[0]}; embed the photos again (`from_folder` with `kept` embeds only these)"
+                f"{changed[0]}; embed the photos again (`embed`, or `from_folder` with `kept`: only these)"
             )
-        return saved
+        return Gallery(model, stamps, rows, fresh=0)
 
 
-def _read(path: str | Path, model: Method) -> Gallery:
-    """The gallery in a file as it was saved. Raises PairError."""
+class Embedded(NamedTuple):
+    """The photos of a gallery file: how many there are, were embedded now, and were left out."""
+
+    photos: int
+    fresh: int
+    left_out: int
+
+
+def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault: str = "stop") -> Embedded:
+    """Embeds a folder as `Gallery.from_folder` does, into the file `out`, which `Gallery.load` reads.
+
+    Of n processes that a launcher has started, on one machine or on several with one file system, number p
+    embeds parts p, p + n, ... of the photos into the folder `out`.parts; the first joins them. Whatever is
+    killed, a later call, of any number of processes, embeds only photos that are new or have changed. Each
+    holds the names of all photos, but the rows of one part only. Raises PairError if no photo can be read,
+    and, once the others are embedded, with the list of those that cannot.
+    """
+    state, out = PartialState(), Path(out).resolve()  # a link stays one
+    if out.suffix.lower() in EXTENSIONS:
+        raise InputError(f"{out}: is named like a picture; name it {out.stem}.safetensors")
+    found, unread = photos_in(Path(folder))
+    # Photos may come while processes look for them: all go by the list of the first.
+    [photos] = broadcast_object_list([list(map(str, found))])
+    place, mine = Path(f"{out}.parts"), embedder(model)
+    files, tried, faults = list[Path](), 0, list[Fault]()
+    old, old_rows = list[Stamp](), torch.empty(0)
+    with suppress(PairError):  # it is not there, or of another model
+        old, old_rows = _read_gallery(out, mine)
+    row_of = {stamp: row for row, stamp in enumerate(old)}
+    starts = range(PART * state.process_index, len(photos), PART * state.num_processes)
+    parts = {place / f"{start:09d}.safetensors": photos[start : start + PART] for start in starts}
+    what, silent = f"photos, process 1 of {state.num_processes}", None if state.is_main_process else True
+    with tqdm(total=sum(map(len, parts.values())), desc=what, disable=silent, leave=False) as bar:
+        for file, names in parts.items():
+            saved, stamps = dict[Stamp, Tensor](), [_stamp_of(name) for name in names]
+            with suppress(PairError):
+                saved |= zip(*_read_gallery(file, mine), strict=True)
+            rows = saved | {stamp: old_rows[row_of[stamp]] for stamp in stamps if stamp in row_of}
+            new = [stamp for stamp in stamps if stamp not in rows]
+            tried += len(new)
+            bar.update(len(stamps) - len(new))
+            for count in _embed_new(model, new, rows, faults):
+                bar.update(count)
+            stamps = [stamp for stamp in stamps if stamp in rows]
+            files += [file] if stamps else []
+            if stamps and stamps != list(saved):
+                part = Gallery(model, stamps, torch.stack([rows[stamp] for stamp in stamps]))
+                place.mkdir(exist_ok=True)
+                _write_gallery(file, [(part.stamps, part.embeddings)], mine)
+    files, faults, tried = sorted(gather_object(files)), gather_object(faults), sum(gather_object([tried]))
+    done = Embedded(len(photos) - len(faults), tried - len(faults), len(faults + unread))
+    if not state.is_main_process:
+        return done
+    if done.left_out and on_fault == "stop":
+        raise PairError(faults_message(folder, faults + unread))
+    if not done.photos:
+        raise PairError(f"{folder}: no photos to search in, or none that can be read")
+    whole = place / f"whole{out.suffix}"
+    _write_gallery(whole, (_read_gallery(file, mine) for file in files), mine)
+    whole.replace(out)
+    shutil.rmtree(place, ignore_errors=True)
+    return done
+
+
+def _embed_new(
+    model: Method, new: Sequence[Stamp], rows: dict[Stamp, Tensor], faults: list[Fault], *, stop: bool = False
+) -> Iterator[int]:
+    """Adds the rows of new photos to `rows`, what cannot be read to `faults`; yields how many at a time."""
+    device = next(model.parameters()).device
+    for start in range(0, len(new), BATCH):
+        part = {Path(stamp.path): stamp for stamp in new[start : start + BATCH]}
+        pixels, broken = load_images(list(part), model.image_size, model.fit, what="")
+        faults += broken
+        for fault in broken:
+            del part[fault.path]
+        if part and not (stop and faults):  # or only the list of faults is wanted
+            rows |= zip(part.values(), embed(model.eval().embed_photos, pixels, device=device), strict=True)
+        yield len(part) + len(broken)
+
+
+def _write_gallery(
+    path: str | Path, parts: Iterable[tuple[Sequence[Stamp], Tensor]], embedder: Mapping[str, str]
+) -> None:
+    """Writes photos and their rows (g, ...) to one file, a part at a time. Raises InputError if it cannot.
+
+    safetensors itself writes only what is in memory; of text it takes too little, so that photos are lines
+    in a tensor of bytes. The format: https://github.com/huggingface/safetensors#format
+    """
+    lines, shape = bytearray(), [0]
+    try:
+        with replacing_file(path) as fresh, fresh.open("wb") as file:
+            file.seek(HEADER)  # it is written last, once the sizes are known
+            for stamps, rows in parts:
+                file.write(rows.float().contiguous().numpy().data)
+                lines += "".join(f"{json.dumps(stamp)}\n" for stamp in stamps).encode()
+                shape = [shape[0] + len(rows), *rows.shape[1:]]
+            size = file.tell() - HEADER
+            end = size + file.write(lines)
+            tensors = {
+                "embeddings": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]},
+                "stamps": {"dtype": "U8", "shape": [len(lines)], "data_offsets": [size, end]},
+            }
+            header = json.dumps({"__metadata__": dict(embedder), **tensors}).encode()
+            file.seek(0)
+            file.write((HEADER - 8).to_bytes(8, "little") + header.ljust(HEADER - 8))
+    except OSError as error:
+        why = f"the gallery cannot be written ({first_line(error)})"
+        raise InputError(f"{path}: {why}; choose a folder that exists and has room") from None
+
+
+def _read_gallery(path: str | Path, embedder: Mapping[str, str]) -> tuple[list[Stamp], Tensor]:
+    """What `_write_gallery` wrote; the rows are read from the disk when they are used. Raises PairError."""
     try:
         with safe_open(str(path), "pt") as file:
-            embeddings, metadata = file.get_tensor("embeddings"), file.metadata()
-        found = json.loads(metadata["stamps"])
-        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in found]
-        if embeddings.dtype != torch.float32 or embeddings.ndim < 2:
-            raise ValueError(f"rows of {embeddings.dtype} in a shape of {tuple(embeddings.shape)}")
-        gallery = Gallery(model, stamps, embeddings, fresh=0)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            rows, lines = file.get_tensor("embeddings"), bytes(file.get_tensor("stamps").numpy())
+            found = file.metadata() or {}
+        entries = map(json.loads, lines.splitlines())
+        stamps = [Stamp(str(Path(name)), int(size), int(time)) for name, size, time in entries]
+        if rows.dtype != torch.float32 or rows.ndim < 2 or len(rows) != len(stamps):
+            raise ValueError(f"{rows.dtype} {tuple(rows.shape)} of {len(stamps)} photos")
+    except (OSError, SafetensorError, TypeError, ValueError, RecursionError) as error:
         raise PairError(f"{path}: not a saved gallery, or not one of this version ({error})") from None
-    owner = _owner(model)
-    if any(metadata.get(name) != value for name, value in owner.items()):
+    if any(found.get(name) != value for name, value in embedder.items()):
         raise PairError(f"{path}: was embedded by another model; embed the photos again")
-    return gallery
+    return stamps, rows
 
 
-def _owner(model: Method) -> dict[str, str]:
-    """What decides how a photo is embedded."""
-    views = ", ten crops" if getattr(getattr(model, "options", None), "ten_crops", False) else ""
-    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}{views}"}
-
-
-def _stamp(path: str | Path) -> Stamp:
+def _stamp_of(path: str | Path) -> Stamp:
+    """The photo file as it is now."""
     try:
         found = Path(path).stat()
     except OSError:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -11,16 +12,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import to_float
+from sbirlib.data.transforms import fit_square, read_pixels, to_float
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method, fingerprint, hidden_layers
 
 QUERIES, ROWS = 256, 8192  # in a block: what a method's `score` is given at a time
+BROKEN = "the model is broken (did training diverge?)"
 
 # The latest rows of each model, with what they were made by and of.
 _kept: WeakKeyDictionary[Method, dict[str, tuple[tuple[str, str], Tensor]]] = WeakKeyDictionary()
 
 Score = Callable[[Tensor, Tensor], Tensor]
+
+
+class Hit(NamedTuple):
+    """One search result: rank (1 = best), photo file, and its score: of unit rows the cosine, in [-1, 1]."""
+
+    rank: int
+    path: Path
+    similarity: float
 
 
 class Rows(NamedTuple):
@@ -64,6 +74,21 @@ def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
 
 
 @torch.inference_mode()
+def embed_query(model: Method, sketch: str | Path | Tensor, k: int) -> Tensor:
+    """The row (1, ...) of a sketch to find k photos of. Raises InputError as `Gallery.search` does."""
+    if k < 1:
+        raise InputError(f"k = {k}: ask for at least one photo")
+    if not isinstance(sketch, Tensor):
+        sketch = read_pixels(sketch).float() / 255
+    # Resized before it goes to the device: not every one can do that.
+    square = fit_square(sketch[None], model.image_size, model.fit)
+    query = model.eval().embed_sketches(square.to(next(model.parameters()).device)).float().cpu()
+    if not query.isfinite().all():
+        raise InputError(f"the sketch's embedding is not a number: {BROKEN}")
+    return query
+
+
+@torch.inference_mode()
 def score_all(score: Score, queries: Tensor, gallery: Tensor) -> Tensor:
     """Scores (q, g) of rows (q, ...) and (g, ...), in blocks, so that `score` needs little memory."""
     # Rows are compared in full precision, whatever the encoders run in.
@@ -79,6 +104,12 @@ def true_ranks(similarity: np.ndarray, photo_index: np.ndarray) -> np.ndarray:
     similarity is not a number.
     """
     if np.isnan(similarity).any():
-        raise InputError("similarities contain NaN: the model is broken (did training diverge?)")
+        raise InputError(f"similarities contain NaN: {BROKEN}")
     true = np.take_along_axis(similarity, photo_index[:, None], axis=1)
     return (similarity >= true).sum(axis=1)
+
+
+def embedder(model: Method) -> dict[str, str]:
+    """What decides how a photo is embedded: rows of another embedder cannot be searched."""
+    views = ", ten crops" if getattr(getattr(model, "options", None), "ten_crops", False) else ""
+    return {"model": fingerprint(model.photo_encoder), "view": f"{model.image_size} px, {model.fit}{views}"}

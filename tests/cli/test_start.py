@@ -14,8 +14,8 @@ SLOW = {
     "torchvision", "voila",
 }  # fmt: skip
 COMMANDS = (
-    "data", "train", "evaluate", "search", "app", "report", "methods", "weights", "ablate", "compare",
-    "bench",
+    "data", "train", "evaluate", "embed", "search", "app", "report", "methods", "weights", "ablate",
+    "compare", "bench",
 )  # fmt: skip
 HELP = ["--help", *(f"{command} --help" for command in COMMANDS)]
 DONE = [*HELP, "methods", "data check clothes", "report run"]

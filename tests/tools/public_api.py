@@ -85,9 +85,9 @@ from sbirlib.data.splits import Split
 from sbirlib.methods.base import Method
 from sbirlib.miniclothes.dataset import Twin
 from sbirlib.miniclothes.garments import Wardrobe
-from sbirlib.retrieval.gallery import Hit
 from sbirlib.retrieval.intervals import Accuracy, Difference
 from sbirlib.retrieval.scores import Scores
+from sbirlib.retrieval.search import Hit
 from sbirlib.runs.records import EpochRecord
 
 
