@@ -19,6 +19,7 @@ from .config import Config
 from .data import (
     Epoch,
     PairFolder,
+    Sheet,
     edge_map,
     fit_square,
     load_split,
@@ -36,7 +37,6 @@ from .panels import (
     Dials,
     DrawPanel,
     RetrievalBrowser,
-    Sheet,
     TrainPanel,
     demo_config,
     demo_pairs,

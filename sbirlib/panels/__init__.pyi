@@ -2,11 +2,11 @@
 
 from .base import Dials, Panel
 from .data import demo_config, demo_pairs, fast
-from .draw import DrawPage, DrawPanel, Sheet, search_picture
+from .draw import DrawPage, DrawPanel, search_picture
 from .model import RetrievalBrowser
 from .training import TrainPanel, load_or_train
 
 __all__ = [
-    "Dials", "DrawPage", "DrawPanel", "Panel", "RetrievalBrowser", "Sheet", "TrainPanel", "demo_config",
+    "Dials", "DrawPage", "DrawPanel", "Panel", "RetrievalBrowser", "TrainPanel", "demo_config",
     "demo_pairs", "fast", "load_or_train", "search_picture",
 ]  # fmt: skip

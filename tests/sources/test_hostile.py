@@ -302,15 +302,13 @@ CASES = [
     gallery("gallery: a pickle", pickle.dumps(Touch("owned")), "photos.safetensors: not a saved gallery"),
     gallery(
         "gallery: of another model",
-        '[["a", 1, 1], ["b", 1, 1]]',
+        '["a", 1, 1]\n["b", 1, 1]',
         "photos.safetensors: was embedded by another model",
         own=False,
     ),
-    gallery("gallery: names that are no JSON", "[", "photos.safetensors: not a saved gallery"),
-    gallery(
-        "gallery: numbers for names", "[[1, 1, 1], [2, 1, 1]]", "photos.safetensors: not a saved gallery"
-    ),
-    gallery("gallery: fewer names than photos", '[["a", 1, 1]]', "photos.safetensors: not a saved gallery"),
+    gallery("gallery: names that are no JSON", "[", "not a saved gallery, .*Expecting value"),
+    gallery("gallery: numbers for names", "[1, 1, 1]\n[2, 1, 1]", "not a saved gallery, .*not int"),
+    gallery("gallery: fewer names than photos", '["a", 1, 1]', "not a saved gallery, .* of 1 photos"),
 ]
 
 

@@ -211,7 +211,7 @@ def call(kind, name, make, read, words):
 
 
 def gallery(kind, content, words, *, rows=2, own=True):
-    """A saved gallery: its bytes, or the JSON of its stamps in a file otherwise like that of `Gallery.save`.
+    """A saved gallery: its bytes, or the lines of its stamps in a file otherwise like that of `Gallery.save`.
 
     `own`: it says that it is of the model with which it is read.
     """
@@ -222,17 +222,15 @@ def gallery(kind, content, words, *, rows=2, own=True):
             path.write_bytes(content)
         else:
             owner = fingerprint(model.photo_encoder) if own else "another"
+            lines, end = content.encode(), 4 * rows
             safetensors(
                 path,
                 {
-                    "__metadata__": {
-                        "stamps": content,
-                        "model": owner,
-                        "view": f"{model.image_size} px, {model.fit}",
-                    },
-                    "embeddings": {"dtype": "F32", "shape": [rows, 1], "data_offsets": [0, 4 * rows]},
+                    "__metadata__": {"model": owner, "view": f"{model.image_size} px, {model.fit}"},
+                    "embeddings": {"dtype": "F32", "shape": [rows, 1], "data_offsets": [0, end]},
+                    "stamps": {"dtype": "U8", "shape": [len(lines)], "data_offsets": [end, end + len(lines)]},
                 },
-                bytes(4 * rows),
+                bytes(end) + lines,
             )
         return lambda: Gallery.load(path, model)
 
