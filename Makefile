@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	@echo "The data set (one minute), a short training (four), the notebooks (seven), on 2 CPU cores of an old laptop."
+	@echo "The data set (half a minute), a short training (four), the notebooks (six), on 2 CPU cores of an old laptop."
 	$(BIN)/python -m sbirlib data demo --out data/MiniClothes
 	$(BIN)/python -m sbirlib train --preset mini_full --data.root data/MiniClothes --out outputs/demo --overwrite
 	$(BIN)/python -m sbirlib evaluate --run outputs/demo --data.root data/MiniClothes --split test --json outputs/demo/test.json
