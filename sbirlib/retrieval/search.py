@@ -60,7 +60,8 @@ def embed_split(model: Method, data: LoadedSplit, *, batch: int = 128) -> Rows:
     device, was_training, found = next(model.parameters()).device, model.training, {}
     model.eval()
     plain = [{k: v for k, v in vars(m).items() if isinstance(v, int | float | str)} for m in model.modules()]
-    state = "" if was_training else f"{fingerprint(model)} {plain} {device} {torch.is_autocast_enabled()}"
+    halved, weights = torch.is_autocast_enabled(device.type), "" if was_training else fingerprint(model)
+    state = f"{weights} {plain} {device} {halved}"
     # Where layers of the released code keep their dropout or see a whole batch, rows are not a picture's own.
     kept = {} if was_training or hidden_layers(model) or model.indivisible else _kept.setdefault(model, {})
     parts = {"sketches": (model.embed_sketches, data.sketches), "photos": (model.embed_photos, data.photos)}

@@ -140,6 +140,9 @@ def test_another_setting_embeds_again(counted):
     model.fit = "stretch"
     embed_split(model, data)
     assert seen == [16, 8, 16, 8]
+    with torch.autocast("cpu", torch.bfloat16):
+        embed_split(model, data)
+    assert seen == [16, 8, 16, 8, 16, 8]
 
 
 def test_nothing_is_kept_of_a_model_in_training(counted):
