@@ -70,6 +70,8 @@ def killed(work, module, name, times):
         return done
 
     def child():
+        # A fork has none of its parent's threads: torch's pool is made anew, which several threads must not do.
+        torch.set_num_threads(1)
         setattr(module, name, last)
         work()
 
