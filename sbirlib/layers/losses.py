@@ -48,5 +48,4 @@ def euclidean_triplet(
     anchor: Tensor, positive: Tensor, negative: Tensor, there: Tensor, margin: float
 ) -> Tensor:
     """Mean of [margin + |a - p| - |a - n|]+ over rows (b, d), of which those not `there` (b,) count as 0."""
-    loss = F.triplet_margin_loss(anchor, positive, negative, margin=margin, reduction="none")
-    return (loss * there).mean()
+    return (F.triplet_margin_loss(anchor, positive, negative, margin, reduction="none") * there).mean()

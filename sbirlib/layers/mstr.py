@@ -9,6 +9,7 @@ What the released code does otherwise is in `layers.released`.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -55,12 +56,9 @@ class MSTR(nn.Module):
         self.grid, self.scales, self.channels, self.weight = grid, tuple(scales), channels, weight
         # How many each scale contributes to the m of `Recycled.cells`.
         self.cells_by_scale = [math.prod(grid) // scale**2 for scale in scales]
-
-        def transformer() -> nn.Module:
-            layer = nn.TransformerEncoderLayer(dim, heads, feedforward, dropout, batch_first=True)
-            return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-
-        self.transformers: Iterable[nn.Module] = nn.ModuleList(transformer() for _ in self.scales)
+        layer = partial(nn.TransformerEncoderLayer, dim, heads, feedforward, dropout, batch_first=True)
+        transformers = (nn.TransformerEncoder(layer(), depth, enable_nested_tensor=False) for _ in scales)
+        self.transformers: Iterable[nn.Module] = nn.ModuleList(transformers)
         self.mix = nn.Linear(sum(self.cells_by_scale), tokens)
         self.register_buffer("contrast", contrast_map(grid, self.scales), persistent=False)
 

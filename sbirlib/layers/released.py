@@ -86,8 +86,7 @@ def slipped_contrast_map(grid: tuple[int, int], scales: Sequence[int]) -> Tensor
     for fine, coarse in combinations(range(len(counts)), 2):
         ratio = counts[fine] / counts[coarse]
         for k in range(counts[coarse]):
-            is_last = k == counts[coarse] - 1
-            end = counts[fine] if is_last else (k + 1) * math.ceil(ratio)
+            end = counts[fine] if k == counts[coarse] - 1 else (k + 1) * math.ceil(ratio)
             covered = slice(starts[fine] + k * math.floor(ratio), starts[fine] + end)
             result[starts[coarse] + k, covered] = 0.5
             if fine == 0:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,14 +74,11 @@ def pretrained_config(name: str) -> PretrainedCfg:
 
 def filled(name: str, path: Path, state: dict[str, Tensor], options: dict[str, Any]) -> Any:
     """timm's model `name` with the weights that were read from `path`; BackboneError if they do not fit."""
-
-    def create() -> Any:
-        overlay = {"state_dict": dict(state)}  # a copy: timm takes entries out of it
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-
+    create: Any = partial(timm.create_model, name, pretrained=True, **options)
     other, way_out = f"does not hold the weights of {name!r}", "name the backbone that it was made with"
     try:
-        model, again = create(), create()
+        # From copies: timm takes entries out of them.
+        model, again = (create(pretrained_cfg_overlay={"state_dict": dict(state)}) for _ in range(2))
     except (RuntimeError, KeyError) as error:
         raise BackboneError(f"{path}: {other} ({first_line(error)}); {way_out}") from error
     # timm passes over what a file lacks; a weight that differs the second time is still random
