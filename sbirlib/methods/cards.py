@@ -70,7 +70,5 @@ class Card(NamedTuple):
     terms: tuple[str, ...]
 
 
-CARDS = {
-    name: Card(Paper(**card["paper"]), Needs(**card["needs"]), tuple(card["terms"]))
-    for name, card in yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text("utf-8")).items()
-}
+_CARDS = yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text("utf-8"))
+CARDS = {n: Card(Paper(**c["paper"]), Needs(**c["needs"]), tuple(c["terms"])) for n, c in _CARDS.items()}

@@ -65,12 +65,8 @@ class CMHM(Method):
         """
         network = copy.deepcopy(self.network).double().eval().requires_grad_(False)
         rows = (some.to(network.combine.weight) for some in (sketches, photos))
-
-        def apart(sketch: Tensor, photo: Tensor) -> Tensor:
-            return network(sketch, photo).distance
-
         # A block of pairs at a time: only the result grows with q * g.
-        of_photos = torch.vmap(apart, (None, 0), chunk_size=64)
+        of_photos = torch.vmap(lambda *pair: network(*pair).distance, (None, 0), chunk_size=64)
         return -torch.vmap(of_photos, (0, None), chunk_size=16)(*rows).float().to(sketches.device)
 
 

@@ -87,11 +87,8 @@ class EUPS(Method):
         with torch.no_grad():
             taught = _in_one(self.teacher, *photos)
         sketch = _in_one(self.sketch_learner.both, batch.sketch, batch.sketch_second)
-        return {
-            "sketch": sketch,
-            "photo": _in_one(self.photo_learner.both, second[0], *photos),
-            "taught": taught,
-        }
+        photo = _in_one(self.photo_learner.both, second[0], *photos)
+        return {"sketch": sketch, "photo": photo, "taught": taught}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """L_ph alone in the teacher's stage; then L_cross + L_sk + L_ph and the weighted divergences.
@@ -104,8 +101,7 @@ class EUPS(Method):
         found = (self._teach if self.stage == "teacher" else self._learn)(rows, ids, batch.numbers)
         terms = dict.fromkeys(self.terms[1:], batch.numbers.new_zeros(())) | found
         weights = {name: self.options.distil if name.startswith("distil") else 1.0 for name in terms}
-        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        return {"total": total, **terms}
+        return {"total": torch.stack([weights[name] * term for name, term in terms.items()]).sum(), **terms}
 
     def _teach(self, rows: dict[str, Tensor], ids: Tensor, numbers: Tensor) -> dict[str, Tensor]:
         """L_ph of photos with and without a sketch, each other's negatives."""

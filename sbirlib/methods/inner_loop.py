@@ -28,5 +28,4 @@ def inner_step(head: nn.Module, loss: Callable[[Weights], Tensor], tasks: int, r
 
 def in_tasks(head: nn.Module, weights: Weights, rows: Tensor) -> Tensor:
     """What `head` makes of rows (tasks, ...) with the weights of their task."""
-    result: Tensor = torch.vmap(partial(functional_call, head))(weights, rows)
-    return result
+    return torch.vmap(partial(functional_call, head))(weights, rows)

@@ -134,8 +134,7 @@ class NTSBIR(BSiamese):
         self.sketch_encoder.eval()  # it learns no more: no dropout, and statistics stay
         shares = (kept | ~kept.any(dim=1, keepdim=True)).float().requires_grad_()
         pages = repeat(1 - (shares @ ink).clamp(max=1), "k (h w) -> k c h w", c=3, h=self.image_size)
-        rows = self.embed_sketches(fit_square(pages, self.image_size, self.fit)).float()
-        scores = rows @ self.photos.T
+        scores = self.embed_sketches(fit_square(pages, self.image_size, self.fit)).float() @ self.photos.T
         reward = (scores / TEMPERATURE).log_softmax(dim=1)[:, truth]
         [gains] = torch.autograd.grad(reward.sum(), shares)
         return gains, 1 / ranks(scores.detach(), truth.expand(len(kept)))

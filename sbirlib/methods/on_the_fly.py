@@ -51,8 +51,7 @@ class OnTheFly(BSiamese):
         """First the encoders, then the policy."""
         share, encoders = self.options.retrieval, [self.sketch_encoder, self.photo_encoder]
         # What the second one needs is embedded only once, and without a gradient.
-        second = Stage("policy", 1 - share, [self.policy], passes=0)
-        return [Stage("retrieval", share, encoders), second]
+        return [Stage("retrieval", share, encoders), Stage("policy", 1 - share, [self.policy], passes=0)]
 
     @torch.no_grad()
     def enter(self, stage: str, data: LoadedSplit) -> None:
@@ -88,10 +87,9 @@ class OnTheFly(BSiamese):
             actions = old.mean + old.stddev * noise(batch.numbers[:, 2], shape)
             scores = F.normalize(actions, dim=-1) @ self.photos.float().T
             lists = scores.argsort(dim=-1, descending=True, stable=True)
-            return {
-                "new": new.log_prob(actions).sum(dim=-1), "old": old.log_prob(actions).sum(dim=-1),
-                "found": 1 / ranks(scores, self.photo_index[batch.rows]), "unsettled": unsettled(lists),
-            }  # fmt: skip
+            likely = {"new": new.log_prob(actions).sum(dim=-1), "old": old.log_prob(actions).sum(dim=-1)}
+            found = 1 / ranks(scores, self.photo_index[batch.rows])
+            return likely | {"found": found, "unsettled": unsettled(lists)}
 
     def compare(self, rows: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """B-Siamese's triplet loss, then the mean of -min(r R, clip(r) R) over steps of episodes.

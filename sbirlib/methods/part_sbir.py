@@ -48,12 +48,8 @@ class PartSBIR(Method):
         sketch, photo = rows["sketch"].float(), rows["photo"].float()
         both = torch.stack([photo, photo[negatives]])
         match = self.match(sketch, both)
-
-        def triplet(apart: Tensor) -> Tensor:
-            own, other = apart
-            return (F.relu(self.options.margin + own - other) * there).mean()
-
-        transport, adjacency = triplet(match.distance), triplet(adjacency_difference(sketch, both, match))
+        apart, margin = (match.distance, adjacency_difference(sketch, both, match)), self.options.margin
+        transport, adjacency = ((F.relu(margin + own - other) * there).mean() for own, other in apart)
         total = transport + self.options.adjacency * adjacency
         return {"total": total, "transport": transport, "adjacency": adjacency}
 
@@ -62,13 +58,9 @@ class PartSBIR(Method):
 
         In fp64, so that equal photos get equal scores wherever they stand.
         """
-
-        def apart(sketch: Tensor, photo: Tensor) -> Tensor:
-            return self.match(sketch.double(), photo.double()).distance
-
         # A block of pairs at a time: only the result grows with q * g.
-        of_photos = torch.vmap(apart, (None, 0), chunk_size=256)
-        return -torch.vmap(of_photos, (0, None), chunk_size=16)(sketches, photos).float()
+        of_photos = torch.vmap(lambda *pair: self.match(*pair).distance, (None, 0), chunk_size=256)
+        return -torch.vmap(of_photos, (0, None), chunk_size=16)(sketches.double(), photos.double()).float()
 
     def match(self, sketches: Tensor, photos: Tensor) -> Match:
         """Regions (..., m, d) of sketches and (..., n, d) of photos, whose first axes broadcast."""

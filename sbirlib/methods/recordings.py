@@ -45,8 +45,7 @@ def drawn_so_far(split: Split, steps: int, size: int, fit: Fit) -> Iterator[Tens
     a picture. Raises as `recording` does, before anything is drawn.
     """
     for found in tqdm(list(map(recording, split.sketches)), desc="drawing", disable=None, leave=False):
-        pages = found.partials(steps)
-        yield torch.cat([fit_square(as_pixels(page)[None], size, fit) for page in pages])
+        yield torch.cat([fit_square(as_pixels(page)[None], size, fit) for page in found.partials(steps)])
 
 
 def drawn(drawing: Recording, keep: np.ndarray | None, size: int, fit: Fit) -> Tensor:

@@ -94,8 +94,7 @@ class SketchGenerator(nn.Module):
         given = torch.cat([F.one_hot(last[..., 2].long(), 3), came, places], dim=-1)
         here = F.scaled_dot_product_attention(self.before(given), *tokens)
         hidden, state = self.decoder(torch.cat([given, here], dim=-1), state)
-        query = self.after(torch.cat([hidden, places], dim=-1))
-        there = F.scaled_dot_product_attention(query, *tokens)
+        there = F.scaled_dot_product_attention(self.after(torch.cat([hidden, places], dim=-1)), *tokens)
         raw, pen = self.head(torch.cat([hidden, there], dim=-1)).split([6 * MIXTURES, 3], dim=-1)
         weight, x, y, wide, high, turn = rearrange(raw, "b t (k m) -> k b t m", k=6)
         about_a_place = torch.arange(MIXTURES, device=last.device)[:, None] % 2

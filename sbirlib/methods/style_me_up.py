@@ -113,8 +113,7 @@ class StyleMeUp(Method):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (b, n, e) -> grey pictures (b, n, SIDE, SIDE) in [0, 1]."""
-        drawn: Tensor = self.decoder(codes.flatten(0, 1))
-        return drawn.unflatten(0, codes.shape[:2])
+        return self.decoder(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
     @torch.no_grad()
     def swapped(self, first: Tensor, second: Tensor) -> Tensor:
