@@ -31,11 +31,9 @@ def app_command(run: Path, photos: Path, top: int = 10, port: int = 8866, browse
         port: Where on this machine the page is: http://localhost:PORT; 0 takes any free one.
         browser: Open the page in the browser.
     """
-    from sbirlib.retrieval.gallery import photos_in
-
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
-    if not photos_in(photos)[0]:
+    if not retrieval.photos_in(photos)[0]:
         raise data.PairError(f"{photos}: no photos to search in")
     port = _free_port(port)
     load_model(run)  # the page loads it again, but here it is told what is wrong with it

@@ -68,12 +68,8 @@ def methods_command() -> int:
         own = [knob.name for knob in settings if knob.name.partition(".")[0] in groups]
         wanted = [need for need, value in needs._asdict().items() if value]
         print(f"{name}: {paper.title}\n  {paper.authors}, {paper.venue}, {paper.link}")
-        rows = {
-            "needs": ", ".join(wanted).replace("_", " ") or "pairs only",
-            "settings": ", ".join(own),
-            "loss terms": ", ".join(terms),
-            "formulas from": paper.source,
-        }
+        rows = {"needs": ", ".join(wanted).replace("_", " ") or "pairs only", "settings": ", ".join(own)}
+        rows |= {"loss terms": ", ".join(terms), "formulas from": paper.source}
         for heading, text in rows.items():
             print(textwrap.fill(f"{heading}: {text}", 100, initial_indent="  ", subsequent_indent="    "))
         print()
@@ -102,10 +98,9 @@ def weights_command(names: Positional[tuple[str, ...]] = ()) -> int:
 
 
 def bench_command(
-    root: Path = Path("data/MiniClothes"),
-    json: Path | None = None,
+    root: Path = Path("data/MiniClothes"), json: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-) -> int:
+) -> int:  # fmt: skip
     """Measure training beside the released recipe and a matrix product: a table, about a minute a row.
 
     Args:

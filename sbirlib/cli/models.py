@@ -4,23 +4,19 @@ import json as jsonlib
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from sbirlib import data, methods, retrieval, runs
 from sbirlib.errors import InputError, printable
 
-if TYPE_CHECKING:
-    from sbirlib.methods.base import Method
 
-
-def load_model(run: Path) -> "Method":
+def load_model(run: Path) -> "methods.Method":
     """The model of a run, on a GPU if there is one. Raises RunError."""
     from accelerate import PartialState
 
-    from sbirlib.runs.folder import load_run
-
-    return load_run(run).to(PartialState().device)
+    return runs.load_run(run).to(PartialState().device)
 
 
 def evaluate_command(
@@ -42,12 +38,10 @@ def evaluate_command(
         on_fault: What to do about files that cannot be used: stop with their list, or skip and count them.
         pattern: Names of sketches: photo id and any digits; released: id, one character, .png.
     """
-    from sbirlib.data import PairFolder
-    from sbirlib.retrieval import evaluate
-
     check_output(json)
-    model, pairs = load_model(run), PairFolder(root, pattern=pattern)
-    scores = evaluate(model, pairs, split, on_fault=on_fault, drawn=drawn, adapted=adapted, noise=noise)
+    model, pairs = load_model(run), data.PairFolder(root, pattern=pattern)
+    own = {"drawn": drawn, "adapted": adapted, "noise": noise}
+    scores = retrieval.evaluate(model, pairs, split, on_fault=on_fault, **own)
     print(scores)
     _write_json(json, scores.as_dict())
     return 0
@@ -71,26 +65,20 @@ def search_command(
         frame: Cut the drawing out of its paper first, enlarge it to fill the picture, and whiten the paper.
         on_fault: What to do about photos that cannot be read.
     """
-    import numpy as np
-
-    from sbirlib.data import as_pixels, frame_picture, read_image
-    from sbirlib.retrieval import Gallery, MilvusGallery
-
     if top < 1:
         raise InputError(f"--top {top}: ask for at least one photo")
     if (photos is None) == (gallery is None):
         raise InputError("give --photos FOLDER or --gallery FILE, one of the two")
     check_output(json, sketch, *(Path(place) for place in (photos, gallery) if place))
-    model, drawing = load_model(run), read_image(sketch)
+    model, drawing = load_model(run), data.read_image(sketch)
     if photos:
-        searched: Any = Gallery.from_folder(model, photos, on_fault=on_fault)
+        searched: Any = retrieval.Gallery.from_folder(model, photos, on_fault=on_fault)
     elif str(gallery).startswith("milvus:"):
-        searched = MilvusGallery(model, str(gallery).removeprefix("milvus:"), collection)
+        searched = retrieval.MilvusGallery(model, str(gallery).removeprefix("milvus:"), collection)
     else:
-        searched = Gallery.load(str(gallery), model)
-    framed = frame_picture(drawing) if frame else None
-    query = np.array(drawing) if framed is None else framed
-    hits = searched.search(as_pixels(query).float() / 255, top)
+        searched = retrieval.Gallery.load(str(gallery), model)
+    framed = data.frame_picture(drawing) if frame else None
+    hits = searched.search(data.as_pixels(drawing if framed is None else framed).float() / 255, top)
     for hit in hits:
         print(printable(f"{hit.rank:4d}  {hit.similarity:6.3f}  {hit.path}"))
     if frame and framed is None:
@@ -98,7 +86,8 @@ def search_command(
     if skipped := len(searched.left_out):
         print(f"{skipped} photos were left out because they cannot be read")
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
-    counts = {"gallery": len(searched.paths), "skipped": skipped} if isinstance(searched, Gallery) else {}
+    known = isinstance(searched, retrieval.Gallery)
+    counts = {"gallery": len(searched.paths), "skipped": skipped} if known else {}
     _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
     return 0
 
@@ -118,12 +107,10 @@ def embed_command(
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    from sbirlib.retrieval import embed_folder
-
     check_output(out)
     # Processes that are done wait for the others.
     state = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(weeks=1))
-    done = embed_folder(load_model(run), photos, out, on_fault=on_fault)
+    done = retrieval.embed_folder(load_model(run), photos, out, on_fault=on_fault)
     if state.is_main_process:
         counts = f"{done.photos} photos, {done.fresh} of them embedded now; {done.left_out} cannot be read"
         print(printable(f"{out} has {counts}"))
@@ -131,10 +118,8 @@ def embed_command(
 
 
 def _write_json(path: Path | None, values: dict[str, Any]) -> None:
-    from sbirlib.runs.atomic import write_text
-
     if path is not None:
-        write_text(path, jsonlib.dumps(values, indent=2) + "\n")
+        runs.write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
 def check_output(json: Path | None, *inputs: Path) -> None:

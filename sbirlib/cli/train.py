@@ -74,10 +74,8 @@ def train_from(start: Start) -> Callable[..., int]:
     def train_command(
         out: Path,
         config: Annotated[type(base), arg(name="")] = base,  # type: ignore[valid-type]  # known at run time
-        preset: str = start.preset,
-        overwrite: bool = False,
-        resume: bool = False,
-    ) -> int:
+        preset: str = start.preset, overwrite: bool = False, resume: bool = False,
+    ) -> int:  # fmt: skip
         """Train a model on the train split of a folder.
 
         Args:
@@ -141,11 +139,9 @@ def ablate_from(start: Start) -> Callable[..., int]:
     def ablate_command(
         out: Path,
         config: Annotated[type(base), arg(name="")] = base,  # type: ignore[valid-type]  # known at run time
-        preset: str = start.preset,
-        grid: experiments.GridName | None = None,
-        vary: tuple[str, ...] = (),
-        seeds: tuple[int, ...] = (0, 1, 2),
-    ) -> int:
+        preset: str = start.preset, grid: experiments.GridName | None = None,
+        vary: tuple[str, ...] = (), seeds: tuple[int, ...] = (0, 1, 2),
+    ) -> int:  # fmt: skip
         """Train variants over seeds and compare them; a run that OUT already holds is not done again.
 
         Args:
@@ -164,11 +160,8 @@ def ablate_from(start: Start) -> Callable[..., int]:
         with training.handled(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)):
             for row in experiments.ablate(settings, variants, seeds, out=out):
                 seed = "not trained" if row.seed == experiments.UNTRAINED else f"seed {row.seed}"
-                print(
-                    f"{printable(row.variant)}, {seed}: Acc@1 {row.score['acc@1']:.1f} % "
-                    f"({row.score['hits@1']}/{row.score['queries']}){experiments.warning([row])}",
-                    flush=True,
-                )
+                found = f"Acc@1 {row.score['acc@1']:.1f} % ({row.score['hits@1']}/{row.score['queries']})"
+                print(f"{printable(row.variant)}, {seed}: {found}{experiments.warning([row])}", flush=True)
         print(experiments.summary(out))
         return 0
 

@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data.images import EXTENSIONS, Fault, faults_message, list_images, list_unread, list_visible
-from sbirlib.data.loading import load_images
-from sbirlib.data.splits import PairError
+from sbirlib.data import EXTENSIONS, Fault, PairError, load_images
+from sbirlib.data.images import faults_message, list_images, list_unread, list_visible
 from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.milvus import MilvusGallery
@@ -136,10 +135,9 @@ class Gallery:
         stamps, rows = _read_gallery(path, embedder(model))
         changed = [stamp.path for stamp in stamps if stamp.size >= 0 and stamp != _stamp_of(stamp.path)]
         if changed:
-            raise PairError(
-                f"{path}: {len(changed)} photos have changed or gone since they were embedded, such as "
-                f"{changed[0]}; embed the photos again (`embed`, or `from_folder` with `kept`: only these)"
-            )
+            why = f"{len(changed)} photos have changed or gone since they were embedded, such as {changed[0]}"
+            way = "embed the photos again (`embed`, or `from_folder` with `kept`: only these)"
+            raise PairError(f"{path}: {why}; {way}")
         return Gallery(model, stamps, rows, fresh=0)
 
 
@@ -272,11 +270,10 @@ def _read_gallery(path: str | Path, embedder: Mapping[str, str]) -> tuple[list[S
 
 def _stamp_of(path: str | Path) -> Stamp:
     """The photo file as it is now."""
-    try:
+    with suppress(OSError):
         found = Path(path).stat()
-    except OSError:
-        return Stamp(str(path), -1, -1)
-    return Stamp(str(path), found.st_size, found.st_mtime_ns)
+        return Stamp(str(path), found.st_size, found.st_mtime_ns)
+    return Stamp(str(path), -1, -1)
 
 
 def photos_in(folder: Path) -> tuple[list[Path], list[Fault]]:

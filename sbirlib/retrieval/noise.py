@@ -44,7 +44,6 @@ def noise_measures(model: Method, data: LoadedSplit, strokes: int) -> dict[str, 
         rows = embed_split(model, data._replace(sketches=sketches))
         found.append(100 * float((true_ranks(score_all(model.score, *rows).numpy(), truth) == 1).mean()))
     foreign, gone = np.concatenate(added), 100 * ~np.concatenate(kept)
-    return {
-        "strokes": strokes, "acc@1": found[0], "acc@1_kept": found[1], "dropped": float(gone.mean()),
-        "dropped_foreign": float(gone[foreign].mean()), "dropped_own": float(gone[~foreign].mean()),
-    }  # fmt: skip
+    dropped = {"dropped": gone, "dropped_foreign": gone[foreign], "dropped_own": gone[~foreign]}
+    means = {name: float(part.mean()) for name, part in dropped.items()}
+    return {"strokes": strokes, "acc@1": found[0], "acc@1_kept": found[1], **means}

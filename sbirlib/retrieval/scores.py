@@ -57,10 +57,9 @@ class Scores(NamedTuple):
             name: {"acc@1": a.percent, "hits@1": a.hits, "queries": a.queries, "ci95@1": [a.low, a.high]}
             for name, a in self.designers.items()
         }
-        return result | dict(self.own) | {
-            "queries": len(self.ranks), "gallery": self.gallery, "median_rank": self.median_rank,
-            "mrr": self.mrr, "designers": designers, "skipped": self.skipped, "protocol": self.protocol,
-        }  # fmt: skip
+        result |= dict(self.own) | {"queries": len(self.ranks), "gallery": self.gallery}
+        result |= {"median_rank": self.median_rank, "mrr": self.mrr, "designers": designers}
+        return result | {"skipped": self.skipped, "protocol": self.protocol}
 
     def __str__(self) -> str:
         lines = [str(accuracy) for accuracy in self.accuracy.values()]
@@ -81,8 +80,7 @@ def score(similarity: np.ndarray, photo_index: np.ndarray, designers: Sequence[s
     ranks, order = true_ranks(similarity, photo_index), np.argsort(-similarity, axis=1, kind="stable")
     accuracy = {k: accuracy_at(ranks, k) for k in KS}
     names = sorted(set(designers), key=lambda name: (len(name), name))  # by number
-    of_designer = {name: ranks[[d == name for d in designers]] for name in names}
-    accuracies = {name: accuracy_at(own, 1) for name, own in of_designer.items()}
+    accuracies = {name: accuracy_at(ranks[[d == name for d in designers]], 1) for name in names}
     median, mrr = float(np.median(ranks)), float((1 / ranks).mean())
     return Scores(ranks, order, accuracy, accuracies, median, mrr, similarity.shape[1])
 

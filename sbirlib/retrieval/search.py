@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sbirlib.data.loading import LoadedSplit
-from sbirlib.data.transforms import fit_square, read_pixels, to_float
+from sbirlib.data import LoadedSplit, fit_square, read_pixels, to_float
 from sbirlib.errors import InputError
 from sbirlib.methods.base import Method, fingerprint, hidden_layers
 
