@@ -144,9 +144,8 @@ def _score(job: _Job, model: Method, seconds: float, unlabelled: int | None = No
     score["protocol"] = scores.protocol
     if unlabelled is not None:
         score["unlabelled"] = unlabelled
-    sketches, photos, ranks = list(scores.sketches), list(scores.photos), scores.ranks.tolist()
-    config = job.config.to_dict()
-    row = RunScore(job.variant, job.place, job.seed, score, sketches, photos, ranks, config, _hash(data))
+    queries = list(scores.sketches), list(scores.photos), scores.ranks.tolist()
+    row = RunScore(job.variant, job.place, job.seed, score, *queries, job.config.to_dict(), _hash(data))
     job.folder.mkdir(parents=True, exist_ok=True)
     write_text(job.folder / RESULT, json.dumps(row._asdict()))
     return read_row(job.folder / RESULT)  # as the next look at this folder will find it
@@ -166,5 +165,4 @@ def _milliseconds(model: Method, data: LoadedSplit) -> float:
 def _hash(data: DataConfig) -> str:
     """That of the test split: names and bytes of its files."""
     folder = training_folder(data.root, data.pattern, data.sketches)
-    found: str = data_fingerprint([folder.split("test")])["sha256"]
-    return found
+    return data_fingerprint([folder.split("test")])["sha256"]

@@ -148,8 +148,7 @@ class Owner:
         """Raises RunError if the folder is no longer where it was."""
         if not self.folder.is_dir() or not os.path.samestat(self.folder.stat(), self._place):
             gone = f"{self.folder} was moved, renamed or removed while it was written. The run ends here"
-            way = "where the folder is now, --resume goes on from its newest checkpoint"
-            raise RunError(f"{gone}; {way}")
+            raise RunError(f"{gone}; where the folder is now, --resume goes on from its newest checkpoint")
 
     def release(self, *, begun: bool = True) -> None:
         """Gives the folder back; of a run that has not `begun`, nothing stays that was made for it."""

@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +60,7 @@ class EpochRecord(NamedTuple):
         text = f"epoch {self.epoch:3d}  loss {self.losses['total']:.3f}  lr {self.lr:.1e}  {speed}"
         if self.validation:
             where, first, fifth = self.selected_on, self.validation["acc@1"], self.validation["acc@5"]
-            text += f"  {_SHORT.get(where, 'val')} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} %"
-            text += f" of {self.queries}"
+            text += f"  {_SHORT.get(where, 'val')} Acc@1 {first:.1f} %  Acc@5 {fifth:.1f} % of {self.queries}"
         text += "  best" if self.best else ""
         return text + (f"  ({self.skipped} files skipped)" if self.skipped else "")
 
@@ -100,16 +100,15 @@ def beginning(model: "methods.Method", config: Config, data: Sequence[Split]) ->
     """What start.yaml holds: backbone, weights and their hashes, seed, data, versions, code."""
     source, file = model.sketch_encoder.backbone.source, model.sketch_encoder.backbone.file
     weights = f"{source}, seed {config.run.seed}" if source == "from scratch" else source
-    result = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
+    result: dict[str, Any] = {"method": config.method, "backbone": config.model.backbone, "weights": weights}
     if file:
         result["weights_file_sha256"] = sha256(file)
     files = data_fingerprint(data, model.needs.strokes)
     if model.needs.unlabelled:
         files["without_sketch"] = sum(len(split.photos) for split in data if not split.sketches)
-    return result | {
-        "backbone_sha256": methods.fingerprint(model.sketch_encoder.backbone),
-        "seed": config.run.seed, "data": files, "versions": versions(), "code": code_state(),
-    }  # fmt: skip
+    result["backbone_sha256"] = methods.fingerprint(model.sketch_encoder.backbone)
+    more = {"seed": config.run.seed, "data": files, "versions": versions(), "code": code_state()}
+    return result | more
 
 
 def data_fingerprint(splits: Sequence[Split], strokes: bool = False) -> dict[str, Any]:
@@ -135,12 +134,10 @@ def sha256(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what is computed."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version()} | dict.fromkeys(PACKAGES, "not installed as a package")
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
     return found
 
 

@@ -106,13 +106,11 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
     faults: list[str] = []
     for place in reversed(checkpoints(folder)):
         try:
-            content = _read(place)
+            return place, _read(place), faults
         except MemoryError:
             raise
         except Exception as error:  # reading a damaged file can raise almost anything
             faults.append(f"{place} is damaged ({first_line(error)})")
-        else:
-            return place, content, faults
     advice = "Start again: remove it, overwrite it (--overwrite), or choose another folder"
     why = "; ".join(faults) or "it holds no checkpoint"
     raise RunError(f"{folder.parent} cannot be resumed: {why}. {advice}")
