@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from einops import einsum, rearrange, reduce
 from timm.models.vision_transformer import Attention, VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from sbirlib.data import LoadedSplit, to_float
@@ -51,16 +51,13 @@ def attention_maps(backbone: Backbone, images: Tensor) -> AttentionMaps:
         reason = f"{type(vit).__name__} is not a plain ViT, whose every block lets all tokens see one another"
         others = "a CNN has no attention, Swin has windows"
         raise InputError(f"no attention here: {reason} ({others}); choose sbir_mini or vit_*")
-
-    def keep(_drop: nn.Module, inputs: tuple[Tensor]) -> None:
-        maps.append(inputs[0].float())
-
     with ExitStack() as afterwards:
         for layer in layers:
             # The fused kernel never has the whole map: for this pass the layer computes it step by step.
             afterwards.callback(setattr, layer, "fused_attn", layer.fused_attn)
             layer.fused_attn = False
-            afterwards.enter_context(layer.attn_drop.register_forward_pre_hook(keep))
+            hook = layer.attn_drop.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0].float()))
+            afterwards.enter_context(hook)
         backbone(images)
     return AttentionMaps(torch.stack(maps), vit.num_prefix_tokens, backbone.grid)
 

@@ -135,8 +135,7 @@ def redraw(sketches: Tensor, numbers: Tensor, strength: float) -> Tensor:
 def _widened(ink: Tensor, width: Tensor) -> Tensor:
     """Lines thicker where `width` (b, 1, 1, 1), from -1 to 1, is above 0, and thinner where it is below."""
     reach = width.clamp(min=0) * _THICKER * ink.shape[-1]
-    thin = _neighbours(ink, torch.minimum)
-    ink = torch.lerp(ink, thin, _THINNER * (-width).clamp(min=0))
+    ink = torch.lerp(ink, _neighbours(ink, torch.minimum), _THINNER * (-width).clamp(min=0))
     for step in range(1 + int(_THICKER * ink.shape[-1])):
         ink = torch.lerp(ink, _neighbours(ink, torch.maximum), (reach - step).clamp(0, 1))
     return ink

@@ -16,10 +16,7 @@ SPLITS = ("train", "test")
 SKETCHES = EXTENSIONS + RECORDINGS  # how the names of sketches end
 # Sketch `<id>_<digits>`: the digits number the drawing, which in the public sets names the designer.
 # The released code looks for `<id>_?.png`: one character, and no other format.
-_DRAWING = {
-    "digits": re.compile(r"(?P<id>.+)_(?P<designer>\d+)", re.DOTALL),
-    "one_character": re.compile(r"(?P<id>.+)_(?P<designer>.)", re.DOTALL),
-}
+_DRAWING = {"digits": r"(?P<id>.+)_(?P<designer>\d+)", "one_character": r"(?P<id>.+)_(?P<designer>.)"}
 Pattern = Literal["digits", "one_character"]
 _TWICE = "two photos of one id"
 PHOTOS_ALONE = "photos without sketches are trained on with --data.sketches from_photos"
@@ -31,11 +28,10 @@ class PairFolder:
 
     A photo `<id>.<ext>` has the sketches `<id>.<ext>` and `<id>_<digits>.<ext>`; ids may contain underscores,
     extensions are png, jpg, jpeg, webp or bmp in any case. One split is enough. `pattern="one_character"`
-    overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`.
-    A file of that name in json or svg holds the strokes of the sketch beside it, or is the sketch where there
-    is no picture (json, where there are both).
-    `edge_maps`: whether the photos are edge maps, as the record of their import says. `splits` are taken
-    instead of what the folder's names say.
+    overlooks, as the released code does, every sketch that is not named `<id>_<one character>.png`. A file of
+    that name in json or svg holds the strokes of the sketch beside it, or is the sketch where there is no
+    picture (json, where there are both). `edge_maps`: whether the photos are edge maps, as the record of
+    their import says. `splits` are taken instead of what the folder's names say.
 
     Raises PairError if the folder is missing or holds neither split, InputError if its name is not UTF-8.
     Names are read at once, pixels only by `report` and by those who use the split. Source: the layout of
@@ -161,7 +157,7 @@ def read_split(name: str, sketches_in: Path | None, photos_in: Path, pattern: Pa
         strokes = strokes_of.get(stem)
         if path.suffix.lower() in RECORDINGS and (stem in pictured or path != strokes):
             continue
-        drawing = _DRAWING[pattern].fullmatch(stem)
+        drawing = re.fullmatch(_DRAWING[pattern], stem, re.DOTALL)
         if pattern == "one_character" and not (drawing and path.suffix == ".png"):
             overlooked.append(path)
             continue

@@ -48,8 +48,7 @@ class Recording:
             kept[first:] = False
         if self.render:
             return self.render(kept)
-        width = WIDTH * self.size / SIZE
-        shown = [Stroke(self.strokes[i] * self.size, width) for i in np.flatnonzero(kept)]
+        shown = [Stroke(self.strokes[i] * self.size, WIDTH * self.size / SIZE) for i in np.flatnonzero(kept)]
         return Image.fromarray(render_strokes(shown, self.size))
 
     def partials(self, count: int) -> list[Image.Image]:

@@ -123,8 +123,7 @@ class Split:
         if count and len(photos) < 4:
             few = f"{len(photos)} photos are too few to hold some out for validation"
             raise PairError(f"{self.name}: {few}; add photos or set data.val_fraction to 0")
-        order = np.random.default_rng([seed, 1]).permutation(len(photos))
-        held = {photos[i].id for i in order[:count]}
+        held = {photos[i].id for i in np.random.default_rng([seed, 1]).permutation(len(photos))[:count]}
 
         def part(name: str, out: bool) -> Split:
             sketches = tuple(s for s in self.sketches if (s.photo_id in held) == out)

@@ -176,9 +176,7 @@ def _cleaned(page: np.ndarray, ink: np.ndarray) -> np.ndarray:
     return 255 - (dark * max(1, 200 / max(strength, 1))).clip(0, 255)
 
 
-def _resized(
-    values: np.ndarray, shape: Sequence[int] = (GRID, GRID), how: Image.Resampling = Image.Resampling.BOX
-) -> np.ndarray:
+def _resized(values: np.ndarray, shape=(GRID, GRID), how=Image.Resampling.BOX) -> np.ndarray:
     """Values (h, w, c) as those of a page of another shape; without one, means in the cells of the grid."""
     layers = np.moveaxis(values.astype(np.float32), 2, 0)
     size = shape[1], shape[0]

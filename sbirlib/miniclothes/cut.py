@@ -148,8 +148,7 @@ def widen(points: np.ndarray, by: float) -> np.ndarray:
 
 def both(*parts: Part) -> list[Part]:
     """Each part and its mirror image."""
-    twins = [part._replace(points=mirror(part.points), grain=-part.grain) for part in parts]
-    return [part for pair in zip(parts, twins, strict=True) for part in pair]
+    return [p for part in parts for p in (part, part._replace(points=mirror(part.points), grain=-part.grain))]
 
 
 def pattern_marks(garment: Garment, part: Part) -> list[np.ndarray]:

@@ -104,8 +104,7 @@ def draw_miniclothes(
         for photo, g in known.items():
             differs = detail_differences(g, known.get(g.twin_of, g))
             items[photo] = dict(family=g.family, twin=g.twin_of, differs=differs)
-        manifest = header | dict(items=items)
-        (new / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (new / MANIFEST).write_text(json.dumps(header | dict(items=items), indent=1) + "\n", encoding="utf-8")
     return root
 
 
@@ -120,8 +119,7 @@ class Twin(NamedTuple):
 def near_twins(root: str | Path) -> dict[str, Twin]:
     """The near twins of a MiniClothes folder, by photo id; photos without one are absent."""
     items = json.loads((Path(root) / MANIFEST).read_text(encoding="utf-8"))["items"]
-    twins = {photo: item for photo, item in items.items() if item["twin"]}
-    return {p: Twin(item["twin"], item["differs"], sorted([p, item["twin"]])) for p, item in twins.items()}
+    return {p: Twin(i["twin"], i["differs"], sorted([p, i["twin"]])) for p, i in items.items() if i["twin"]}
 
 
 def sketch_recorders(root: Path) -> dict[Path, Callable[[], Recording]]:
@@ -138,5 +136,5 @@ def sketch_recorders(root: Path) -> dict[Path, Callable[[], Recording]]:
     except (OSError, ValueError, TypeError, LookupError) as error:
         reason = f"its sketches cannot be drawn again ({first_line(error)})"
         raise InputError(f"{root / MANIFEST}: {reason}; draw MiniClothes into another folder") from None
-    drawn = [(render, path) for render, path in jobs if render.func is render_sketch]
-    return {path: partial(record_sketch, *render.args, **render.keywords) for render, path in drawn}
+    sketches = {path: render for render, path in jobs if render.func is render_sketch}
+    return {path: partial(record_sketch, *r.args, **r.keywords) for path, r in sketches.items()}

@@ -78,8 +78,7 @@ def detail_differences(a: Garment, b: Garment) -> tuple[str, ...]:
 
 def _collection(seed: int, split: int, count: int, first: int) -> list[Garment]:
     """The garments of one split: single ones and twin pairs, in mixed order."""
-    rng = np.random.default_rng([seed, split])
-    names = [f"{first + i:05d}" for i in rng.permutation(count)]
+    names = [f"{first + i:05d}" for i in np.random.default_rng([seed, split]).permutation(count)]
     families, garments = list(TABLES["families"]), []
     pairs = math.ceil(TWIN_PAIRS * count) if count > 1 else 0
     for index in range(count - pairs):

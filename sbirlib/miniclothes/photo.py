@@ -118,8 +118,7 @@ class _Studio:
         return np.asarray(mask, dtype=np.float32) / 255
 
     def _blend(self, window, mask: np.ndarray, colour) -> None:
-        under = self.rgb[:, *window]
-        under += (colour - under) * mask
+        self.rgb[:, *window] += (colour - self.rgb[:, *window]) * mask
 
     def _line(self, lines: list[np.ndarray], width: float, colour, strength: float, blur=0.0015) -> None:
         window = self._window(np.concatenate(lines), width + 3 * blur)

@@ -56,10 +56,9 @@ class Panel(VBox):
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
         # JupyterLab takes the live view; a static page takes the picture.
-        return super()._repr_mimebundle_(**options) | {
-            "text/plain": f"{type(self).__name__}: {(type(self).__doc__ or '').splitlines()[0]}",
-            "image/png": base64.b64encode(self.png).decode(),
-        }
+        said = f"{type(self).__name__}: {(type(self).__doc__ or '').splitlines()[0]}"
+        image = base64.b64encode(self.png).decode()
+        return super()._repr_mimebundle_(**options) | {"text/plain": said, "image/png": image}
 
 
 class Dials(Panel):

@@ -27,8 +27,7 @@ from sbirlib.data.strokes import INK, SIZE, WIDTH, Sheet, Stroke, frame_strokes,
 from sbirlib.errors import ImageError, InputError
 from sbirlib.figures import message, retrieval_card
 from sbirlib.panels.base import HitGrid, Panel, Status, encoded, thumbnail
-from sbirlib.retrieval.gallery import Gallery
-from sbirlib.retrieval.search import Hit
+from sbirlib.retrieval.gallery import Gallery, Hit
 
 HINT = "Draw on the canvas, or upload a picture.\nThe most similar photos appear after each stroke."
 SEEN = '<div style="line-height: 1.4">what is searched with</div>'
@@ -77,15 +76,13 @@ class DrawPanel(Panel):
         self.eraser = ToggleButton(description="Eraser", tooltip="rubs out what is under the pen", **look)
         self.upload = FileUpload(accept=files, tooltip="searches a file", **look)
         super().__init__()
-        buttons = [self.undo_button, self.clear_button, self.eraser, self.upload]
         if sample is not None:
             self.load(sample)
         self._listen()
-        tools = HBox(buttons).add_class("sbir-tools")
+        tools = HBox([self.undo_button, self.clear_button, self.eraser, self.upload]).add_class("sbir-tools")
         seen = HBox([self.seen, VBox([HTML(SEEN), self.saved])])
         left = VBox([Box([self.canvas]).add_class("sbir-canvas"), tools, self.pen_width, seen])
-        right = VBox([self.status, self.found])
-        halves = [left.add_class("sbir-left"), right.add_class("sbir-right")]
+        halves = [left.add_class("sbir-left"), VBox([self.status, self.found]).add_class("sbir-right")]
         self.children = (HBox(halves).add_class("sbir"),)
 
     def search_in(self, gallery: Gallery) -> None:
@@ -177,8 +174,7 @@ class DrawPanel(Panel):
     def _paint(self) -> None:
         """Shows the present sheet on the canvas, and small the query picture made of it."""
         # With four channels ipycanvas sends PNG; with three it would be a blurred JPEG.
-        page = np.pad(self._page, ((0, 0), (0, 0), (0, 1)), constant_values=255)
-        self.canvas.put_image_data(page)
+        self.canvas.put_image_data(np.pad(self._page, ((0, 0), (0, 0), (0, 1)), constant_values=255))
         self.seen.value = encoded(PIL.Image.fromarray(self.query), "png")
 
     def _listen(self) -> None:
@@ -247,8 +243,7 @@ class DrawPage(VBox):
     def __init__(self, load: Callable[[Self], object], *, k: int) -> None:
         self.panel, self.news = DrawPanel(None, k=k), Status()
         self.bar = ipywidgets.FloatProgress(max=1.0, layout=Layout(width="100%", max_width="400px"))
-        parts = [HTML(PAGE_STYLE), self.news, self.bar, self.panel]
-        super().__init__(parts, layout=Layout(padding="0 10px"))
+        super().__init__([HTML(PAGE_STYLE), self.news, self.bar, self.panel], layout=Layout(padding="0 10px"))
         self._load = load
         self.thread = threading.Thread(target=self._work, name="gallery", daemon=True)
         self.thread.start()

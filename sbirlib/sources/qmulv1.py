@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 import yaml
 from PIL import Image
 
@@ -44,10 +45,8 @@ def import_qmulv1(folder: str | Path, out: str | Path, category: Category) -> st
     splits = _read(folder, category)
     published = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
     counts = {split: len(pictures["edge"]) for split, pictures in splits.items()}
-    record = {
-        "source": f"qmulv1-{category}", "from": str(folder), "terms": published["terms"],
-        "edge_maps": True, "pairs": counts,
-    }  # fmt: skip
+    record = {"source": f"qmulv1-{category}", "from": str(folder), "terms": published["terms"]}
+    record |= {"edge_maps": True, "pairs": counts}
     try:
         with filling(out) as new:
             for split, pictures in splits.items():
@@ -91,16 +90,14 @@ def _read(folder: Path, category: str) -> dict[str, dict[str, np.ndarray]]:
 
 def _load(path: Path) -> np.ndarray:
     """The pictures of a MAT-file, (n, 256, 256) uint8, lines dark on white."""
-    from scipy.io import loadmat, whosmat  # slow to import
-
     try:
         data = path.read_bytes()
-        kinds = {name: f"{kind} {tuple(shape)}" for name, shape, kind in whosmat(io.BytesIO(data))}
+        kinds = {name: f"{kind} {tuple(shape)}" for name, shape, kind in scipy.io.whosmat(io.BytesIO(data))}
         if "data" not in kinds:
             raise InputError(f"{path}: has no variable `data`, but {', '.join(kinds) or 'none at all'}")
         if not re.fullmatch(rf"uint8 \([1-9]\d*, {SIDE}, {SIDE}\)", kinds["data"]):
             raise InputError(f"{path}: needs uint8 (n, {SIDE}, {SIDE}), but `data` is {kinds['data']}")
-        pictures = loadmat(io.BytesIO(data), variable_names=["data"])["data"]
+        pictures = scipy.io.loadmat(io.BytesIO(data), variable_names=["data"])["data"]
     except (InputError, MemoryError):
         raise
     except Exception as error:  # the reader raises almost anything over a damaged file
