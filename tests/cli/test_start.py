@@ -33,3 +33,25 @@ def test_what_computes_nothing_imports_nothing_slow(words, code, clothes, run, t
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "sbirlib.cli.app" in imported
     assert imported & SLOW == set()
+
+
+KEPT = """
+import sys
+from pathlib import Path
+from sbirlib.cli import app
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+if "keep" in sys.argv:
+    app.keep_memory()
+before = resident()
+freed = bytearray(2**27)
+del freed
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux's memory is read here")
+@pytest.mark.parametrize("word", ["keep", "leave"])
+def test_memory_that_is_freed_stays(word):
+    printed = subprocess.check_output([sys.executable, "-c", KEPT, word], text=True, cwd=ROOT)
+    assert (int(printed) > 2**26) == (word == "keep")
