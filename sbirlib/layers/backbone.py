@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sbirlib.data.transforms import edge_map
 from sbirlib.errors import first_line
+from sbirlib.layers.folded import fold_norms
 from sbirlib.layers.weights import BackboneError, filled, find_package, pretrained_config, read_weights
 
 Pool = Literal["cls", "mean", "own", "grid"]
@@ -77,6 +78,8 @@ class Backbone(nn.Module):
             value = torch.tensor(cfg[key] if normalise else (neutral,) * 3)
             self.register_buffer(key, value, persistent=False)
         self.name, (self.dim, self.grid) = name, self._measure(name, image_size)
+        if keep_statistics:
+            fold_norms(self.encoder, lambda: self._features(torch.zeros(1, 3, image_size, image_size)))
         if pool == "grid":
             self.check_blocks("cells", cells)
 
@@ -119,6 +122,9 @@ class Backbone(nn.Module):
             raise BackboneError(f"{setting} = {blocks}: {has}; {ways}")
 
     def _tokens(self, features: Tensor) -> Tokens:
+        if self.is_cnn and features.shape[-2:] != self.grid:
+            # Smaller images of a training that begins with such: what follows knows one size of the map.
+            features = F.interpolate(features, self.grid, mode="bilinear")
         if features.ndim == 3:
             patches = features[:, getattr(self.encoder, "num_prefix_tokens", 0) :]
         else:
@@ -168,6 +174,7 @@ class Backbone(nn.Module):
         try:
             features = self.eval()._features(torch.zeros(1, 3, image_size, image_size))
             self.is_cnn = features.ndim == 4 and features.shape[1] == self.width
+            self.grid = features.shape[-2], features.shape[-1]  # of a CNN, as `_tokens` wants it
             cls, patches = self._tokens(features)
         except (AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name!r} takes no images of {image_size} px: {error}") from None

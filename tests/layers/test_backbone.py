@@ -1,3 +1,4 @@
+import copy
 import errno
 from pathlib import Path
 
@@ -410,3 +411,49 @@ def test_parts_that_a_backbone_does_not_have(options, reason):
     with pytest.raises(BackboneError) as error:
         Backbone("resnet18", image_size=64, **options)
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("pool", ["mean", "grid"])
+def test_smaller_images_give_a_map_as_large(pool):
+    backbone = Backbone("test_efficientnet", image_size=96, pool=pool).eval()
+    tokens = backbone(torch.rand(2, 3, 64, 64))
+    assert backbone.grid == (3, 3)
+    assert tokens.patches.shape == (2, 9, backbone.width)
+    assert tokens.cls.shape == (2, backbone.dim)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "densenet121"])
+def test_convolutions_do_the_work_of_a_norm_that_learns_nothing(name, monkeypatch):
+    torch.manual_seed(0)
+    folding, plain = (Backbone(name, image_size=64, keep_statistics=kept) for kept in (True, False))
+    norms = [layer for layer in plain.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for layer in norms:
+        for values in (layer.weight, layer.running_var):
+            torch.nn.init.uniform_(values, 0.8, 1.2)
+        for values in (layer.bias, layer.running_mean):
+            torch.nn.init.normal_(values, 0, 0.2)
+    folding.load_state_dict(plain.state_dict())
+    images, used, batch_norm = torch.rand(2, 3, 64, 64), [], torch.nn.functional.batch_norm
+    expected = plain.eval()(images).patches
+    copied = copy.deepcopy(folding)
+
+    def counted(*values, **options):
+        used.append(1)
+        return batch_norm(*values, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", counted)
+    with torch.no_grad():
+        torch.testing.assert_close(folding.train()(images).patches, expected, rtol=1e-3, atol=1e-3)
+    # Most norms of a DenseNet come after several maps, not after one convolution.
+    assert (len(used) > 0) == (name == "densenet121")
+    assert len(used) < len(norms)
+    # Where norms learn, they do their own work.
+    used.clear()
+    learnt = folding(images).patches
+    assert len(used) == len(norms)
+    torch.testing.assert_close(learnt, expected, rtol=1e-3, atol=1e-3)
+    # A copy has layers of its own.
+    for weight in folding.parameters():
+        weight.data.zero_()
+    with torch.no_grad():
+        torch.testing.assert_close(copied(images).patches, expected, rtol=1e-3, atol=1e-3)
