@@ -17,7 +17,7 @@ BACKBONES = {
     "sbir_mini": 48,
     "test_resnet": 64,  # BatchNorm
     "test_efficientnet": 64,  # BatchNorm
-    "tf_efficientnet_lite0": 32,  # an earlier map, pooled over a grid, parts frozen, pictures framed
+    "tf_efficientnet_lite0": 32,  # an earlier map, a grid of means, parts frozen, framed, growing
     "tiny_swin": 64,
     "test_vit": 64,  # CLS
     "tiny_vit_without_cls": 64,
@@ -32,6 +32,7 @@ SETTINGS = {
         "model.cells": 2,
         "model.freeze": 2,
         "model.keep_statistics": True,
+        "run.sizes": (0.5, 1),
         "mstr.heads": 2,
         "mstr.channels": 8,
     }

@@ -4,9 +4,10 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
+from pydantic import Field
 
 from sbirlib.config import methods
 from sbirlib.config.fields import Knob, group, knob, limits_of
@@ -17,6 +18,7 @@ _FILE = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encodi
 PRESETS: dict[str, dict[str, dict[str, Any]]] = _FILE["presets"]
 RELEASED: dict[str, Any] = _FILE["released"]
 DEFAULTS: dict[str, dict[str, Any]] = _FILE["methods"]
+Share = Annotated[float, Field(ge=0.25, le=1)]
 
 
 @group
@@ -119,6 +121,8 @@ class RunConfig:
 
     epochs: int = knob(500, ge=1, le=100000)
     """Passes over the training sketches."""
+    sizes: tuple[Share, ...] = knob((), unit="of image_size")
+    """Sizes of the training images, each for an equal part of the epochs; none: model.image_size for all."""
     seed: int = knob(0, ge=0, le=2**31 - 1)
     """Seed of weights, data order, views and validation split."""
     device: Literal["auto", "cpu", "cuda"] = knob("auto")

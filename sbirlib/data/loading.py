@@ -48,6 +48,13 @@ class LoadedSplit(NamedTuple):
             self.sketches[rows] = (255 * drawn).round().to(torch.uint8)
         return self
 
+    def resized(self, size: int) -> "LoadedSplit":
+        """The same with pictures of `size` px."""
+        parts = self.sketches.split(64), self.photos.split(64)
+        sketches, photos = (torch.cat([fit_square(few, size, "stretch") for few in part]) for part in parts)
+        rest = self.unlabelled and self.unlabelled.resized(size)
+        return self._replace(sketches=sketches, photos=photos, unlabelled=rest)
+
     def part(self, split: Split) -> "LoadedSplit":
         """The pairs of `split`, which holds some of the files of this one."""
         sketch_row = {sketch.path: row for row, sketch in enumerate(self.split.sketches)}

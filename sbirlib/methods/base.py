@@ -105,7 +105,7 @@ class Method(nn.Module):
         self.image_size, self.fit = image_size, fit
         self.config: Config | None = None  # of the run that trained the weights
         self.origin = "untrained"  # where the weights come from, in words
-        self.stage = ""  # the one being trained
+        self.stage, self.view_size = "", image_size  # what is being trained, and on views of which size
         self.second_views = self.needs.second_views  # whether batches have them, with these settings
         self.second_every = 1  # in how many steps one has them
         self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so
@@ -201,7 +201,8 @@ class Method(nn.Module):
             raise ValueError(f"expected float images (b, 3, h, w) in [0, 1], found {found}")
         if images.numel() and (most := float(images.detach().amax())) > 2:
             raise ValueError(f"expected float images in [0, 1], found values up to {most:g}; divide by 255")
-        if images.shape[-2:] == (self.image_size, self.image_size):
+        sides = {self.image_size, self.view_size if self.training else self.image_size}
+        if images.shape[-2] == images.shape[-1] and images.shape[-1] in sides:
             return images  # made so already: framing would cut them once more
         return fit_square(images, self.image_size, self.fit)
 

@@ -171,6 +171,7 @@ def _control(knob: Knob) -> Widget:
     if knob.choices:
         return ipywidgets.Dropdown(options=knob.choices, **common)
     if isinstance(knob.default, tuple):
-        return ipywidgets.IntsInput(**common | {"value": list(knob.default)}, min=1)
+        several = ipywidgets.FloatsInput if "float" in str(knob.kind) else ipywidgets.IntsInput
+        return several(**common | {"value": list(knob.default)}, min=0)
     kinds = {bool: ipywidgets.Checkbox, int: ipywidgets.IntText, float: ipywidgets.FloatText}
     return kinds.get(knob.kind, ipywidgets.Text)(**common)

@@ -125,7 +125,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _check_config(place: Path, old: Config, new: Config) -> None:
-    free = [*FREE, *(["run.epochs"] if old.optim.schedule == "constant" else [])]
+    free = [*FREE, *(["run.epochs"] if old.optim.schedule == "constant" and not old.run.sizes else [])]
     found = differing_settings([old, new])
     # Another method has other settings throughout: its name says it all.
     found = {"method": found["method"]} if "method" in found else found

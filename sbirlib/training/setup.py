@@ -57,7 +57,10 @@ def wants_bf16(precision: Literal["auto", "fp32", "bf16"], device: torch.device)
 
 
 def check_exactness(model: Method, config: Config, processes: int) -> None:
-    """Raises ConfigError if a batch would be split although its images see each other before the loss."""
+    """Raises ConfigError for sizes that a model does not take, and where a batch that cannot be split is."""
+    if config.run.sizes and not model.sketch_encoder.backbone.is_cnn:
+        why = f"backbone {config.model.backbone!r} takes images of one size"
+        raise ConfigError(f"run.sizes = {config.run.sizes}: {why}; leave it empty, or choose a CNN")
     if processes == 1 and not config.optim.chunk:
         return
     way = f"optim.chunk = {config.optim.chunk}" if config.optim.chunk else f"{processes} processes"

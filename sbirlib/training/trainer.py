@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -89,6 +90,7 @@ class Trainer:
         needs = METHODS[config.method].needs
         needs.check(config.method, pairs, config)
         self.data, self.held_out, self.skipped = load_data(pairs, config, needs.unlabelled)
+        self._resized = lru_cache(1)(self.data.resized)  # for all epochs of that size
         chosen_by = PSEUDO if self.held_out and self.held_out.made.any() else HELD_OUT
         chosen_by = TEST_SET if config.run.protocol == "released" else chosen_by
         self.selected_on = NOTHING if self.held_out is None else chosen_by
@@ -177,8 +179,11 @@ class Trainer:
 
     def plan(self, epoch: int) -> Epoch:
         """The order and the views of an epoch, counted from 1."""
-        seed, views, sisters = self.config.run.seed, self.method.second_views, self.method.needs.sisters
-        return Epoch(self.data, self.config.data, seed=seed, epoch=epoch, second_views=views, sisters=sisters)
+        run, views, sisters = self.config.run, self.method.second_views, self.method.needs.sisters
+        # Of a few epochs each takes the last size of its part, so that the last is trained in any case.
+        share = run.sizes[math.ceil(epoch * len(run.sizes) / run.epochs) - 1] if run.sizes else 1
+        data, config = self._resized(round(share * self.method.image_size)), self.config.data
+        return Epoch(data, config, seed=run.seed, epoch=epoch, second_views=views, sisters=sisters)
 
     def _epoch(self) -> EpochRecord | None:
         """Trains to the end of the current epoch; None, and a checkpoint, if asked to stop before."""
@@ -212,6 +217,7 @@ class Trainer:
         # Counted over all epochs: a short one might else have them in each of its steps.
         turn = (self.steps * (progress.epoch - 1) + step) % self.method.second_every
         plan.second_views = self.method.second_views and turn == 0
+        self.method.view_size = plan.data.photos.shape[-1]
         # Weights are the same in every process, dropout is not.
         key = (config.run.seed, progress.epoch, step, self.accelerator.process_index)
         terms = backward(self.accelerator, self.model, plan, own, key, config.optim.chunk)

@@ -9,7 +9,7 @@ from PIL import Image
 from tools.batches import epoch_batches
 
 from sbirlib.config.config import DataConfig
-from sbirlib.data.batches import DRAWS, draws, epoch_order
+from sbirlib.data.batches import DRAWS, Epoch, draws, epoch_order
 from sbirlib.data.loading import is_grey, load_images, load_split
 from sbirlib.data.pairs import PairFolder
 from sbirlib.data.splits import PairError
@@ -75,6 +75,18 @@ def test_a_sketch_has_the_same_view_whatever_its_batch(loaded):
         torch.cat([b.sketch_second for b in batches(loaded, batch_size=size)]) for size in (4, 16)
     )
     torch.testing.assert_close(small, large, atol=1e-6, rtol=0)
+
+
+def test_views_of_another_size_show_the_same(loaded):
+    splits = loaded._replace(unlabelled=loaded._replace(sketches=loaded.sketches[:0])).resized(24), loaded
+    assert splits[0].unlabelled.sketches.shape == (0, 3, 24, 24)
+    plans = [Epoch(split, DataConfig(redraw=0.5), seed=0, epoch=1) for split in splits]
+    small, large = (plan.batch(torch.arange(4), "cpu") for plan in plans)
+    for name in ("photo", "sketch", "photo_second"):
+        views, expected = getattr(small, name), getattr(large, name)
+        assert views.shape == (4, 3, 24, 24)
+        shrunk = torch.nn.functional.interpolate(expected, 24, mode="bilinear", antialias=True)
+        assert (views - shrunk).abs().mean() < 0.05
 
 
 def test_draws_of_a_row_do_not_depend_on_the_size_of_the_set():

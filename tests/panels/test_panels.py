@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from ipywidgets import Checkbox, Dropdown, FloatText, IntsInput, IntText, Text, fixed
+from ipywidgets import Checkbox, Dropdown, FloatsInput, FloatText, IntsInput, IntText, Text, fixed
 from tools.panels import PNG, picture_changes
 
 from sbirlib import Config, Gallery, evaluate, load_run
@@ -77,7 +77,8 @@ def test_train_panel_has_a_fitting_control_for_every_hyper_parameter(train_panel
     kinds = {int: IntText, float: FloatText, bool: Checkbox, str: Text}
     for knob in knobs(tiny):
         control = train_panel.controls[knob.name]
-        kind = Dropdown if knob.choices else IntsInput if knob.name == "mstr.scales" else kinds[knob.kind]
+        several = {"mstr.scales": IntsInput, "run.sizes": FloatsInput}
+        kind = Dropdown if knob.choices else several.get(knob.name) or kinds[knob.kind]
         assert isinstance(control, kind), knob.name
         assert control.tooltip == knob.help
     root = train_panel.config.data.root

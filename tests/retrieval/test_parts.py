@@ -70,7 +70,7 @@ def killed(work, module, name, times):
         return done
 
     def child():
-        # A fork has none of its parent's threads: torch's pool is made anew, which several threads must not do.
+        # A fork has none of its parent's threads: torch makes its pool anew, which several must not begin.
         torch.set_num_threads(1)
         setattr(module, name, last)
         work()

@@ -29,7 +29,7 @@ def allowed(field: Knob) -> str:
     if field.kind is bool:
         return "true or false"
     if isinstance(field.default, tuple):
-        return "whole numbers from 1"
+        return "numbers from 0.25 to 1" if "float" in str(field.kind) else "whole numbers from 1"
     return "" if field.low is None else f"{field.low:.7g} to {field.high:.10g}"
 
 

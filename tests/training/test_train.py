@@ -142,6 +142,36 @@ def test_faults_are_found_before_training_starts(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("method", ["arnet", "b_siamese"])
+def test_a_training_that_begins_with_smaller_images(pairs, tiny, tmp_path, monkeypatch, method):
+    seen, forward = [], Backbone.forward
+
+    def watched(backbone, images):
+        if backbone.training:
+            seen.append(images.shape[-1])
+        return forward(backbone, images)
+
+    changes = {"run.sizes": (0.5, 0.75), "run.epochs": 5, "model.backbone": "test_efficientnet"}
+    config = tiny.updated({"method": method, "model.image_size": 64, "model.pool": "mean"} | changes)
+    epochs = train(pairs, config, out=tmp_path / "run")
+    monkeypatch.setattr(Backbone, "forward", watched)
+    for number, record in enumerate(epochs):
+        assert set(seen) == {32 if number < 2 else 48}
+        assert math.isfinite(record.losses["total"])
+        seen.clear()
+    monkeypatch.undo()
+    # What searches sees pictures in their whole size.
+    assert load_run(tmp_path / "run").image_size == 64
+
+
+def test_a_backbone_for_one_size_refuses_others_before_anything_is_written(pairs, tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"run.sizes = \(0.5,\): .* leave it empty, or choose a CNN"):
+        train(pairs, tiny.updated({"run.sizes": (0.5,)}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="run.sizes"):
+        tiny.updated({"run.sizes": (96,)})
+
+
 def test_tensorboard_curves_are_written(pairs, tiny, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
