@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from sbirlib import ARNet, Gallery, PairFolder, evaluate, load_run
 from sbirlib.data.images import read_image
 from sbirlib.data.splits import PairError
+from sbirlib.data.transforms import fit_square
 from sbirlib.errors import InputError
 from sbirlib.retrieval.intervals import accuracy_at
 from sbirlib.retrieval.scores import score, true_ranks
@@ -79,15 +80,21 @@ def test_evaluate_agrees_with_embedding_by_hand(model, pairs):
     split = pairs.split("test")
 
     def pixels(path):
-        return torch.from_numpy(np.array(read_image(path))).movedim(-1, 0).float() / 255
+        picture = torch.from_numpy(np.array(read_image(path))).movedim(-1, 0)
+        # A split is held in bytes of the model's size.
+        return fit_square(picture[None], model.image_size, model.fit)[0] / 255
 
     with torch.inference_mode():
         sketches = model.embed_sketches(torch.stack([pixels(s.path) for s in split.sketches]))
         photos = model.embed_photos(torch.stack([pixels(p.path) for p in split.photos]))
-    similarity = (sketches @ photos.T).numpy()
-    by_hand = [1 + sum(similarity[i] > similarity[i, row]) for i, row in enumerate(split.photo_index)]
-    scores = evaluate(model, pairs)
-    assert scores.ranks.tolist() == by_hand
+    similarity, scores = (sketches @ photos.T).numpy(), evaluate(model, pairs)
+    own = np.take_along_axis(similarity, split.photo_index[:, None], axis=1)
+    # Embedded in other batches, photos as close as that may change places.
+    first, last = (1 + (similarity > own + close).sum(axis=1) for close in (1e-6, -1e-6))
+    last -= 1  # which is the photo itself
+    assert (first <= scores.ranks).all()
+    assert (scores.ranks <= last).all()
+    assert (first == last).mean() > 0.8
     assert (len(scores.ranks), scores.gallery) == (16, 8)
 
 
