@@ -131,7 +131,8 @@ def values_of(knob):
         return st.floats(knob.low, knob.high, exclude_min=True, exclude_max=True)
     if knob.kind is str:
         return st.text(max_size=12)
-    return st.lists(st.integers(1, 64), min_size=1, max_size=4).map(tuple)
+    inner = st.floats(0.25, 1) if "float" in str(knob.kind) else st.integers(1, 64)
+    return st.lists(inner, min_size=1, max_size=4).map(tuple)
 
 
 @relaxed
