@@ -17,7 +17,8 @@ def markdown_table() -> str:
         default = field.default
         values = [preset.get(name, default) for preset in presets.values()]
         own = ["" if value == default else f"`{value}`" for value in values]
-        row = [f"`{name}`", f"`{default}`", *own, allowed(field), field.unit, field.help]
+        shown = '""' if default == "" else default
+        row = [f"`{name}`", f"`{shown}`", *own, allowed(field), field.unit, field.help]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
