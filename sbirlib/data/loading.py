@@ -49,7 +49,9 @@ class LoadedSplit(NamedTuple):
         return self
 
     def resized(self, size: int) -> "LoadedSplit":
-        """The same with pictures of `size` px."""
+        """The same with pictures of `size` px; itself, not a copy, where they are that large."""
+        if self.photos.shape[-1] == size:
+            return self
         parts = self.sketches.split(64), self.photos.split(64)
         sketches, photos = (torch.cat([fit_square(few, size, "stretch") for few in part]) for part in parts)
         rest = self.unlabelled and self.unlabelled.resized(size)

@@ -80,6 +80,7 @@ def test_a_sketch_has_the_same_view_whatever_its_batch(loaded):
 def test_views_of_another_size_show_the_same(loaded):
     splits = loaded._replace(unlabelled=loaded._replace(sketches=loaded.sketches[:0])).resized(24), loaded
     assert splits[0].unlabelled.sketches.shape == (0, 3, 24, 24)
+    assert loaded.resized(loaded.photos.shape[-1]) is loaded
     plans = [Epoch(split, DataConfig(redraw=0.5), seed=0, epoch=1) for split in splits]
     small, large = (plan.batch(torch.arange(4), "cpu") for plan in plans)
     for name in ("photo", "sketch", "photo_second"):
