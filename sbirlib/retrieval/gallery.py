@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from sbirlib.errors import InputError, first_line
 from sbirlib.methods.base import Method
 from sbirlib.retrieval.milvus import MilvusGallery
 from sbirlib.retrieval.search import BROKEN, Hit, embed, embed_query, embedder, score_all
-from sbirlib.runs.atomic import replacing_file
+from sbirlib.runs.atomic import Owner, replacing_file
 
 BATCH = 128  # photos that are decoded and embedded at a time
 PART = 1024  # photos; a killed process has to embed no more of them again
@@ -156,16 +156,26 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
     embeds parts p, p + n, ... of the photos into the folder `out`.parts; the first joins them. Whatever is
     killed, a later call, of any number of processes, embeds only photos that are new or have changed. Each
     holds the names of all photos, but the rows of one part only. Raises PairError if no photo can be read,
-    and, once the others are embedded, with the list of those that cannot.
+    and, once the others are embedded, with the list of those that cannot; RunError that says who is at it if
+    the file is being written.
     """
-    state, out = PartialState(), Path(out).resolve()  # a link stays one
+    out = Path(out).resolve()  # a link stays one
     if out.suffix.lower() in EXTENSIONS:
         raise InputError(f"{out}: is named like a picture; name it {out.stem}.safetensors")
-    found, unread = photos_in(Path(folder))
+    place = Path(f"{out}.parts")
+    with ExitStack() as held:
+        if PartialState().is_main_process:
+            # What a second one began at the same time, the first to end would remove.
+            held.callback(Owner(place).release, begun=False)
+        return _embed_parts(model, folder, out, place, on_fault)
+
+
+def _embed_parts(model: Method, folder: str | Path, out: Path, place: Path, on_fault: str) -> Embedded:
+    """As `embed_folder`, whose parts are in `place`."""
+    state, (found, unread) = PartialState(), photos_in(Path(folder))
     # Photos may come while processes look for them: all go by the list of the first.
     [photos] = broadcast_object_list([list(map(str, found))])
-    place, mine = Path(f"{out}.parts"), embedder(model)
-    files, tried, faults = list[Path](), 0, list[Fault]()
+    mine, files, tried, faults = embedder(model), list[Path](), 0, list[Fault]()
     old, old_rows = list[Stamp](), torch.empty(0)
     with suppress(PairError):  # it is not there, or of another model
         old, old_rows = _read_gallery(out, mine)
@@ -188,7 +198,7 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
             files += [file] if stamps else []
             if stamps and stamps != list(saved):
                 part = Gallery(model, stamps, torch.stack([rows[stamp] for stamp in stamps]))
-                place.mkdir(exist_ok=True)
+                place.mkdir(parents=True, exist_ok=True)
                 _write_gallery(file, [(part.stamps, part.embeddings)], mine)
     files, faults, tried = sorted(gather_object(files)), gather_object(faults), sum(gather_object([tried]))
     done = Embedded(len(photos) - len(faults), tried - len(faults), len(faults + unread))

@@ -17,6 +17,8 @@ from sbirlib.data.splits import PairError
 from sbirlib.errors import InputError
 from sbirlib.retrieval import embed_folder, gallery
 from sbirlib.retrieval.gallery import Embedded
+from sbirlib.runs import RunError
+from sbirlib.runs.atomic import Owner
 
 SMALL = Path(__file__).parents[1] / "tools" / "small_parts.py"
 
@@ -89,7 +91,7 @@ def killed(work, module, name, times):
         (gallery, "_write_gallery", 3, 4),
         (json, "dumps", 4 * (4 + 1) + 1, 0),  # while parts are joined
         (gallery, "_write_gallery", 5, 0),
-        (Path, "replace", 6, 0),  # the joined file has its place, the parts are still there
+        (Path, "replace", 7, 0),  # the joined file has its place, the parts are still there
         (os, "rmdir", 1, 0),  # these have been removed
     ],
 )
@@ -174,6 +176,18 @@ def test_a_part_that_cannot_be_written_is_named(model, shop, out, monkeypatch):
 def test_a_picture_is_not_written_over(model, shop):
     with pytest.raises(InputError, match="is named like a picture; name it"):
         embed_folder(model, shop, next(shop.glob("*.png")))
+
+
+def test_a_file_that_is_being_written_is_left_to_whoever_writes_it(model, shop, out):
+    killed(lambda: embed_folder(model, shop, out), gallery, "_write_gallery", 1)
+    kept = sorted(Path(f"{out}.parts").glob("*.safetensors"))
+    owner = Owner(Path(f"{out}.parts"))
+    with pytest.raises(RunError, match=rf"parts is being written by process {os.getpid()} on .*wait for its end"):
+        embed_folder(model, shop, out)
+    assert sorted(Path(f"{out}.parts").glob("*.safetensors")) == kept
+    owner.release()
+    assert embed_folder(model, shop, out) == Embedded(16, 12, 0)
+    assert_same(model, out, shop)
 
 
 def test_parts_that_only_another_machine_has_are_missed(model, shop, out, monkeypatch):
