@@ -68,6 +68,8 @@ class LossConfig:
     """Weight of L_recyc(sketch): similarities of recycled tokens against the contrast map."""
     recyc_photo: float = knob(1.0, ge=0, le=100)
     """Weight of L_recyc(photo): likewise for photos."""
+    attributes: float = knob(0.0, ge=0, le=100)
+    """Weight of L_attributes: photos of which attributes.csv, beside trainB, says the same lie together."""
     mask_duplicates: bool = knob(True)
     """Leave rows of the same photo out of the negatives; the released code does not."""
 

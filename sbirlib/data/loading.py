@@ -78,6 +78,8 @@ def load_data(
     with ones that are made once and stay the same.
     """
     split, spare = pairs.split("train"), None
+    if config.flat().get("loss.attributes"):
+        split = split.described(pairs.root / "attributes.csv")
     if unlabelled:
         split, spare = split.sketched, _load_unlabelled(split, config)
     whole = load_split(split, config.data, config.model.image_size)

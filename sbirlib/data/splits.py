@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sbirlib.data.images import Fault
-from sbirlib.errors import InputError
+from sbirlib.errors import InputError, first_line
 
 NO_PHOTO = "sketch without a photo"
 
@@ -19,10 +19,11 @@ class PairError(InputError):
 
 
 class Photo(NamedTuple):
-    """A photo file and its id (the file name without extension, in Unicode's composed form)."""
+    """A photo file, its id (the file name without extension, in Unicode's composed form), and attributes."""
 
     path: Path
     id: str
+    attributes: tuple[int, ...] = ()  # numbers of words, 0 where unknown
 
 
 class Sketch(NamedTuple):
@@ -97,6 +98,23 @@ class Split:
         why = "training has nothing to match it with"
         unused = self.unsketched if self.name == "train" else ()
         return (*self.faults, *(Fault(path, "photo without a sketch", why) for path in unused))
+
+    def described(self, table: Path) -> "Split":
+        """With its photos' attributes by a CSV file: the column `photo`, their ids, and others. PairError."""
+        import pandas as pd  # slow to import
+
+        try:
+            rows = pd.read_csv(table, dtype=str, keep_default_na=False, na_values=[""]).set_index("photo")
+        except (OSError, ValueError, KeyError) as error:  # which name the row, or the column that is missing
+            raise PairError(f"{table}: {first_line(error)}; loss.attributes learns from it") from None
+        if rows.shape[1] == 0:
+            raise PairError(f"{table}, row 1: names no attributes beside the column photo")
+        rows.index = rows.index.str.normalize("NFC")
+        if wrong := {photo.id for photo in self.sketched.photos} - {*rows.index.drop_duplicates(keep=False)}:
+            raise PairError(f"{table}, column photo: not once in it: {min(wrong)!r} ({len(wrong)} such)")
+        paths, ids, _ = map(list, zip(*self.photos, strict=True))
+        numbers = rows[~rows.index.duplicated()].reindex(ids).apply(lambda w: w.factorize(sort=True)[0] + 1)
+        return replace(self, photos=tuple(map(Photo, paths, ids, map(tuple, numbers.to_numpy().tolist()))))
 
     def without(self, faults: Collection[Fault]) -> "Split":
         """The split without these files and the sketches of lost photos; all of them join `faults`."""

@@ -2,7 +2,7 @@
 
 from .backbone import Backbone, Tokens, block_means
 from .chance import drawing
-from .losses import euclidean_triplet, info_nce, other_photos
+from .losses import alike_loss, euclidean_triplet, info_nce, other_photos
 from .mstr import MSTR, MSTRError, contrast_map, pool
 from .own_models import ConvStem, SketchANet
 from .released import ReleasedMSTR, slipped_contrast_map
@@ -10,6 +10,6 @@ from .weights import BackboneError, pretrained_config
 
 __all__ = [
     "MSTR", "Backbone", "BackboneError", "ConvStem", "MSTRError", "ReleasedMSTR", "SketchANet", "Tokens",
-    "block_means", "contrast_map", "drawing", "euclidean_triplet", "info_nce", "other_photos", "pool",
-    "pretrained_config", "slipped_contrast_map",
+    "alike_loss", "block_means", "contrast_map", "drawing", "euclidean_triplet", "info_nce", "other_photos",
+    "pool", "pretrained_config", "slipped_contrast_map",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sbirlib.config import Config, LossConfig
 from sbirlib.data.batches import Batch
 from sbirlib.errors import ConfigError
-from sbirlib.layers import MSTR, Backbone, BackboneError, ReleasedMSTR, Tokens, info_nce
+from sbirlib.layers import MSTR, Backbone, BackboneError, ReleasedMSTR, Tokens, alike_loss, info_nce
 from sbirlib.methods.base import Encoder, Method
 
 # The options with which `ReleasedMSTR` does what the paper says.
@@ -93,7 +93,7 @@ class ARNet(Method):
         """The views are aligned within each domain and across the two (6).
 
         L_multi + L_inter, and L_intra + L_recyc of each domain, weighted; L_recyc is 0 without MSTR. Rows of
-        the same photo are no negatives. Source: paper, section 3; the mask is the kit's own.
+        the same photo are no negatives. Source: paper, section 3; mask and L_attributes are the kit's own.
         """
         # With L_intra in every n-th step alone, n times as strong, its mean over the steps stays what it was.
         ids, every = batch.photo_ids if self.loss.mask_duplicates else None, self.loss.intra_every
@@ -110,7 +110,11 @@ class ARNet(Method):
             "intra_photo": every * align("photo_cls", "photo_second_cls"),
             "recyc_sketch": rows["recyc_sketch"],
             "recyc_photo": rows["recyc_photo"],
+            "attributes": rows["sketch"].new_zeros(()),
         }
+        if self.loss.attributes:
+            labels, tau = self.labels.to(batch.photo_ids.device)[batch.photo_ids], self.loss.temperature
+            terms["attributes"] = alike_loss(rows["sketch"], rows["photo"], labels, temperature=tau)
         return {"total": sum(getattr(self.loss, name) * term for name, term in terms.items()), **terms}
 
 

@@ -106,6 +106,7 @@ class Method(nn.Module):
         self.config: Config | None = None  # of the run that trained the weights
         self.origin = "untrained"  # where the weights come from, in words
         self.stage, self.view_size = "", image_size  # what is being trained, and on views of which size
+        self.labels = torch.empty(0)  # attributes of the photos that are trained on, (m, a) int64, if known
         self.second_views = self.needs.second_views  # whether batches have them, with these settings
         self.second_every = 1  # in how many steps one has them
         self.indivisible = ""  # why a batch cannot be split into chunks or over processes, if so

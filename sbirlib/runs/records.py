@@ -116,7 +116,7 @@ def data_fingerprint(splits: Sequence[Split], strokes: bool = False) -> dict[str
 
     Stroke files beside pictures count with `strokes`, for methods that need them.
     """
-    total = hashlib.sha256()
+    total = hashlib.sha256("".join(str(p.attributes or "") for s in splits for p in s.photos).encode())
     sketches = [sketch.path for split in splits for sketch in split.sketches]
     photos = [photo.path for split in splits for photo in split.photos]
     drawn = [sketch for split in splits for sketch in split.sketches if strokes]

@@ -99,6 +99,7 @@ class Trainer:
         with drawing(config.run.seed):
             model = build(config, fetch=fetch)  # a checkpoint replaces what would be fetched
         check_exactness(model, config, processes)
+        model.labels = torch.tensor([photo.attributes for photo in self.data.split.photos])
         self.bf16 = self.accelerator.mixed_precision == "bf16"
         parts = (self.data, self.held_out, self.data.unlabelled)
         self.start = beginning(model, config, [part.split for part in parts if part])
