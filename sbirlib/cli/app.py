@@ -13,15 +13,12 @@ from tyro.conf import OmitSubcommandPrefixes
 from sbirlib.cli import draw, kit, models, train
 from sbirlib.errors import InputError, printable
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-
 
 def keep_memory() -> None:
     """Freed memory stays with the process, as on a GPU: Linux clears each page before it gives it again."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if mallopt := getattr(libc, "mallopt", None):  # glibc's
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # glibc's
+        mallopt(-4, 0)  # M_MMAP_MAX of malloc.h
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD
 
 
 def main(argv: Sequence[str] | None = None) -> int:

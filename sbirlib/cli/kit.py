@@ -52,9 +52,8 @@ def data_command(command: Demo | Check | Import) -> int:
         print(report)
         return 1 if report.left_out or report.empty else 0
     if isinstance(command, Demo):
-        seed, photos, sketches = command.seed, command.photos, command.sketches
-        folder = miniclothes.draw_miniclothes(command.out, seed=seed, photos=photos, sketches=sketches)
-        print(f"MiniClothes is in {folder}")
+        given = dict(vars(command))
+        print(f"MiniClothes is in {miniclothes.draw_miniclothes(given.pop('out'), **given)}")
     else:
         print(import_qmulv1(command.folder, command.out, command.category))
     return 0

@@ -43,7 +43,8 @@ def evaluate_command(
     own = {"drawn": drawn, "adapted": adapted, "noise": noise}
     scores = retrieval.evaluate(model, pairs, split, on_fault=on_fault, **own)
     print(scores)
-    _write_json(json, scores.as_dict())
+    if json:
+        runs.write_text(json, jsonlib.dumps(scores.as_dict(), indent=2) + "\n")
     return 0
 
 
@@ -88,7 +89,9 @@ def search_command(
     rows = [{"rank": hit.rank, "photo": str(hit.path), "similarity": hit.similarity} for hit in hits]
     known = isinstance(searched, retrieval.Gallery)
     counts = {"gallery": len(searched.paths), "skipped": skipped} if known else {}
-    _write_json(json, {"sketch": str(sketch), **counts, "results": rows})
+    if json:
+        told = {"sketch": str(sketch), **counts, "results": rows}
+        runs.write_text(json, jsonlib.dumps(told, indent=2) + "\n")
     return 0
 
 
@@ -115,11 +118,6 @@ def embed_command(
         counts = f"{done.photos} photos, {done.fresh} of them embedded now; {done.left_out} cannot be read"
         print(printable(f"{out} has {counts}"))
     return 0
-
-
-def _write_json(path: Path | None, values: dict[str, Any]) -> None:
-    if path is not None:
-        runs.write_text(path, jsonlib.dumps(values, indent=2) + "\n")
 
 
 def check_output(json: Path | None, *inputs: Path) -> None:

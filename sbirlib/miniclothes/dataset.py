@@ -26,13 +26,13 @@ from sbirlib.miniclothes.sketch import DESIGNERS, record_sketch, render_sketch
 
 VERSION = 2  # of the drawing: raise it with every change that changes a pixel
 MANIFEST = "miniclothes.json"
+ATTRIBUTES = "family", "sleeve", "pockets", "closure", "belt"  # columns of attributes.csv
 MOST_PER_PHOTO = 4  # sketches of one photo, unless more are asked for on average
 _Job = tuple[partial[Image.Image], Path]  # what draws a picture, and its file
 Counts = tuple[int, int]  # (train, test)
 
 
-def _draw(job: _Job) -> None:
-    render, path = job
+def _draw(render: partial[Image.Image], path: Path) -> None:
     render().save(path)
 
 
@@ -69,9 +69,9 @@ def draw_miniclothes(
     """Draws the whole data set into `root` and returns that folder.
 
     Counts are (train, test); `size` is in pixels, at least 32. Writes trainA, testA (sketches `00066_03.png`,
-    03 the designer), trainB, testB (photos `00066.png`) and `miniclothes.json`. A folder that holds this very
-    drawing is returned at once. Raises FileExistsError when `root` holds anything else, InputError for a seed
-    below 0 and counts that do not match.
+    03 the designer), trainB, testB (photos `00066.png`), `miniclothes.json` and `attributes.csv`, what each
+    photo shows. A folder that holds this very drawing is returned at once. Raises FileExistsError when `root`
+    holds anything else, InputError for a seed below 0 and counts that do not match.
     """
     if seed < 0:
         raise InputError(f"seed={seed}: give at least 0")
@@ -97,13 +97,15 @@ def draw_miniclothes(
         jobs = list(_jobs(clothes, sketches, seed, size, new))
         workers = -1 if len(jobs) > 100 else 1  # which changes no pixel
         # joblib's processes are no forks, which torch's threads forbid, and do not run the user's script.
-        drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(job) for job in jobs)
+        drawn = Parallel(workers, batch_size=4, return_as="generator")(delayed(_draw)(*job) for job in jobs)
         list(tqdm(drawn, total=len(jobs), desc="drawing MiniClothes", unit="picture", disable=None))
         known = {garment.photo: garment for garment in (*clothes.train, *clothes.test)}
-        items = {}
+        items, table = {}, [("photo", *ATTRIBUTES)]
         for photo, g in known.items():
             differs = detail_differences(g, known.get(g.twin_of, g))
             items[photo] = dict(family=g.family, twin=g.twin_of, differs=differs)
+            table.append((photo, *(getattr(g, name) for name in ATTRIBUTES)))
+        (new / "attributes.csv").write_text("".join(f"{','.join(row)}\n" for row in table), encoding="utf-8")
         (new / MANIFEST).write_text(json.dumps(header | dict(items=items), indent=1) + "\n", encoding="utf-8")
     return root
 

@@ -56,8 +56,7 @@ class TrainPanel(Panel):
         self.controls = {knob.name: _control(knob) for knob in found}
         for fixed in ("data.root", "method"):  # which the panel was made for
             self.controls[fixed].disabled = True
-        names = list(self.controls)
-        groups = {head: [name for name in names if name.startswith(f"{head}.")] for head in config.groups}
+        groups = {head: [n for n in self.controls if n.startswith(f"{head}.")] for head in config.groups}
         groups["model"].insert(0, "method")
         own = [name for group in ("loss", config.method) for name in groups.get(group, ())]
         self.most_used = ["run.epochs", "optim.lr", "optim.batch_size", *own]

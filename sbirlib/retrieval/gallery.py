@@ -171,7 +171,6 @@ def embed_folder(model: Method, folder: str | Path, out: str | Path, *, on_fault
 
 
 def _embed_parts(model: Method, folder: str | Path, out: Path, place: Path, on_fault: str) -> Embedded:
-    """As `embed_folder`, whose parts are in `place`."""
     state, (found, unread) = PartialState(), photos_in(Path(folder))
     # Photos may come while processes look for them: all go by the list of the first.
     [photos] = broadcast_object_list([list(map(str, found))])

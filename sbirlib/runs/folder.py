@@ -150,7 +150,6 @@ def _result(run: Run, config: Config, history: dict[str, list[Any]]) -> list[str
     how = f"chosen on {searched}" if history["best"][chosen] else f"the last; on {searched}"
     line = f"kept epoch {int(history['epoch'][chosen])}, {how}"
     lines.append(f"{line}: {scores}" if scores else line)
-    skipped = int(history["skipped"][-1])
-    if skipped:
+    if skipped := int(history["skipped"][-1]):
         lines.append(f"{skipped} files of the training data were left out because of faults")
     return lines

@@ -143,17 +143,11 @@ def versions() -> dict[str, str]:
 
 def code_state() -> str:
     """The git commit of this code, and whether it was changed since; in words if there is no git."""
-    package = Path(__file__).parents[1]
+    how: Any = dict(cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True, timeout=10)
+    words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=, with changes"]
     try:
         # Installed inside the checkout of something else, this package is not part of that repository.
-        _git(package, "ls-files", "--error-unmatch", "__init__.py")
-        commit = _git(package, "rev-parse", "HEAD")
-        changed = _git(package, "status", "--porcelain", "--", ".")
+        subprocess.run(["git", "ls-files", "--error-unmatch", "__init__.py"], **how)
+        return subprocess.run(words, **how).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "no git checkout"
-    return f"{commit}, with changes" if changed else commit
-
-
-def _git(folder: Path, *words: str) -> str:
-    command = ["git", "-C", str(folder), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from tools.eye_drawings import PROPERTIES, points, read_drawings
+from tools.eye_drawings import points, read_drawings
 
-from sbirlib.miniclothes.dataset import draw_miniclothes
+from sbirlib.miniclothes.dataset import ATTRIBUTES, draw_miniclothes
 from sbirlib.miniclothes.garments import Garment, detail_differences, wardrobe
 from sbirlib.miniclothes.photo import render_photo
 from sbirlib.miniclothes.shapes import layout
@@ -250,7 +250,7 @@ def test_foreign_and_damaged_folders_are_left_alone(small, tmp_path):
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(job):
+    def interrupt(*job):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sbirlib.miniclothes.dataset._draw", interrupt)
@@ -264,7 +264,7 @@ def test_an_empty_folder_is_filled(tmp_path):
     for _ in range(2):
         draw_miniclothes(tmp_path / "mini", photos=(1, 1), sketches=(1, 1), size=32)
         names = [f.name for f in sorted((tmp_path / "mini").iterdir())]
-        assert names == ["miniclothes.json", "testA", "testB", "trainA", "trainB"]
+        assert names == ["attributes.csv", "miniclothes.json", "testA", "testB", "trainA", "trainB"]
     assert list(tmp_path.iterdir()) == [tmp_path / "mini"]
 
 
@@ -296,7 +296,7 @@ def test_garments_drawn_by_eye_show_what_there_are_photos_of():
     assert len(drawings) == len({drawing.name for drawing in drawings}) == 12
     for drawing in drawings:
         found = points(drawing.wanted, garments)
-        assert set(found) <= set(PROPERTIES)
+        assert set(found) <= set(ATTRIBUTES)
         assert all(10 <= count <= 250 for count in found.values())
         assert 0.01 < (drawing.query < 128).mean() < 0.1
 

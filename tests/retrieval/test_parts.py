@@ -182,7 +182,9 @@ def test_a_file_that_is_being_written_is_left_to_whoever_writes_it(model, shop, 
     killed(lambda: embed_folder(model, shop, out), gallery, "_write_gallery", 1)
     kept = sorted(Path(f"{out}.parts").glob("*.safetensors"))
     owner = Owner(Path(f"{out}.parts"))
-    with pytest.raises(RunError, match=rf"parts is being written by process {os.getpid()} on .*wait for its end"):
+    with pytest.raises(
+        RunError, match=rf"parts is being written by process {os.getpid()} on .*wait for its end"
+    ):
         embed_folder(model, shop, out)
     assert sorted(Path(f"{out}.parts").glob("*.safetensors")) == kept
     owner.release()

@@ -17,12 +17,11 @@ from PIL import Image
 
 from sbirlib import Gallery, load_run
 from sbirlib.data import Stroke
-from sbirlib.miniclothes.dataset import MANIFEST
+from sbirlib.miniclothes.dataset import ATTRIBUTES, MANIFEST
 from sbirlib.miniclothes.garments import Garment, wardrobe
 from sbirlib.panels.draw import Sheet, search_picture
 
 DRAWINGS = Path(__file__).parents[1] / "fixtures" / "eye-drawings.json"
-PROPERTIES = ("family", "sleeve", "pockets", "closure", "belt")
 SHOWN = 10
 
 
@@ -68,17 +67,17 @@ def found_by(run: str | Path, data: str | Path, drawings: list[Drawing]) -> list
 def table(found: list[list[Path]], data: str | Path, drawings: list[Drawing]) -> tuple[str, int, int, float]:
     """A Markdown table; the points, out of how many, and the mean of ten photos picked at random."""
     photos = garments(data)
-    rows, sums, blind = [], dict.fromkeys(PROPERTIES, (0, 0)), 0.0
+    rows, sums, blind = [], dict.fromkeys(ATTRIBUTES, (0, 0)), 0.0
     for one, best in zip(drawings, found, strict=True):
         got = points(one.wanted, [photos[path] for path in best])
         blind += sum(points(one.wanted, list(photos.values())).values()) * SHOWN / len(photos)
-        cells = [f"{one.wanted[p]} {got[p]}" if p in got else "" for p in PROPERTIES]
+        cells = [f"{one.wanted[p]} {got[p]}" if p in got else "" for p in ATTRIBUTES]
         rows.append([one.name, *cells, f"{sum(got.values())} of {SHOWN * len(got)}"])
         for name, value in got.items():
             sums[name] = sums[name][0] + value, sums[name][1] + SHOWN
     total, most = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
     rows.append(["sum", *(f"{a} of {b}" for a, b in sums.values()), f"{total} of {most}"])
-    lines = [["drawing", *PROPERTIES, "points"], ["---"] * (len(PROPERTIES) + 2), *rows]
+    lines = [["drawing", *ATTRIBUTES, "points"], ["---"] * (len(ATTRIBUTES) + 2), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines), total, most, blind
 
 
