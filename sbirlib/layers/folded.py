@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from einops import rearrange
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
+from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,17 +19,17 @@ def fold_norms(model: nn.Module, run: Callable[[], object]) -> None:
     stay where they are. `run` calls the model, which shows what follows what. Source: Jacob et al. (CVPR
     2018), section 3.2, where it is done once, after training.
     """
-    made: dict[int, tuple[Tensor, nn.Module]] = {}  # with its tensor, or a later one might have the same id
+    made: list[tuple[Tensor, nn.Module]] = []
 
-    def watch(layer: nn.Module, given: tuple[Tensor], rows: Tensor) -> None:
-        if isinstance(layer, nn.Conv2d):
-            made[id(rows)] = rows, layer
-        elif id(given[0]) in made:
-            pairs.append((made[id(given[0])][1], layer))
+    def watch(layer: Any, given: tuple[Tensor], rows: Tensor) -> None:
+        if isinstance(layer, nn.BatchNorm2d):
+            pairs.extend((conv, layer) for output, conv in made if output is given[0])
+        elif 1 in layer.stride + layer.dilation:  # else `_convolve` could not pad it
+            made.append((rows, layer))
 
     pairs: list[tuple[Any, Any]] = []
-    kinds = nn.Conv2d, nn.BatchNorm2d
-    hooks = [layer.register_forward_hook(watch) for layer in model.modules() if isinstance(layer, kinds)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
     with torch.no_grad():
         run()
     for hook in hooks:
@@ -47,10 +47,12 @@ def _convolve(conv: Any, norm: Any, images: Tensor) -> Tensor:
         return type(conv).forward(conv, images)
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     bias = norm.bias + scale * ((0 if conv.bias is None else conv.bias) - norm.running_mean)
-    weight = conv.weight * rearrange(scale, "o -> o 1 1 1")
-    sides: Any = conv.kernel_size, conv.stride, conv.dilation
-    images = pad_same(images, *sides) if isinstance(conv, Conv2dSame) else images
-    return F.conv2d(images, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    weight, padding = conv.weight * rearrange(scale, "o -> o 1 1 1"), conv.padding
+    if isinstance(conv, Conv2dSame):
+        # Weights of 0 before the first do the work of a pixel more behind the last: no map is copied for it.
+        more = get_same_padding(images.shape[-1], conv.kernel_size[0], conv.stride[0], conv.dilation[0])
+        weight, padding = F.pad(weight, (more % 2, 0, more % 2, 0)), (more + 1) // 2
+    return F.conv2d(images, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
 
 
 def _activate(norm: Any, rows: Tensor) -> Tensor:

@@ -101,8 +101,7 @@ class Run:
         try:
             start = read_yaml(self.start_file)
         except FileNotFoundError:
-            lacks = f"{self.path} has no {self.start_file.name}"
-            raise RunError(f"{lacks}: it is not a run; train again") from None
+            raise RunError(f"{self.path} has no start.yaml: it is not a run; train again") from None
         except (ConfigError, OSError) as error:
             raise RunError(str(error)) from None
         if not isinstance(start, dict):

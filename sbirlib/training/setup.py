@@ -33,14 +33,12 @@ def make_accelerator(config: Config, out: Path) -> Accelerator:
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()
     # Some CNNs have weights that are not used here, for which processes would wait; plain ViTs have none.
-    name = config.model.backbone.partition(".")[0]
-    plain = is_model_in_modules(name, ("vision_transformer", "mini_vit"))
-    unused = DistributedDataParallelKwargs(find_unused_parameters=not plain)
+    plain = is_model_in_modules(config.model.backbone.partition(".")[0], ("vision_transformer", "mini_vit"))
     # Whatever a launcher says: pairs of different steps would not be each other's negatives.
-    whole = GradientAccumulationPlugin(num_steps=1)
     return Accelerator(
-        cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out, kwargs_handlers=[unused],
-        gradient_accumulation_plugin=whole,
+        cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=out,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not plain)],
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )  # fmt: skip
 
 
