@@ -106,7 +106,7 @@ class Split:
         try:
             rows = pd.read_csv(table, dtype=str, keep_default_na=False, na_values=[""]).set_index("photo")
         except (OSError, ValueError, KeyError) as error:  # which name the row, or the column that is missing
-            raise PairError(f"{table}: {first_line(error)}; loss.attributes (0: off) learns from it") from None
+            raise PairError(f"{table}: {first_line(error)}; loss.attributes above 0 reads it") from None
         if rows.shape[1] == 0:
             raise PairError(f"{table}, row 1: names no attributes beside the column photo")
         if wrong := {photo.id for photo in self.sketched.photos} - {*rows.index.drop_duplicates(keep=False)}:

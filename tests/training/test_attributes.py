@@ -151,7 +151,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_cause(folder, config, t
 
 def test_a_missing_table_is_named(folder, config, tmp_path):
     (folder / "attributes.csv").unlink()
-    with pytest.raises(PairError, match=r"attributes\.csv.*loss\.attributes \(0: off\) learns from it"):
+    with pytest.raises(PairError, match=r"attributes\.csv.*loss\.attributes above 0 reads it"):
         train(folder, config, out=tmp_path / "run")
 
 
