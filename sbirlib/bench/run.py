@@ -73,7 +73,7 @@ def measure(root: Path, json: Path | None = None, device: str = "auto") -> None:
 
 
 def on_this_data(preset: str, root: Path, device: str) -> Config:
-    """The preset on this data, from scratch, with second views in every step, as in the recipe, in full size."""
+    """The preset on this data, from scratch, with second views in every step and images of one size."""
     fixed = {"data.root": str(root), "model.pretrained": False, "loss.intra_every": 1, "run.sizes": ()}
     return Config.preset(preset).updated(fixed | {"run.device": device, "run.tracker": "none"})
 
